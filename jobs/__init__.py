@@ -1,0 +1,1 @@
+"""What each step of a night does; the folders show the route of the data."""

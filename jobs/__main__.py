@@ -1,0 +1,205 @@
+"""The command line of the jobs: ``python -m jobs COMMAND``, and :func:`command` for the DAGs.
+
+Exit codes: 0 done, 1 a fault of the machine or the code (with its traceback), 2 bad input or a
+bad place, 3 a red gate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jobs import io, lock, params, spark, steps
+from jobs.errors import Fault, GateRed
+from jobs.io import Lake
+from jobs.night import Night, engine_file
+
+log = logging.getLogger("nightjar")
+DEFAULT_LAKE = "var/lake"
+DEFAULT_SOURCE = "completejourney"
+
+
+def command(arguments: Sequence[str]) -> None:
+    """Run one command; raises ``Fault`` (or ``GateRed``) instead of exiting."""
+    chosen = _parser().parse_args(list(arguments))
+    chosen.function(chosen)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        command(sys.argv[1:])
+    except GateRed as red:
+        print(f"red gate: {red}", file=sys.stderr)
+        return 3
+    except Fault as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
+    return 0
+
+
+# --- the night -------------------------------------------------------------------------------
+def open_night(chosen: argparse.Namespace) -> None:
+    """Check the run's parameters, take the lake, and start the engine."""
+    lake = Lake(chosen.lake).open()
+    check_overrides(params.from_json(chosen.params))
+    io.parse_as_of(chosen.as_of)
+    lock.acquire(lake, chosen.run_id)
+    try:
+        stale = engine_file(lake)
+        if stale.exists():
+            spark.Engine.load(stale).stop()
+        engine = spark.start(
+            chosen.master, lake.root / ".night" / "spark.log", dict(chosen.conf or [])
+        )
+        engine.save(stale)
+    except BaseException:
+        lock.release(lake, chosen.run_id)
+        raise
+    log.info("engine=%s master=%s", engine.url, engine.master)
+
+
+def close_night(chosen: argparse.Namespace) -> None:
+    """End the engine and let the lake go; safe to repeat."""
+    lake = Lake(chosen.lake)
+    holder = lock.holder_of(lake)
+    if holder is not None and holder["owner"] != chosen.run_id:
+        log.info("lake=%s held_by=%s nothing_to_close", lake.root, holder["owner"])
+        return
+    if engine_file(lake).exists():
+        spark.release_session()
+        spark.Engine.load(engine_file(lake)).stop()
+        engine_file(lake).unlink()
+    lock.release(lake, chosen.run_id)
+
+
+def run_step(chosen: argparse.Namespace) -> None:
+    """Do a step's work and stage its tables."""
+    night = _night(chosen)
+    lock.renew(night.lake, night.run_id)
+    module = steps.module(night.step)
+    chosen_params = params.build(module.Params, night.overrides.get(night.step, {}))
+    night.reset()
+    module.run(night, chosen_params)
+    night.close(chosen_params, code_version())
+
+
+def gate_step(chosen: argparse.Namespace) -> None:
+    """Judge what a step staged; publish it when green, raise ``GateRed`` when not."""
+    from jobs import gate
+
+    night = _night(chosen)
+    lock.renew(night.lake, night.run_id)
+    gate.judge(night)
+
+
+def check_overrides(overrides: dict[str, dict[str, Any]]) -> None:
+    """Refuse overrides of unknown steps or parameters, all named at once."""
+    found = []
+    for step, values in overrides.items():
+        if step not in steps.STEPS:
+            found.append(f"there is no step {step!r} (there are: {', '.join(steps.STEPS)})")
+        else:
+            found += params.faults(step, steps.module(step).Params, values)
+    if found:
+        raise Fault("params: " + "; ".join(found))
+
+
+def code_version() -> str:
+    """The commit that runs, with ``+`` where the tree differs from it; else the package's state."""
+    folder = Path(__file__).resolve().parent.parent
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--exclude=*"],
+            capture_output=True, text=True, check=True, timeout=20,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+def _night(chosen: argparse.Namespace) -> Night:
+    as_of: datetime = io.parse_as_of(chosen.as_of)
+    return Night(
+        lake=Lake(chosen.lake).open(),
+        as_of=as_of,
+        run_id=chosen.run_id,
+        source=chosen.source,
+        step=chosen.step,
+        overrides=params.from_json(chosen.params),
+    )
+
+
+# --- asking and operating --------------------------------------------------------------------
+def _later(module: str) -> Any:
+    """A command whose module is loaded only when it is called: ``module.main(chosen)``."""
+
+    def call(chosen: argparse.Namespace) -> None:
+        importlib.import_module(module).main(chosen)
+
+    return call
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m jobs", description="Nightjar's jobs.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        lake = os.environ.get("NIGHTJAR_LAKE", DEFAULT_LAKE)
+        sub.add_argument("--lake", default=lake, help="the lake's folder")
+        return sub
+
+    def add_run(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = add(name, function, text)
+        sub.add_argument("--as-of", required=True, help="exclusive UTC instant, YYYY-MM-DD")
+        sub.add_argument("--source", default=DEFAULT_SOURCE, help="a named source or a folder")
+        sub.add_argument("--run-id", default="by-hand", help="names this attempt")
+        sub.add_argument("--params", default="", help='overrides: {"step": {"parameter": value}}')
+        return sub
+
+    opening = add_run("open-night", open_night, "take the lake and start the engine")
+    opening.add_argument("--master", default="local[*]", help="local[*], spark://… or sc://…")
+    opening.add_argument(
+        "--conf", action="append", type=_pair, metavar="NAME=VALUE", help="Spark settings"
+    )
+    add_run("close-night", close_night, "end the engine and let the lake go")
+    add_run("run", run_step, "do a step").add_argument("step", choices=steps.STEPS)
+    add_run("gate", gate_step, "judge and publish a step").add_argument(
+        "step", choices=steps.STEPS
+    )
+
+    show = add("show", _later("jobs.release.show"), "a person's recent signals and list")
+    show.add_argument("person", help="a person_id, key_type:key, or a key that is unambiguous")
+    show.add_argument("--surface", default="homepage")
+    why = add("why", _later("jobs.filtering.explain"), "why a person does not get an item")
+    why.add_argument("person")
+    why.add_argument("item")
+    rollback = add("rollback", _later("jobs.release.rollback"), "serve an earlier release")
+    rollback.add_argument("--to", help="a release id; without it, the one before CURRENT")
+    lineage = add("lineage", _later("jobs.lineage"), "the way back from a table to its source")
+    lineage.add_argument("table")
+    lineage.add_argument("--as-of", help="without it, the newest published")
+    docs = add("docs", _later("jobs.docs"), "build the data docs and report pages")
+    docs.add_argument("--out", help="a folder; without it, docs/ in the lake")
+    return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""The lake: where tables are staged, published and read, and nowhere else.
+
+Layout under the lake's root::
+
+    tables/<step>/<as_of>/<attempt>/<table>/*.parquet   what a step wrote, with its manifest.json
+    tables/<step>/<as_of>/PUBLISHED                     the attempt that a green gate made readable
+    staged/<as_of>/<step>/                              what waits for its gate
+    evidence/<as_of>/<step>/<attempt>.json              what the gate found
+    sources/                                            foreign sources in the contract's shape
+    releases/                                           what serving reads
+
+A staged step is renamed into ``tables/`` and becomes readable by one atomic replace of
+``PUBLISHED``; a reader sees the old attempt or the new one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from jobs import tables
+from jobs.errors import Fault
+
+COMPRESSION = "zstd"
+
+
+def parse_as_of(text: str) -> datetime:
+    """The exclusive UTC instant of a run: ``2017-12-01`` or ``2017-12-01T06:00``."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Fault(
+            f"as_of: {text!r} is not a date; write YYYY-MM-DD or YYYY-MM-DDTHH:MM (UTC)"
+        ) from None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def label(as_of: datetime) -> str:
+    """How a run date is written in paths: the date, with the time where it is not midnight."""
+    if (as_of.hour, as_of.minute, as_of.second) == (0, 0, 0):
+        return f"{as_of:%Y-%m-%d}"
+    return f"{as_of:%Y-%m-%dT%H%M%S}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's content in one atomic step that survives a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON as :func:`write_text` does; keys keep their order, times become ISO texts."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=_as_text) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that this module wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_arrow(folder: Path, table: pa.Table, rows_per_group: int = 128_000) -> None:
+    """Write one Parquet file as a table folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        table, folder / "part-00000.parquet", compression=COMPRESSION, row_group_size=rows_per_group
+    )
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The data files of a table folder, sorted; Spark's marker files are not data."""
+    return sorted(
+        path for path in folder.rglob("*.parquet") if not path.name.startswith(("_", "."))
+    )
+
+
+def count_rows(folder: Path) -> int:
+    """Rows of a table folder, from the files' footers alone."""
+    return sum(pq.read_metadata(path).num_rows for path in parquet_files(folder))
+
+
+def read_arrow(
+    folder: Path, columns: list[str] | None = None, where: ds.Expression | None = None
+) -> pa.Table:
+    """A table folder as an Arrow table."""
+    files = [str(path) for path in parquet_files(folder)]
+    if not files:
+        raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
+    return ds.dataset(files, format="parquet").to_table(columns=columns, filter=where)
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published attempt of a step."""
+
+    step: str
+    as_of: str
+    attempt: str
+    folder: Path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return read_json(self.folder / "manifest.json")
+
+    def table(self, name: str) -> Path:
+        """The folder of one of its tables or files."""
+        return self.folder / name
+
+
+class Lake:
+    """A shared POSIX folder that holds every table, release and piece of evidence."""
+
+    def __init__(self, root: str | Path):
+        text = str(root)
+        if re.match(r"^[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
+            raise Fault(
+                f"lake: {text} is an object store, where a rename is not atomic; "
+                "give a path on a local disk or a mounted volume"
+            )
+        self.root = Path(text).expanduser().resolve()
+
+    def open(self) -> Lake:
+        """Check that the lake can be written and make its folder."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise Fault(
+                f"lake: {self.root} cannot be written ({error.strerror}); give another LAKE, or "
+                "free space and the right to write there"
+            ) from None
+        return self
+
+    def staged(self, step: str, as_of: datetime) -> Path:
+        """Where a step's output waits for its gate."""
+        return self.root / "staged" / label(as_of) / step
+
+    def evidence(self, step: str, as_of: datetime, attempt: str) -> Path:
+        """The file with what a gate found."""
+        return self.root / "evidence" / label(as_of) / step / f"{attempt}.json"
+
+    def published(self, step: str, as_of: datetime) -> Published:
+        """What is readable of a step for a run date."""
+        found = self._published(step, label(as_of))
+        if found is None:
+            raise Fault(
+                f"{step}: nothing is published for {label(as_of)} in {self.root}; "
+                f"run the step and its gate first"
+            )
+        return found
+
+    def previous(self, step: str, as_of: datetime) -> Published | None:
+        """The newest published attempt of a step with an earlier run date, if there is one."""
+        folder = self.root / "tables" / step
+        earlier = (
+            sorted(path.name for path in folder.iterdir() if path.name < label(as_of))
+            if folder.is_dir()
+            else []
+        )
+        for name in reversed(earlier):
+            found = self._published(step, name)
+            if found is not None:
+                return found
+        return None
+
+    def publish(self, step: str, as_of: datetime, attempt: str) -> Published:
+        """Make a staged step readable in one atomic step; its older attempts are then deleted."""
+        home = self.root / "tables" / step / label(as_of)
+        home.mkdir(parents=True, exist_ok=True)
+        target = home / attempt
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(self.staged(step, as_of), target)
+        sync_folder(home)
+        write_text(home / "PUBLISHED", attempt + "\n")
+        for other in home.iterdir():
+            if other.is_dir() and other.name != attempt:
+                shutil.rmtree(other)
+        return Published(step, label(as_of), attempt, target)
+
+    def _published(self, step: str, name: str) -> Published | None:
+        home = self.root / "tables" / step / name
+        try:
+            attempt = (home / "PUBLISHED").read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        folder = home / attempt
+        return Published(step, name, attempt, folder) if folder.is_dir() else None
+
+
+def check_schema(table: tables.Table, schema: pa.Schema) -> list[str]:
+    """How a schema differs from a table's declared one, a sentence each; order is not looked at."""
+    found = []
+    for field in table.schema:
+        index = schema.get_field_index(field.name)
+        if index < 0:
+            found.append(f"{table.name}.{field.name} is missing")
+        elif not _same_type(schema.field(index).type, field.type):
+            got = schema.field(index).type
+            found.append(f"{table.name}.{field.name} is {got}, expected {field.type}")
+    extra = sorted(set(schema.names) - set(table.schema.names))
+    found += [f"{table.name}.{name} is not declared" for name in extra]
+    return found
+
+
+def _same_type(left: pa.DataType, right: pa.DataType) -> bool:
+    """Equal but for nullability and the names Parquet gives to nested fields."""
+    if pa.types.is_list(left) and pa.types.is_list(right):
+        return _same_type(left.value_type, right.value_type)
+    if pa.types.is_map(left) and pa.types.is_map(right):
+        return _same_type(left.key_type, right.key_type) and _same_type(
+            left.item_type, right.item_type
+        )
+    if pa.types.is_struct(left) and pa.types.is_struct(right):
+        return [f.name for f in left] == [f.name for f in right] and all(
+            _same_type(a.type, b.type) for a, b in zip(left, right, strict=True)
+        )
+    return bool(left == right)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)

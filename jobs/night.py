@@ -1,0 +1,167 @@
+"""A night seen by one step: its run date, what it may read, and where it writes.
+
+A step reads published tables and writes staged ones through this object alone; what it read is
+recorded, so that every table's manifest names the way back.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from jobs import io, tables
+from jobs.errors import Fault
+from jobs.io import Lake, Published
+from jobs.spark import Engine
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+log = logging.getLogger("nightjar")
+
+
+@dataclass
+class Night:
+    """The context of one step in one run.
+
+    ``as_of`` is the exclusive UTC instant; ``run_id`` names this attempt in every path it writes;
+    ``source`` is what SOURCE named; ``seed`` seeds every random choice.
+    """
+
+    lake: Lake
+    as_of: datetime
+    run_id: str
+    source: str
+    step: str
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seed: int = 20171201
+    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The night's engine."""
+        return Engine.load(engine_file(self.lake)).session()
+
+    # --- reading -----------------------------------------------------------------------------
+    def published(self, step: str) -> Published:
+        """A step's published output for this run date, recorded as an input."""
+        found = self.lake.published(step, self.as_of)
+        self._record(found)
+        return found
+
+    def previous(self, step: str) -> Published | None:
+        """The newest published output with an earlier run date, recorded as an input."""
+        found = self.lake.previous(step, self.as_of)
+        if found is not None:
+            self._record(found)
+        return found
+
+    def frame(self, table: str) -> DataFrame:
+        """A published table as a Spark frame."""
+        folder = self.published(tables.TABLES[table].step).table(table)
+        self._count(table, folder)
+        return self.spark.read.parquet(str(folder))
+
+    def arrow(
+        self, table: str, columns: list[str] | None = None, where: ds.Expression | None = None
+    ) -> pa.Table:
+        """A published table as an Arrow table, for the numeric core."""
+        folder = self.published(tables.TABLES[table].step).table(table)
+        self._count(table, folder)
+        return io.read_arrow(folder, columns, where)
+
+    # --- writing -----------------------------------------------------------------------------
+    @property
+    def staged(self) -> Path:
+        """The folder that this step fills."""
+        return self.lake.staged(self.step, self.as_of)
+
+    def write(self, name: str, rows: DataFrame | pa.Table) -> Path:
+        """Stage a table; its columns must be exactly the declared ones.
+
+        Raises ``Fault`` that names every column that differs.
+        """
+        table = tables.TABLES[name]
+        folder = self.staged / name
+        if isinstance(rows, pa.Table):
+            self._check(table, rows.schema)
+            io.write_arrow(folder, rows.select(table.schema.names).cast(table.schema))
+        else:
+            from pyspark.sql.pandas.types import to_arrow_schema
+
+            self._check(table, to_arrow_schema(rows.schema, timezone="UTC"))
+            rows.select(*table.schema.names).write.mode("overwrite").parquet(str(folder))
+        return folder
+
+    def reset(self) -> None:
+        """Empty the staged folder: a re-run leaves nothing of the attempt before it."""
+        shutil.rmtree(self.staged, ignore_errors=True)
+        self.staged.mkdir(parents=True)
+
+    def close(self, params: Any, code_version: str) -> dict[str, Any]:
+        """Write the step's manifest beside its tables and return it."""
+        import dataclasses
+
+        manifest = {
+            "step": self.step,
+            "as_of": self.as_of.isoformat(),
+            "run_id": self.run_id,
+            "source": self.source,
+            "code_version": code_version,
+            "params": dataclasses.asdict(params),
+            "seed": self.seed,
+            "inputs": self.inputs,
+            "tables": {
+                table.name: {
+                    "rows": io.count_rows(self.staged / table.name),
+                    "bytes": sum(
+                        path.stat().st_size
+                        for path in io.parquet_files(self.staged / table.name)
+                    ),
+                }
+                for table in tables.of_step(self.step)
+            },
+            "notes": self.notes,
+            "seconds": round(time.monotonic() - self.started, 2),
+        }
+        io.write_json(self.staged / "manifest.json", manifest)
+        for name, facts in manifest["tables"].items():
+            log.info(
+                "table=%s as_of=%s rows=%d bytes=%d",
+                name, io.label(self.as_of), facts["rows"], facts["bytes"],
+            )  # fmt: skip
+        return manifest
+
+    def _record(self, found: Published) -> None:
+        key = f"{found.step}@{found.as_of}"
+        self.inputs.setdefault(
+            key, {"step": found.step, "as_of": found.as_of, "attempt": found.attempt, "rows": {}}
+        )
+
+    def _count(self, table: str, folder: Path) -> None:
+        key = f"{tables.TABLES[table].step}@{io.label(self.as_of)}"
+        self.inputs[key]["rows"][table] = io.count_rows(folder)
+
+    def _check(self, table: tables.Table, schema: pa.Schema) -> None:
+        differences = io.check_schema(table, schema)
+        if differences:
+            raise Fault(
+                f"{self.step}: the table {table.name} is not as declared in jobs/tables.py: "
+                + "; ".join(differences)
+            )
+
+
+def engine_file(lake: Lake) -> Path:
+    """Where the address of the night's engine is kept."""
+    return lake.root / ".night" / "engine.json"

@@ -1,0 +1,196 @@
+"""One Spark engine for a night: a Spark Connect server that every step talks to.
+
+``start`` runs Spark's own Connect server as a child in its own process group, bound to loopback
+and guarded by a token; ``Engine.stop`` ends exactly that group. With a ``spark://host:port``
+master the same server is the driver of a cluster; with a ``sc://host:port`` address an engine
+that somebody else runs is used and left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.errors import Fault
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+START_SECONDS = 180
+# Local defaults of power; a connection's or the caller's conf goes over them.
+LOCAL_CONF = {
+    "spark.driver.memory": "4g",
+    "spark.sql.shuffle.partitions": "4",
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -Xss4m",
+}
+# What the jobs rely on wherever they run; not open to change.
+FIXED_CONF = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.execution.arrow.pyspark.fallback.enabled": "false",
+    "spark.sql.parquet.compression.codec": "zstd",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.connect.grpc.binding.address": "127.0.0.1",
+    "spark.connect.grpc.maxInboundMessageSize": str(512 * 1024 * 1024),
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How to reach a running engine; ``pid`` is 0 where it is not ours to end."""
+
+    url: str
+    token: str
+    pid: int
+    master: str
+
+    def save(self, path: Path) -> None:
+        """Write where the engine is, readable by this user alone, since it holds the token."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            json.dump(asdict(self), file)
+
+    @staticmethod
+    def load(path: Path) -> Engine:
+        """Read what :meth:`save` wrote."""
+        try:
+            return Engine(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise Fault(
+                f"spark: no engine runs for this lake ({path} is missing); start one with "
+                "`python -m jobs open-night`"
+            ) from None
+
+    def alive(self) -> bool:
+        """Whether the process that we started still runs (always true for a foreign engine)."""
+        if not self.pid:
+            return True
+        try:
+            with open(f"/proc/{self.pid}/cmdline", "rb") as file:
+                return b"SparkConnectServer" in file.read()
+        except FileNotFoundError:
+            if os.path.isdir("/proc/self"):
+                return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def session(self) -> SparkSession:
+        """A Connect session on this engine; equal calls in one process share it."""
+        from pyspark.sql.connect.session import SparkSession as ConnectSession
+
+        address = f"{self.url}/;token={self.token}" if self.token else self.url
+        return ConnectSession.builder.remote(address).getOrCreate()  # type: ignore[return-value]
+
+    def stop(self) -> None:
+        """End the server that we started, and wait until it is gone."""
+        if not self.pid or not self.alive():
+            return
+        for signal_number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal_number)
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(self.pid, os.WNOHANG)
+                if not self.alive():
+                    return
+                time.sleep(0.1)
+
+
+def release_session() -> None:
+    """Close this process's Connect session, so that nothing waits for an engine that ended."""
+    from pyspark.sql.connect.session import SparkSession as ConnectSession
+
+    active = ConnectSession.getActiveSession()
+    if active is not None:
+        active.stop()
+
+
+def start(master: str, log: Path, conf: Mapping[str, str] | None = None) -> Engine:
+    """Start a Connect server on ``master`` and wait until it answers.
+
+    Raises ``Fault`` with the end of the server's log when it does not come up.
+    """
+    if master.startswith("sc://"):
+        return Engine(url=master, token="", pid=0, master=master)
+    if not master.startswith(("local", "spark://")):
+        raise Fault(
+            f"spark: {master!r} is no master; give local[*], spark://host:port or sc://host:port"
+        )
+    import pyspark
+
+    home = Path(pyspark.__file__).parent
+    port = free_port()
+    token = secrets.token_urlsafe(32)
+    local = LOCAL_CONF if master.startswith("local") else {}
+    settings = {
+        **local,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.pyspark.python": sys.executable,
+        "spark.local.dir": str(log.parent / "spark-local"),
+        "spark.sql.warehouse.dir": str(log.parent / "spark-warehouse"),
+        **(conf or {}),
+        **FIXED_CONF,
+        "spark.connect.grpc.binding.port": str(port),
+    }
+    arguments = [str(home / "bin" / "spark-submit"), "--master", master]
+    arguments += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
+    for name, value in settings.items():
+        arguments += ["--conf", f"{name}={value}"]
+    arguments.append("spark-internal")
+    environment = {
+        **os.environ,
+        "SPARK_HOME": str(home),
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_CONNECT_AUTHENTICATE_TOKEN": token,
+    }
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            arguments,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    engine = Engine(url=f"sc://localhost:{port}", token=token, pid=server.pid, master=master)
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=0.5).close()
+            return engine
+        except OSError:
+            time.sleep(0.1)
+    engine.stop()
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise Fault(f"spark: the engine on {master} did not start; its log ({log}) ends:\n{tail}")
+
+
+def free_port() -> int:
+    """A TCP port that is free on loopback at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,31 @@
+"""The steps of a night in their order: which module does the work.
+
+The DAG draws the same steps; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+STEPS: dict[str, str] = {
+    "source": "jobs.sources.source",
+    "events": "jobs.signals.events",
+    "catalogue": "jobs.signals.catalogue",
+    "identities": "jobs.signals.identities",
+    "interactions": "jobs.signals.interactions",
+    "embeddings": "jobs.retrieval.embeddings",
+    "content_embeddings": "jobs.retrieval.content_embeddings",
+    "index": "jobs.retrieval.index",
+    "candidates": "jobs.retrieval.candidates",
+    "filters": "jobs.filtering.filters",
+    "blend": "jobs.ordering.blend",
+    "recommendations": "jobs.ordering.recommendations",
+    "similar_items": "jobs.ordering.similar_items",
+    "release": "jobs.release.release",
+}
+
+
+def module(step: str) -> ModuleType:
+    """The job module of a step: it has ``Params`` and ``run(night, params)``."""
+    return importlib.import_module(STEPS[step])

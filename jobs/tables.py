@@ -1,0 +1,215 @@
+"""Every table between the steps: its step, grain, key and columns.
+
+A name here is the name everywhere: folder, task, suite and log. Types are Arrow's, since both
+Spark and the numeric core read them; a column is nullable only where it says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+S = pa.string()
+I32 = pa.int32()
+I64 = pa.int64()
+F64 = pa.float64()
+BOOL = pa.bool_()
+DATE = pa.date32()
+TIME = pa.timestamp("us", tz="UTC")
+STRINGS = pa.list_(S)
+VECTOR = pa.list_(pa.float32())
+TEXTS = pa.map_(S, S)
+
+
+# Every source of candidates, in the order in which ties between them are broken.
+SOURCES = (
+    "buy_again", "collaborative", "item_to_item", "bought_together", "content_neighbours",
+    "trending", "popular", "new_arrivals", "editorial",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what a row is, which columns name it, and its columns in order."""
+
+    name: str
+    step: str
+    grain: str
+    key: tuple[str, ...]
+    schema: pa.Schema
+
+
+TABLES: dict[str, Table] = {}
+
+
+def _table(name: str, step: str, grain: str, key: str, **columns: pa.DataType | tuple) -> None:
+    fields = [
+        pa.field(column, kind[0], nullable=True)
+        if isinstance(kind, tuple)
+        else pa.field(column, kind, nullable=False)
+        for column, kind in columns.items()
+    ]
+    TABLES[name] = Table(name, step, grain, tuple(key.split()), pa.schema(fields))
+
+
+def _maybe(kind: pa.DataType) -> tuple[pa.DataType]:
+    """A nullable column of this type."""
+    return (kind,)
+
+
+# --- signals ---------------------------------------------------------------------------------
+_table(
+    "events", "events", "one row per event received before as_of, its newest revision", "event_id",
+    event_id=S, revision=I32, event_time=TIME, received_time=TIME, key_type=S, key=S,
+    session_id=_maybe(S), event_type=S, item_id=S, quantity=F64, value=_maybe(F64),
+    channel=_maybe(S), region=_maybe(S), request_id=_maybe(S), event_date=DATE,
+)  # fmt: skip
+_table(
+    "events_rejected", "events", "one row per quarantined row of the source, as it was", "",
+    event_id=_maybe(S), revision=I32, event_time=_maybe(TIME), received_time=_maybe(TIME),
+    key_type=_maybe(S), key=_maybe(S), event_type=_maybe(S), item_id=_maybe(S),
+    quantity=_maybe(F64), value=_maybe(F64), reason=S,
+)  # fmt: skip
+_table(
+    "events_counts", "events", "one row per outcome of a source row", "outcome",
+    outcome=S, rows=I64, share=F64,
+)  # fmt: skip
+_table(
+    "events_volume", "events", "one row: the newest day against the same weekday before", "",
+    day=DATE, weekday=I32, rows=I64, history_days=I32, history_median=F64, ratio=F64,
+)  # fmt: skip
+_table(
+    "items", "catalogue", "one row per item of the catalogue or of any event, as of the night",
+    "item_id", item_id=S, position=I64, title=_maybe(S), category=_maybe(S), brand=_maybe(S),
+    seller=_maybe(S), price=_maybe(F64), margin=_maybe(F64), created_time=_maybe(TIME),
+    first_seen=_maybe(TIME), available=BOOL, regions=_maybe(STRINGS), flags=STRINGS,
+    attributes=_maybe(TEXTS),
+)  # fmt: skip
+_table(
+    "editorial", "catalogue", "one row per place of a curated list in force", "list_id position",
+    list_id=S, surface=_maybe(S), position=I32, item_id=S,
+)  # fmt: skip
+_table(
+    "identities", "identities", "one row per key", "key_type key",
+    key_type=S, key=S, person_id=S, first_seen=_maybe(TIME),
+)  # fmt: skip
+_table(
+    "persons", "identities", "one row per person", "person_id",
+    person_id=S, region=_maybe(S), segment=_maybe(S), personalised=BOOL, restrictions=STRINGS,
+    keys=I32, first_seen=_maybe(TIME), last_seen=_maybe(TIME),
+)  # fmt: skip
+_table(
+    "identity_counts", "identities", "one row per kind of link and what became of it", "outcome",
+    outcome=S, rows=I64,
+)  # fmt: skip
+_table(
+    "history", "interactions", "one row per event of a person, ids resolved", "event_id",
+    event_id=S, person_id=S, item_id=S, event_type=S, event_time=TIME, received_time=TIME,
+    basket=S, quantity=F64, value=_maybe(F64), region=_maybe(S), event_date=DATE,
+)  # fmt: skip
+_table(
+    "interactions", "interactions", "one row per (person, item) with positive net intent",
+    "person_id item_id", person_id=S, item_id=S, weight=F64, purchases=F64, events=I64,
+    first_time=TIME, last_time=TIME,
+)  # fmt: skip
+
+# --- retrieval -------------------------------------------------------------------------------
+_table(
+    "item_factors", "embeddings", "one row per item with interactions", "item_id",
+    item_id=S, vector=VECTOR,
+)  # fmt: skip
+_table(
+    "person_factors", "embeddings", "one row per person with interactions", "person_id",
+    person_id=S, vector=VECTOR,
+)  # fmt: skip
+_table(
+    "embedding_report", "embeddings", "one row per measure of the fit", "measure",
+    measure=S, value=F64,
+)  # fmt: skip
+_table(
+    "content_vectors", "content_embeddings", "one row per item of the catalogue", "item_id",
+    item_id=S, vector=VECTOR,
+)  # fmt: skip
+_table(
+    "item_vectors", "index", "one row per indexed item; origin: collaborative or content",
+    "item_id", item_id=S, position=I64, vector=VECTOR, origin=S,
+)  # fmt: skip
+_table(
+    "index_recall", "index", "one row per stratum of held queries", "kind stratum",
+    kind=S, stratum=S, queries=I32, recall=F64,
+)  # fmt: skip
+_table(
+    "candidates", "candidates", "one row per (person, item, source)", "person_id item_id source",
+    person_id=S, item_id=S, source=S, rank=I32, score=F64, seed_item=_maybe(S),
+    seed_time=_maybe(TIME),
+)  # fmt: skip
+_table(
+    "pools", "candidates",
+    "one row per place in a list shared by all, a region or a segment (context '' is all)",
+    "source context_kind context rank", source=S, context_kind=S, context=S, rank=I32,
+    item_id=S, score=F64,
+)  # fmt: skip
+_table(
+    "candidate_counts", "candidates", "one row per source", "source",
+    source=S, persons=I64, rows=I64, items=I64,
+)  # fmt: skip
+
+# --- filtering -------------------------------------------------------------------------------
+_table(
+    "eligibility", "filters",
+    "one row per rule: a bitmap over index positions, bit i of byte i // 8 (least significant "
+    "first) set where the item at position i is allowed",
+    "kind value", kind=S, value=S, positions=I64, allowed=I64, bitmap=pa.binary(),
+)  # fmt: skip
+_table(
+    "ineligible_items", "filters", "one row per (item, rule that excludes it)",
+    "item_id kind value", item_id=S, kind=S, value=S, reason=S,
+)  # fmt: skip
+_table(
+    "blocked_pairs", "filters", "one row per (person, item, reason)", "person_id item_id reason",
+    person_id=S, item_id=S, reason=S, since=TIME, until=_maybe(TIME),
+)  # fmt: skip
+
+# --- scoring and ordering --------------------------------------------------------------------
+_table(
+    "blend_weights", "blend", "one row per candidate source", "source",
+    source=S, weight=F64,
+)  # fmt: skip
+_table(
+    "blend_evidence", "blend",
+    "one row per list judged on the days before the night that tuning did not see", "ranking",
+    ranking=S, people=I64, ndcg_at_10=F64, ndcg_low=F64, ndcg_high=F64, recall_at_20=F64,
+    difference_low=F64,
+)  # fmt: skip
+_table(
+    "recommendations", "recommendations", "one row per place of a person's list",
+    "surface person_id rank", surface=S, person_id=S, rank=I32, item_id=S, score=F64,
+    sources=STRINGS,
+    provenance=pa.list_(pa.struct([
+        ("source", S), ("rank", I32), ("score", F64), ("seed_item", S), ("seed_time", TIME),
+    ])),
+)  # fmt: skip
+_table(
+    "features", "recommendations",
+    "one row per scored (person, item) that was listed, as of the night",
+    "person_id item_id", person_id=S, item_id=S, event_timestamp=TIME,
+    features=pa.map_(S, F64), feature_version=S, feature_hash=S,
+)  # fmt: skip
+_table(
+    "delivery", "recommendations", "one row per source: the quota meant and the share delivered",
+    "surface source", surface=S, source=S, intended=F64, delivered=F64, slots=I64,
+)  # fmt: skip
+_table(
+    "shortfalls", "recommendations", "one row per way a list was topped up or stayed short",
+    "surface reason", surface=S, reason=S, persons=I64, slots=I64,
+)  # fmt: skip
+_table(
+    "similar_items", "similar_items", "one row per place of an item's list", "item_id rank",
+    item_id=S, rank=I32, similar_item_id=S, score=F64,
+)  # fmt: skip
+
+
+def of_step(step: str) -> list[Table]:
+    """The tables that a step writes, in the order they are declared."""
+    return [table for table in TABLES.values() if table.step == step]
