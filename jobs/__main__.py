@@ -135,6 +135,7 @@ def _night(chosen: argparse.Namespace) -> Night:
         source=chosen.source,
         step=chosen.step,
         overrides=params.from_json(chosen.params),
+        redis_url=chosen.redis_url,
     )
 
 
@@ -159,12 +160,20 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--lake", default=lake, help="the lake's folder")
         return sub
 
+    def add_redis(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--redis-url",
+            default=os.environ.get("NIGHTJAR_REDIS_URL") or None,
+            help="also serve from this Redis, redis://host:port/db",
+        )
+
     def add_run(name: str, function: Any, text: str) -> argparse.ArgumentParser:
         sub = add(name, function, text)
         sub.add_argument("--as-of", required=True, help="exclusive UTC instant, YYYY-MM-DD")
         sub.add_argument("--source", default=DEFAULT_SOURCE, help="a named source or a folder")
         sub.add_argument("--run-id", default="by-hand", help="names this attempt")
         sub.add_argument("--params", default="", help='overrides: {"step": {"parameter": value}}')
+        add_redis(sub)
         return sub
 
     opening = add_run("open-night", open_night, "take the lake and start the engine")
@@ -174,9 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run("close-night", close_night, "end the engine and let the lake go")
     add_run("run", run_step, "do a step").add_argument("step", choices=steps.STEPS)
-    add_run("gate", gate_step, "judge and publish a step").add_argument(
-        "step", choices=steps.STEPS
-    )
+    add_run("gate", gate_step, "judge and publish a step").add_argument("step", choices=steps.STEPS)
 
     show = add("show", _later("jobs.release.show"), "a person's recent signals and list")
     show.add_argument("person", help="a person_id, key_type:key, or a key that is unambiguous")
@@ -186,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("item")
     rollback = add("rollback", _later("jobs.release.rollback"), "serve an earlier release")
     rollback.add_argument("--to", help="a release id; without it, the one before CURRENT")
+    add_redis(rollback)
     lineage = add("lineage", _later("jobs.lineage"), "the way back from a table to its source")
     lineage.add_argument("table")
     lineage.add_argument("--as-of", help="without it, the newest published")

@@ -34,7 +34,8 @@ class Night:
     """The context of one step in one run.
 
     ``as_of`` is the exclusive UTC instant; ``run_id`` names this attempt in every path it writes;
-    ``source`` is what SOURCE named; ``seed`` seeds every random choice.
+    ``source`` is what SOURCE named; ``seed`` seeds every random choice; ``redis_url`` is where
+    releases are also served from, if anywhere.
     """
 
     lake: Lake
@@ -44,6 +45,7 @@ class Night:
     step: str
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     seed: int = 20171201
+    redis_url: str | None = None
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -80,6 +82,10 @@ class Night:
         folder = self.published(tables.TABLES[table].step).table(table)
         self._count(table, folder)
         return io.read_arrow(folder, columns, where)
+
+    def source_folder(self) -> Path:
+        """The folder, in the source contract's shape, that the step ``source`` prepared."""
+        return Path(io.read_json(self.published("source").table("source.json"))["folder"])
 
     # --- writing -----------------------------------------------------------------------------
     @property
@@ -126,8 +132,7 @@ class Night:
                 table.name: {
                     "rows": io.count_rows(self.staged / table.name),
                     "bytes": sum(
-                        path.stat().st_size
-                        for path in io.parquet_files(self.staged / table.name)
+                        path.stat().st_size for path in io.parquet_files(self.staged / table.name)
                     ),
                 }
                 for table in tables.of_step(self.step)

@@ -97,6 +97,8 @@ class Engine:
         """A Connect session on this engine; equal calls in one process share it."""
         from pyspark.sql.connect.session import SparkSession as ConnectSession
 
+        # What SparkSession.builder.remote sets: pyspark.sql.functions then build Connect columns.
+        os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
         address = f"{self.url}/;token={self.token}" if self.token else self.url
         return ConnectSession.builder.remote(address).getOrCreate()  # type: ignore[return-value]
 

@@ -43,7 +43,7 @@ class Table:
 TABLES: dict[str, Table] = {}
 
 
-def _table(name: str, step: str, grain: str, key: str, **columns: pa.DataType | tuple) -> None:
+def _table(name: str, step: str, grain: str, key: str, /, **columns: pa.DataType | tuple) -> None:
     fields = [
         pa.field(column, kind[0], nullable=True)
         if isinstance(kind, tuple)
@@ -57,6 +57,12 @@ def _maybe(kind: pa.DataType) -> tuple[pa.DataType]:
     """A nullable column of this type."""
     return (kind,)
 
+
+# --- sources ---------------------------------------------------------------------------------
+_table(
+    "source_tables", "source", "one row per table of the source contract", "table",
+    table=S, present=BOOL, rows=I64, files=I32, bytes=I64, digest=S,
+)  # fmt: skip
 
 # --- signals ---------------------------------------------------------------------------------
 _table(

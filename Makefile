@@ -1,0 +1,36 @@
+# Nightjar: `make help` lists what there is. Every target is one line; CI runs just these.
+SHELL := /bin/sh
+PYTHON ?= python3
+SETUP = @$(PYTHON) tools/setup.py
+VALUES := SOURCE AS_OF LAKE PERSON ITEM TABLE PARAMS MASTER TO EVENTS TESTS
+
+# Values reach Python through the environment as they were typed: neither make nor a shell expands them.
+$(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
+export $(VALUES)
+.DEFAULT_GOAL := help
+.PHONY: run ui show why docs lineage rollback bench test check help clean
+
+run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
+	$(SETUP) --with java -- -m tools.night
+ui: ## Airflow's web UI on this machine, one trigger away from a night [LAKE=folder]
+	$(SETUP) --with java -- -m tools.ui
+show: ## what a person did lately and what is recommended, and why: PERSON=id [LAKE=folder]
+	$(SETUP) -- -m tools.ask show PERSON
+why: ## why a person does not get an item: PERSON=id ITEM=id [LAKE=folder]
+	$(SETUP) -- -m tools.ask why PERSON ITEM
+docs: ## build the data docs and report pages and say where they are [LAKE=folder]
+	$(SETUP) --with java -- -m tools.ask docs
+lineage: ## the way back from a table to its source: TABLE=name [AS_OF=YYYY-MM-DD] [LAKE=folder]
+	$(SETUP) -- -m tools.ask lineage TABLE
+rollback: ## serve an earlier release [TO=release] [LAKE=folder]
+	$(SETUP) -- -m tools.ask rollback
+bench: ## the heavy jobs at 1, 3 and 10 million events: time, memory, growth
+	$(SETUP) --with java -- -m tools.bench
+test: ## all tests, with local Spark and Airflow [TESTS=path]
+	$(SETUP) --dev --with java,redis -- -m tools.ask test
+check: ## lint, format, types
+	$(SETUP) --dev -- -m tools.ask check
+help: ## this list
+	@$(PYTHON) tools/help.py
+clean: ## remove .venv, caches and Airflow's metadata; the lake stays
+	@rm -rf .venv var/airflow .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,158 @@
+"""The items that a night knows, each with its place in the append-only id map.
+
+Reads the contract tables ``items`` and ``editorial`` and the published ``events``. Writes
+``items`` (a row per item of the catalogue or of any event, as valid at ``as_of``) and
+``editorial`` (a row per place of a curated list in force).
+
+``position`` is the integer by which implicit, FAISS and the eligibility bitmaps know an item. A
+night takes yesterday's positions and appends its new items in the order of their ids; an item that
+left the catalogue keeps its row and place, as unavailable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from jobs import io
+from jobs.night import Night
+from jobs.params import check
+from jobs.sources import contract
+
+ITEM_COLUMNS = (
+    "title", "category", "brand", "seller", "price", "margin", "created_time", "regions",
+    "attributes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Params:
+    """How the catalogue is read."""
+
+    # An item without a catalogue price takes the median paid per unit over this many days.
+    price_days: int = 90
+
+    def __post_init__(self) -> None:
+        check(self.price_days > 0, "price_days must be positive")
+
+
+def run(night: Night, params: Params) -> None:
+    """Stage ``items`` and ``editorial``."""
+    source, events = night.source_folder(), night.frame("events")
+    catalogue = contract.read(night.spark, source, "items")
+    predecessor = night.previous("catalogue")
+    yesterday = night.spark.read.parquet(str(predecessor.table("items"))) if predecessor else None
+    known = join_catalogue(seen(events, night.as_of, params), catalogue, night.as_of)
+    night.write("items", place(known, yesterday))
+    lists = contract.read(night.spark, source, "editorial")
+    items = night.spark.read.parquet(str(night.staged / "items"))
+    night.write("editorial", editorial_in_force(lists, items, night.as_of))
+    night.notes["id_map_sha256"] = id_map_hash(night)
+
+
+def seen(events: DataFrame, as_of: datetime, params: Params) -> DataFrame:
+    """Per item of any event: when it was first seen, and the price lately paid per unit."""
+    lately = F.col("event_time") >= F.lit(as_of) - F.expr(f"INTERVAL {params.price_days} DAYS")
+    paid = (F.col("event_type") == "purchase") & (F.col("value") > 0) & lately
+    return events.groupBy("item_id").agg(
+        F.min("event_time").alias("first_seen"),
+        F.percentile_approx(F.when(paid, F.col("value") / F.col("quantity")), 0.5).alias("paid"),
+    )
+
+
+def join_catalogue(
+    seen_items: DataFrame, catalogue: DataFrame | None, as_of: datetime
+) -> DataFrame:
+    """Items of the catalogue at ``as_of`` and of the events, in one frame without positions."""
+    if catalogue is None:
+        nulls = [
+            F.lit(None).cast(_type(name)).alias(name) for name in ITEM_COLUMNS if name != "price"
+        ]
+        return seen_items.select(
+            "item_id", *nulls, F.col("paid").alias("price"), "first_seen",
+            F.lit(True).alias("available"), F.array().cast("array<string>").alias("flags"),
+        )  # fmt: skip
+    now = F.lit(as_of)
+    in_force = F.coalesce(F.col("valid_from") < now, F.lit(True)) & F.coalesce(
+        F.col("created_time") < now, F.lit(True)
+    )
+    newest = Window.partitionBy("item_id").orderBy(
+        F.col("valid_from").desc_nulls_last(), F.xxhash64("title", "category", "brand", "price")
+    )
+    valid = (
+        catalogue.where(F.col("item_id").isNotNull() & in_force)
+        .withColumn("place", F.row_number().over(newest))
+        .where(F.col("place") == 1)
+    )
+    joined = valid.join(seen_items, on="item_id", how="full")
+    return joined.select(
+        "item_id",
+        *[name for name in ITEM_COLUMNS if name != "price"],
+        F.coalesce("price", "paid").alias("price"),
+        "first_seen",
+        F.coalesce("available", F.lit(True)).alias("available"),
+        F.coalesce("flags", F.array().cast("array<string>")).alias("flags"),
+    )
+
+
+def place(known: DataFrame, yesterday: DataFrame | None) -> DataFrame:
+    """Give every item its position: yesterday's, or the next free ones in the order of ids."""
+    if yesterday is None:
+        first_free, rows = F.lit(0), known.withColumn("position", F.lit(None).cast("long"))
+    else:
+        held = yesterday.select("item_id", "position", F.lit(True).alias("held"))
+        rows = known.join(held, on="item_id", how="full")
+        rows = rows.withColumns(
+            {
+                "available": F.coalesce("available", F.lit(False)),
+                "flags": F.coalesce("flags", F.array().cast("array<string>")),
+            }
+        ).drop("held")
+        top = yesterday.agg((F.max("position") + 1).alias("first_free"))
+        rows = rows.crossJoin(F.broadcast(top))
+        first_free = F.col("first_free")
+    # One unpartitioned sort of the catalogue: positions are dense, so their order is global.
+    by_id = Window.partitionBy(F.col("position").isNull()).orderBy("item_id")
+    appended = first_free + F.row_number().over(by_id) - 1
+    return rows.withColumn("position", F.coalesce("position", appended).cast("long")).select(
+        "item_id", "position", "title", "category", "brand", "seller", "price", "margin",
+        "created_time", "first_seen", "available", "regions", "flags", "attributes",
+    )  # fmt: skip
+
+
+def editorial_in_force(lists: DataFrame | None, items: DataFrame, as_of: datetime) -> DataFrame:
+    """Places of curated lists that are in force at ``as_of`` and name a known item."""
+    if lists is None:
+        return items.limit(0).select(
+            F.lit("").alias("list_id"), F.lit(None).cast("string").alias("surface"),
+            F.lit(0).alias("position"), "item_id",
+        )  # fmt: skip
+    now = F.lit(as_of)
+    in_force = F.coalesce(F.col("starts") <= now, F.lit(True)) & F.coalesce(
+        F.col("ends") > now, F.lit(True)
+    )
+    return (
+        lists.where(in_force)
+        .join(items.select("item_id"), on="item_id", how="semi")
+        .select("list_id", "surface", F.col("position").cast("int"), "item_id")
+    )
+
+
+def id_map_hash(night: Night) -> str:
+    """sha256 over the item ids in the order of their positions, newline after each."""
+    items = io.read_arrow(night.staged / "items", ["item_id", "position"]).sort_by("position")
+    digest = hashlib.sha256()
+    for item_id in items["item_id"].to_pylist():
+        digest.update(item_id.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _type(name: str) -> str:
+    return {
+        "margin": "double", "created_time": "timestamp", "regions": "array<string>",
+        "attributes": "map<string,string>",
+    }.get(name, "string")  # fmt: skip

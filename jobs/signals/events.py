@@ -1,0 +1,250 @@
+"""Raw events of the source, judged: what is kept, what is quarantined and why.
+
+Reads the contract table ``events`` (a row per delivery of an event). Writes
+``events`` (a row per event received before ``as_of``, its newest revision),
+``events_rejected`` (a row per quarantined row, with its reason),
+``events_counts`` (a row per outcome; the outcomes of received rows add up to what was read) and
+``events_volume`` (one row: the newest day against the same weekday before it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from jobs import io
+from jobs.errors import Fault
+from jobs.night import Night
+from jobs.params import check
+from jobs.sources import contract
+
+EVENT_TYPES = (
+    "view", "click", "add_to_cart", "purchase", "remove_from_cart", "return", "reject",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Params:
+    """How events are judged."""
+
+    # A key with more events than this on one day is a script or a shared till, not a person: the
+    # busiest day of a real wholesale account in Online Retail has 1,100 lines.
+    max_events_per_key_day: int = 2_000
+    # A device's clock may run ahead of the lake's by this many seconds without being "the future".
+    clock_tolerance_seconds: int = 300
+    # An event that came more than this many hours after it happened is counted as late.
+    late_after_hours: int = 24
+    # How many weeks of the same weekday the newest day's volume is held against.
+    volume_weeks: int = 26
+
+    def __post_init__(self) -> None:
+        check(self.max_events_per_key_day > 0, "max_events_per_key_day must be positive")
+        check(self.clock_tolerance_seconds >= 0, "clock_tolerance_seconds must not be negative")
+        check(self.late_after_hours > 0, "late_after_hours must be positive")
+        check(1 <= self.volume_weeks <= 520, "volume_weeks must be 1 to 520")
+
+
+def run(night: Night, params: Params) -> None:
+    """Judge the source's events and stage the four tables."""
+    raw = contract.read(night.spark, night.source_folder(), "events")
+    if raw is None:
+        raise Fault(f"events: {night.source_folder()} has no table events; it is required")
+    # Saves reading and sorting the source once per table below.
+    judged = judge(raw, night.as_of, params).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        counts = count_outcomes(judged).toArrow()
+        received = sum(
+            rows
+            for outcome, rows in zip(
+                counts["outcome"].to_pylist(), counts["rows"].to_pylist(), strict=True
+            )
+            if outcome != "not_yet_received"
+        )
+        if received == 0:
+            raise Fault(_nothing_received(judged, night))
+        night.write("events_counts", with_shares(counts, received))
+        night.write("events", kept(judged))
+        night.write("events_rejected", rejected(judged))
+    finally:
+        judged.unpersist()
+    days = io.read_arrow(night.staged / "events", ["event_date"])["event_date"]
+    night.write("events_volume", volume(days.to_numpy(), night.as_of, params.volume_weeks))
+
+
+def judge(raw: DataFrame, as_of: datetime, params: Params) -> DataFrame:
+    """Each row of the source with its ``outcome``.
+
+    Outcomes: kept, kept_late, duplicate (an equal or conflicting repeat of a revision),
+    superseded (an older revision), ``rejected: <reason>``, not_yet_received. Revisions are settled
+    first, so that the newest one counts even where it is the one to be rejected.
+    """
+    now = F.lit(as_of)
+    event_time, received = F.col("event_time"), F.col("received_time")
+    arrived = F.coalesce(received, event_time)
+    rows = raw.withColumns(
+        {
+            "revision": F.coalesce("revision", F.lit(0)),
+            "received_time": arrived,
+            "quantity": F.coalesce("quantity", F.lit(1.0)),
+            "pending": F.coalesce(arrived >= now, F.lit(False)),
+        }
+    )
+    rows = settle(rows)
+    first_verdict = (
+        F.when(F.col("pending"), "not_yet_received")
+        .when((F.col("place") > 1) & (F.col("revision") < F.col("newest_revision")), "superseded")
+        .when(F.col("place") > 1, "duplicate")
+        .otherwise(_impossible(params, now))
+    )
+    late = F.col("received_time") - event_time > F.expr(f"INTERVAL {params.late_after_hours} HOURS")
+    rows = rows.withColumn("outcome", F.coalesce(first_verdict, F.when(late, "kept_late")))
+    rows = rows.withColumns(
+        {
+            "outcome": F.coalesce("outcome", F.lit("kept")),
+            "event_date": F.to_date("event_time"),
+        }
+    )
+    crowded = (
+        rows.where(F.col("outcome").startswith("kept"))
+        .groupBy("key_type", "key", "event_date")
+        .agg(F.count(F.lit(1)).alias("events"))
+        .where(F.col("events") > params.max_events_per_key_day)
+        .select("key_type", "key", "event_date", F.lit(True).alias("crowded"))
+    )
+    bot_like = F.col("crowded") & F.col("outcome").startswith("kept")
+    return (
+        rows.join(F.broadcast(crowded), on=["key_type", "key", "event_date"], how="left")
+        .withColumn(
+            "outcome",
+            F.when(bot_like, "rejected: bot_like_volume").otherwise(F.col("outcome")),
+        )
+        .select(
+            "event_id", "revision", "event_time", "received_time", "key_type", "key",
+            "session_id", "event_type", "item_id", "quantity", "value", "channel", "region",
+            "request_id", "event_date", "outcome",
+        )
+    )  # fmt: skip
+
+
+def settle(rows: DataFrame) -> DataFrame:
+    """Each row's ``place`` among the deliveries of its event, and the event's newest revision.
+
+    Only events that came more than once are sorted, since they are few and sorting all of them
+    took half of the step. A pending row never pushes out a received one; a row without an id has
+    no repeats.
+    """
+    event = ["event_id", "pending"]
+    repeated = rows.groupBy(*event).agg(F.count(F.lit(1)).alias("n")).where(F.col("n") > 1)
+    newest_first = Window.partitionBy(*event).orderBy(
+        F.col("revision").desc(),
+        F.col("received_time").asc_nulls_last(),
+        F.xxhash64("key", "item_id", "event_type", "event_time", "quantity", "value"),
+    )
+    whole = newest_first.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
+    repeats = rows.join(repeated, on=event, how="semi").withColumns(
+        {
+            "place": F.row_number().over(newest_first),
+            "newest_revision": F.max("revision").over(whole),
+        }
+    )
+    single = rows.join(repeated, on=event, how="anti").withColumns(
+        {"place": F.lit(1), "newest_revision": F.col("revision")}
+    )
+    return single.unionByName(repeats)
+
+
+def _impossible(params: Params, now: Column) -> Column:
+    """``rejected: <reason>`` for a row that can't be, else null; the first reason counts."""
+    event_time = F.col("event_time")
+    ahead = F.expr(f"INTERVAL {params.clock_tolerance_seconds} SECONDS")
+
+    def blank(name: str) -> Column:
+        return F.coalesce(F.trim(name) == "", F.lit(True))
+
+    reasons = (
+        ("no_event_id", blank("event_id")),
+        ("no_key", blank("key") | blank("key_type")),
+        ("no_item", blank("item_id")),
+        ("no_time", event_time.isNull()),
+        ("time_in_the_future", (event_time >= now) | (event_time > F.col("received_time") + ahead)),
+        ("unknown_type", ~F.coalesce(F.col("event_type").isin(*EVENT_TYPES), F.lit(False))),
+        ("not_a_number", F.isnan("quantity") | F.coalesce(F.isnan("value"), F.lit(False))),
+        ("quantity_not_positive", F.col("quantity") <= 0),
+        ("negative_price", F.coalesce(F.col("value") < 0, F.lit(False))),
+    )
+    verdict = F.lit(None).cast("string")
+    for reason, condition in reversed(reasons):
+        verdict = F.when(condition, f"rejected: {reason}").otherwise(verdict)
+    return verdict
+
+
+def kept(judged: DataFrame) -> DataFrame:
+    """The table ``events``."""
+    return judged.where(F.col("outcome").startswith("kept")).drop("outcome")
+
+
+def rejected(judged: DataFrame) -> DataFrame:
+    """The table ``events_rejected``."""
+    reason = F.regexp_replace("outcome", "^rejected: ", "")
+    return judged.where(F.col("outcome").startswith("rejected")).select(
+        "event_id", "revision", "event_time", "received_time", "key_type", "key", "event_type",
+        "item_id", "quantity", "value", reason.alias("reason"),
+    )  # fmt: skip
+
+
+def count_outcomes(judged: DataFrame) -> DataFrame:
+    """Rows per outcome, sorted by name."""
+    return judged.groupBy("outcome").agg(F.count(F.lit(1)).alias("rows")).orderBy("outcome")
+
+
+def with_shares(counts: pa.Table, received: int) -> pa.Table:
+    """The table ``events_counts``: shares of the rows received; pending rows have share 0."""
+    outcomes, rows = counts["outcome"].to_pylist(), counts["rows"].to_pylist()
+    shares = [
+        0.0 if outcome == "not_yet_received" else number / received
+        for outcome, number in zip(outcomes, rows, strict=True)
+    ]
+    return pa.table({"outcome": outcomes, "rows": rows, "share": shares})
+
+
+def volume(days: np.ndarray, as_of: datetime, weeks: int) -> pa.Table:
+    """The newest day's rows against the median of the same weekday in the weeks before it.
+
+    ``days``: (n_events,) datetime64[D], the event dates. A day without events counts as 0 once
+    the source has begun. Where there is no history the ratio is 1: nothing to compare with.
+    """
+    newest = np.datetime64((as_of - timedelta(microseconds=1)).date(), "D")
+    dates, rows = np.unique(days.astype("datetime64[D]"), return_counts=True)
+    per_day = dict(zip(dates.tolist(), rows.tolist(), strict=True))
+    begun = dates.min() if len(dates) else newest
+    before = [newest - np.timedelta64(7 * week, "D") for week in range(1, weeks + 1)]
+    history = [per_day.get(day.item(), 0) for day in before if day >= begun]
+    today = per_day.get(newest.item(), 0)
+    median = float(np.median(history)) if history else 0.0
+    ratio = today / max(median, 1.0) if history and (median or today) else 1.0
+    weekday = newest.item().isoweekday()
+    return pa.table(
+        {
+            "day": pa.array([newest.item()], pa.date32()),
+            "weekday": pa.array([weekday], pa.int32()),
+            "rows": pa.array([today], pa.int64()),
+            "history_days": pa.array([len(history)], pa.int32()),
+            "history_median": [median],
+            "ratio": [ratio],
+        }
+    )
+
+
+def _nothing_received(judged: DataFrame, night: Night) -> str:
+    first = judged.agg(F.min("received_time").alias("first")).toArrow()["first"][0].as_py()
+    when = f"its first is received at {first:%Y-%m-%d %H:%M} UTC" if first else "it has no rows"
+    return (
+        f"events: {night.source_folder()} has no event received before "
+        f"{io.label(night.as_of)}; {when}; choose a later as_of"
+    )

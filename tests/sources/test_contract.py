@@ -1,0 +1,238 @@
+"""The source contract: every fault at once, and every plain variant read alike."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.errors import Fault
+from jobs.sources import contract
+
+NOON = datetime(2017, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+US = pa.timestamp("us", tz="UTC")
+
+
+def events(**changes: pa.Array | None) -> pa.Table:
+    """Two purchases, with columns replaced, added, or (None) left out."""
+    columns = {
+        "event_id": pa.array(["e1", "e2"]),
+        "event_time": pa.array([NOON, NOON + timedelta(hours=1)], US),
+        "key_type": pa.array(["account", "account"]),
+        "key": pa.array(["900", "901"]),
+        "event_type": pa.array(["purchase", "purchase"]),
+        "item_id": pa.array(["a", "b"]),
+    }
+    columns.update(changes)
+    return pa.table({name: value for name, value in columns.items() if value is not None})
+
+
+def put(folder: Path, table: str, rows: pa.Table, name: str = "part-0.parquet", **options) -> Path:
+    path = folder / table / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, path, **options)
+    return path
+
+
+def rows(session, folder: Path, table: str = "events") -> list[dict]:
+    frame = contract.read(session, folder, table)
+    assert frame.columns == contract.schema(table).names
+    return frame.orderBy(frame.columns[0]).toArrow().to_pylist()
+
+
+# --- faults ----------------------------------------------------------------------------------
+def test_a_missing_folder_is_one_fault_that_says_what_to_give(tmp_path):
+    with pytest.raises(Fault, match=r"there is no folder .*nowhere.*events/"):
+        contract.check(tmp_path / "nowhere")
+
+
+def test_every_fault_of_every_table_is_named_at_once(tmp_path):
+    put(tmp_path, "events", events(item_id=None, event_time=pa.array(["noon", "one"]),
+                                   key=pa.array([None, None], pa.string())))  # fmt: skip
+    put(tmp_path, "items", pa.table({"item_id": pa.array([1, 2]), "price": pa.array(["1", "2"])}))
+    put(tmp_path, "promotions", pa.table({"item_id": ["a"], "kind": ["mailer"]}))
+    with pytest.raises(Fault) as fault:
+        contract.check(tmp_path)
+    text = str(fault.value)
+    for sentence in (
+        "events.item_id is missing",
+        "events.event_time is string, expected timestamp",
+        "events.key is null in every row",
+        "items.item_id is int64, expected string",
+        "items.price is string, expected double",
+        "promotions.starts is missing",
+        "promotions.ends is missing",
+        "part-0.parquet",
+    ):
+        assert sentence in text
+
+
+def test_a_source_without_events_names_the_table_and_its_place(tmp_path):
+    put(tmp_path, "items", pa.table({"item_id": ["a"]}))
+    with pytest.raises(Fault, match=r"the table events is missing .*events/\*\.parquet"):
+        contract.check(tmp_path)
+    (tmp_path / "events").mkdir()
+    with pytest.raises(Fault, match="the table events holds no Parquet file"):
+        contract.check(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 200, -9])
+def test_a_truncated_file_is_named_by_its_path(tmp_path, keep):
+    put(tmp_path, "events", events())
+    bad = put(tmp_path, "events", events(), "part-1.parquet")
+    bad.write_bytes(bad.read_bytes()[:keep])
+    with pytest.raises(Fault, match=r"table events cannot be read.*part-1\.parquet"):
+        contract.check(tmp_path)
+
+
+def test_a_wrong_type_in_one_file_of_many_is_found(tmp_path):
+    put(tmp_path, "events", events(), "event_date=2017-03-01/part-0.parquet")
+    put(tmp_path, "events", events(value=pa.array(["1", "2"])), "event_date=2017-03-02/p.parquet")
+    with pytest.raises(Fault, match=r"events\.value is string.*event_date=2017-03-02/p\.parquet"):
+        contract.check(tmp_path)
+
+
+# --- facts -----------------------------------------------------------------------------------
+def test_facts_count_each_table_and_their_digest_follows_the_content(tmp_path):
+    put(tmp_path, "events", events())
+    put(tmp_path, "items", pa.table({"item_id": pa.array([], pa.string())}))
+    facts = {fact.table: fact for fact in contract.check(tmp_path)}
+    assert set(facts) == set(contract.CONTRACT)
+    assert (facts["events"].rows, facts["events"].files) == (2, 1)
+    assert (facts["items"].present, facts["items"].rows) == (True, 0)
+    assert not facts["people"].present
+    put(tmp_path, "events", events(item_id=pa.array(["a", "c"])))
+    assert contract.check(tmp_path)[0].digest != facts["events"].digest
+
+
+# --- reading ---------------------------------------------------------------------------------
+def test_an_absent_optional_table_is_none_and_an_empty_one_is_empty(session, tmp_path):
+    put(tmp_path, "events", events())
+    put(tmp_path, "items", pa.table({"item_id": pa.array([], pa.string())}))
+    assert contract.read(session, tmp_path, "people") is None
+    assert rows(session, tmp_path, "items") == []
+
+
+def test_missing_optional_columns_are_null_and_extra_ones_kept_out(session, tmp_path):
+    odd = pa.array([1, 2], pa.time64("ns"))  # a type that Spark cannot read
+    put(tmp_path, "events", events(odd=odd), "event_date=2017-03-01/part-0.parquet")
+    first = rows(session, tmp_path)[0]
+    assert first["event_id"] == "e1"
+    assert first["event_time"] == NOON
+    assert first["revision"] is None
+    assert first["value"] is None
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/London"])
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_times_in_every_unit_with_or_without_a_zone_are_utc(session, tmp_path, unit, zone):
+    kind = pa.timestamp(unit, tz=zone)
+    moments = pa.array([NOON, NOON + timedelta(hours=1)], US)
+    times = moments.cast(kind, safe=False) if zone else moments.cast(pa.int64())
+    if not zone:
+        times = times.cast(pa.timestamp("us")).cast(kind, safe=False)
+    put(tmp_path, "events", events(event_time=times))
+    expected = NOON.replace(microsecond=123000) if unit == "ms" else NOON
+    assert rows(session, tmp_path)[0]["event_time"] == expected
+
+
+def test_times_as_int96_are_utc(session, tmp_path):
+    put(tmp_path, "events", events(), use_deprecated_int96_timestamps=True)
+    assert rows(session, tmp_path)[0]["event_time"] == NOON
+
+
+def test_plain_variants_of_a_type_in_different_files_are_read_alike(session, tmp_path):
+    put(tmp_path, "events", events(
+        item_id=pa.array(["a", "b"]).dictionary_encode(), key=pa.array(["1", "2"], pa.large_string()),
+        revision=pa.array([1, 2], pa.int64()), quantity=pa.array([1, 2], pa.uint8()),
+        event_time=pa.array([NOON, NOON], pa.timestamp("ms", tz="UTC")),
+    ), "a.parquet")  # fmt: skip
+    put(tmp_path, "events", events(
+        event_id=pa.array(["e3", "e4"]), revision=pa.array([1, 2], pa.uint16()),
+        quantity=pa.array([1, 2], pa.decimal128(9, 2)), value=pa.array([1.5, 2.5], pa.float32()),
+        event_time=pa.array([NOON, NOON], pa.timestamp("ns", tz="UTC")),
+    ), "b.parquet")  # fmt: skip
+    got = rows(session, tmp_path)
+    assert [row["revision"] for row in got] == [1, 2, 1, 2]
+    assert [row["quantity"] for row in got] == [1.0, 2.0, 1.0, 2.0]
+    assert [row["value"] for row in got] == [None, None, 1.5, 2.5]
+
+
+def test_an_optional_column_null_throughout_may_carry_any_type(session, tmp_path):
+    put(tmp_path, "events", events(value=pa.array([None, None], pa.string()),
+                                   region=pa.array([None, None], pa.float64()),
+                                   quantity=pa.nulls(2)))  # fmt: skip
+    first = rows(session, tmp_path)[0]
+    assert (first["value"], first["region"], first["quantity"]) == (None, None, None)
+
+
+def test_lists_and_maps_keep_the_difference_between_empty_and_null(session, tmp_path):
+    put(tmp_path, "events", events())
+    put(tmp_path, "people", pa.table({
+        "key_type": ["account"] * 2, "key": ["1", "2"],
+        "consents": pa.array([[], None], pa.list_(pa.null())),
+        "restrictions": pa.array([["alcohol"], None], pa.large_list(pa.large_string())),
+        "attributes": pa.array([[("age", "45")], None], pa.map_(pa.string(), pa.string())),
+    }))  # fmt: skip
+    frame = contract.read(session, tmp_path, "people").orderBy("key")
+    first, second = frame.toArrow().to_pylist()
+    assert first["consents"] == []
+    assert second["consents"] is None
+    assert first["restrictions"] == ["alcohol"]
+    assert dict(first["attributes"]) == {"age": "45"}
+
+
+def test_hostile_texts_are_carried_as_they_are(session, tmp_path):
+    hostile = ["../../etc/passwd", "a'b\"c\n;DROP TABLE x\x00\u202e"]
+    put(tmp_path, "events", events(item_id=pa.array(hostile)))
+    assert [row["item_id"] for row in rows(session, tmp_path)] == hostile
+
+
+def test_ids_that_are_not_utf8_stay_different_and_become_readable(session, tmp_path):
+    raw = pa.array([b"caf\xe9", b"caf\xe8"], pa.binary())
+    broken = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    put(tmp_path, "events", events(item_id=broken, channel=broken))
+    got = rows(session, tmp_path)
+    assert [row["item_id"] for row in got] == ["caf\ufffd~636166e9", "caf\ufffd~636166e8"]
+    assert got[0]["channel"] == "caf\ufffd"
+
+
+def test_a_folder_with_special_characters_is_read(session, tmp_path):
+    folder = tmp_path / "it's [a] {b,c} * 100% söurce"
+    put(folder, "events", events(), "event_date=2017-03-01/part 0.parquet")
+    put(tmp_path / "it's a b söurce", "events", events())
+    assert len(rows(session, folder)) == 2
+
+
+def test_dates_are_the_midnight_of_a_promotion(session, tmp_path):
+    put(tmp_path, "events", events())
+    day = pa.array([date(2017, 3, 1)])
+    put(tmp_path, "promotions", pa.table({
+        "item_id": ["a"], "kind": ["mailer"], "starts": day, "ends": day,
+    }))  # fmt: skip
+    assert rows(session, tmp_path, "promotions")[0]["starts"] == datetime(2017, 3, 1, tzinfo=UTC)
+
+
+# --- rules as YAML ---------------------------------------------------------------------------
+def test_rules_may_be_yaml(session, tmp_path):
+    put(tmp_path, "events", events())
+    (tmp_path / "rules.yaml").write_text(
+        "- {rule_id: r1, kind: ban, scope: 123, starts: 2017-01-01, reason: recalled}\n"
+        "- {rule_id: r2, kind: boost, scope: FUEL, strength: 2, reason: summer}\n"
+    )
+    assert [fact.rows for fact in contract.check(tmp_path) if fact.table == "rules"] == [2]
+    first, second = rows(session, tmp_path, "rules")
+    assert (first["scope"], first["starts"]) == ("123", datetime(2017, 1, 1, tzinfo=UTC))
+    assert second["strength"] == 2.0
+
+
+def test_faults_in_yaml_rules_are_named_at_once(tmp_path):
+    put(tmp_path, "events", events())
+    (tmp_path / "rules.yaml").write_text("- {rule_id: r1, kind: ban, strength: much}\n")
+    with pytest.raises(Fault) as fault:
+        contract.check(tmp_path)
+    for part in ("rules.scope is missing", "rules.reason is missing", "rules.strength is 'much'"):
+        assert part in str(fault.value)

@@ -1,0 +1,59 @@
+"""Turn make's variables into a command line: ``python -m tools.ask show PERSON``.
+
+The values come through the environment, so that no shell ever reads them; an empty one counts
+as not given.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tools import airflow_home
+
+ROOT = Path(__file__).resolve().parent.parent
+# Variables that become options, and the commands that know them.
+OPTIONS = {
+    "LAKE": ("--lake", {"show", "why", "docs", "lineage", "rollback"}),
+    "AS_OF": ("--as-of", {"lineage"}),
+    "TO": ("--to", {"rollback"}),
+}
+
+
+def arguments(command: str, names: list[str], values: Mapping[str, str]) -> list[str]:
+    """The command line of ``python -m jobs``; raises ``SystemExit`` where a value is missing."""
+    missing = [name for name in names if not values.get(name)]
+    if missing:
+        wanted = " ".join(f"{name}=…" for name in names)
+        raise SystemExit(f"error: {missing[0]} is not given; write `make {command} {wanted}`")
+    line = [command]
+    for name, (option, commands) in OPTIONS.items():
+        if command in commands and values.get(name):
+            # One word, since a value may begin with a dash.
+            line.append(f"{option}={values[name]}")
+    return [*line, "--", *(values[name] for name in names)] if names else line
+
+
+def main() -> int:
+    command, *names = sys.argv[1:]
+    if command == "test":
+        chosen = [os.environ["TESTS"]] if os.environ.get("TESTS") else []
+        airflow_home.forget_make()
+        return subprocess.run([sys.executable, "-m", "pytest", *chosen], cwd=ROOT).returncode
+    if command == "check":
+        lines = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
+        # Every check runs, so that one visit shows everything there is to mend.
+        return max(
+            subprocess.run([sys.executable, "-m", *line], cwd=ROOT).returncode for line in lines
+        )
+    from jobs.__main__ import main as jobs
+
+    sys.argv = ["jobs", *arguments(command, names, os.environ)]
+    return jobs()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
