@@ -34,6 +34,7 @@ from jobs import tables
 from jobs.errors import Fault
 
 COMPRESSION = "zstd"
+ROWS_PER_GROUP = 128_000
 
 
 def parse_as_of(text: str) -> datetime:
@@ -91,11 +92,14 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_arrow(folder: Path, table: pa.Table, rows_per_group: int = 128_000) -> None:
-    """Write one Parquet file as a table folder."""
+def write_arrow(folder: Path, table: pa.Table, part: int = 0) -> None:
+    """Write one Parquet file of a table folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(
-        table, folder / "part-00000.parquet", compression=COMPRESSION, row_group_size=rows_per_group
+        table,
+        folder / f"part-{part:05d}.parquet",
+        compression=COMPRESSION,
+        row_group_size=ROWS_PER_GROUP,
     )
 
 

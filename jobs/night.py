@@ -93,22 +93,29 @@ class Night:
         """The folder that this step fills."""
         return self.lake.staged(self.step, self.as_of)
 
-    def write(self, name: str, rows: DataFrame | pa.Table) -> Path:
-        """Stage a table; its columns must be exactly the declared ones.
+    def write(self, name: str, *parts: DataFrame | pa.Table) -> Path:
+        """Stage a table from one or more parts; each must have exactly the declared columns.
 
         Raises ``Fault`` that names every column that differs.
         """
         table = tables.TABLES[name]
         folder = self.staged / name
+        for number, rows in enumerate(parts):
+            self.write_part(table, folder, number, rows)
+        return folder
+
+    def write_part(
+        self, table: tables.Table, folder: Path, number: int, rows: DataFrame | pa.Table
+    ) -> None:
+        """Append one part to a folder in a table's form."""
         if isinstance(rows, pa.Table):
             self._check(table, rows.schema)
-            io.write_arrow(folder, rows.select(table.schema.names).cast(table.schema))
+            io.write_arrow(folder, rows.select(table.schema.names).cast(table.schema), number)
         else:
             from pyspark.sql.pandas.types import to_arrow_schema
 
             self._check(table, to_arrow_schema(rows.schema, timezone="UTC"))
-            rows.select(*table.schema.names).write.mode("overwrite").parquet(str(folder))
-        return folder
+            rows.select(*table.schema.names).write.mode("append").parquet(str(folder))
 
     def reset(self) -> None:
         """Empty the staged folder: a re-run leaves nothing of the attempt before it."""

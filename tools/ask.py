@@ -12,8 +12,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools import airflow_home
-
 ROOT = Path(__file__).resolve().parent.parent
 # Variables that become options, and the commands that know them.
 OPTIONS = {
@@ -41,8 +39,9 @@ def main() -> int:
     command, *names = sys.argv[1:]
     if command == "test":
         chosen = [os.environ["TESTS"]] if os.environ.get("TESTS") else []
-        airflow_home.forget_make()
-        return subprocess.run([sys.executable, "-m", "pytest", *chosen], cwd=ROOT).returncode
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", *chosen], cwd=ROOT, env=_without_make()
+        ).returncode
     if command == "check":
         lines = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
         # Every check runs, so that one visit shows everything there is to mend.
@@ -53,6 +52,12 @@ def main() -> int:
 
     sys.argv = ["jobs", *arguments(command, names, os.environ)]
     return jobs()
+
+
+def _without_make() -> dict[str, str]:
+    """The environment without this make's own variables, which tests of make would inherit."""
+    mine = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "TESTS")
+    return {name: value for name, value in os.environ.items() if name not in mine}
 
 
 if __name__ == "__main__":

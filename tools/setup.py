@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     if command:
         sys.stdout.flush()
         os.chdir(ROOT)
-        os.execve(str(PYTHON), [str(PYTHON), *command], environment)
+        os.execve(str(PYTHON), [str(PYTHON), *command], environment)  # noqa: S606 no shell is the aim
     return 0
 
 

@@ -33,8 +33,6 @@ class Params:
     # Confidence of a pair of average weight against 1 for a pair never seen. Relative to the mean,
     # so that a change of the weights' unit changes nothing.
     confidence: float = 6.0
-    # The same shift for the seed of this model against the night's.
-    seed: int = 42
 
     def __post_init__(self) -> None:
         check(1 <= self.factors <= 1024, "factors must be in 1..1024")
@@ -77,3 +75,45 @@ def fit(
         model.item_factors = begin.items.astype(np.float32, copy=True)
         model.fit(weights, show_progress=False)
     return Factors(model.user_factors, model.item_factors)
+
+
+def random_start(shape: tuple[int, int], factors: int, seed: int) -> Factors:
+    """Small seeded vectors in [0, 0.01) for (n_people, n_items) rows, as ``implicit`` begins."""
+    generator = np.random.default_rng(seed)
+    people, items = (
+        generator.random((rows, factors), dtype=np.float32) * np.float32(0.01) for rows in shape
+    )
+    return Factors(people, items)
+
+
+def warm_start(cold: Factors, shared: Factors, people: np.ndarray, items: np.ndarray) -> Factors:
+    """``cold`` with the rows that a predecessor knows replaced by its vectors.
+
+    ``people``: (n_people,) int64, the row in ``shared.people`` of each person, -1 where the
+    predecessor does not know them; ``items`` likewise.
+    """
+    return Factors(
+        np.where(people[:, None] >= 0, shared.people[people], cold.people),
+        np.where(items[:, None] >= 0, shared.items[items], cold.items),
+    )
+
+
+def rotation(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """The orthogonal (dim, dim) float64 matrix R that brings ``new @ R`` closest to ``old``.
+
+    Both are (n_rows, dim), row by row the same thing (Schönemann's orthogonal Procrustes, 1966).
+    """
+    left, _, right = np.linalg.svd(new.astype(np.float64).T @ old.astype(np.float64))
+    return left @ right
+
+
+def rotate(factors: Factors, turn: np.ndarray) -> Factors:
+    """Both sides turned by an orthogonal matrix, which keeps every inner product."""
+    return Factors(
+        (factors.people @ turn).astype(np.float32), (factors.items @ turn).astype(np.float32)
+    )
+
+
+def moved(new: np.ndarray, old: np.ndarray, tolerance: float) -> np.ndarray:
+    """(n_rows,) bool: rows that lie further from their old vector than ``tolerance`` x its norm."""
+    return np.linalg.norm(new - old, axis=1) > tolerance * np.linalg.norm(old, axis=1)

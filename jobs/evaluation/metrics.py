@@ -1,0 +1,55 @@
+"""Ranking metrics per person, and intervals over people.
+
+Lists are given flat: row i says that person ``person[i]`` (a code from 0) has a candidate with
+``score[i]`` that is relevant or not. Ties in score keep the order of the rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def ranks(person: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """(n,) int64: each row's place from 0 in its person's list, highest score first."""
+    order = np.lexsort((np.arange(len(person)), -score, person))
+    sorted_person = person[order]
+    starts = np.r_[0, np.flatnonzero(np.diff(sorted_person)) + 1] if len(person) else np.zeros(1)
+    lengths = np.diff(np.r_[starts, len(person)])
+    places = np.empty(len(person), np.int64)
+    places[order] = np.arange(len(person)) - np.repeat(starts, lengths).astype(np.int64)
+    return places
+
+
+def ndcg(
+    person: np.ndarray, rank: np.ndarray, relevant: np.ndarray, wanted: np.ndarray, k: int
+) -> np.ndarray:
+    """(n_people,) NDCG@k with binary gains (Järvelin and Kekäläinen, 2002).
+
+    ``rank``: places from 0; ``wanted``: (n_people,) how many relevant items each person has, in
+    the list or not, all above 0; the ideal list has ``min(k, wanted)`` of them on top.
+    """
+    counted = relevant & (rank < k)
+    gains = np.bincount(person[counted], 1.0 / np.log2(rank[counted] + 2.0), minlength=len(wanted))
+    ideal = np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))
+    return gains / ideal[np.minimum(wanted, k) - 1]
+
+
+def recall(
+    person: np.ndarray, rank: np.ndarray, relevant: np.ndarray, wanted: np.ndarray, k: int
+) -> np.ndarray:
+    """(n_people,) the share of a person's relevant items among the first ``k``."""
+    counted = relevant & (rank < k)
+    return np.bincount(person[counted], minlength=len(wanted)) / wanted
+
+
+def interval(
+    values: np.ndarray, seed: int, resamples: int = 1_000, level: float = 0.95
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean over people (Efron, 1979)."""
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for i in range(resamples):
+        means[i] = values[generator.integers(0, len(values), len(values))].mean()
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,164 @@
+"""Why a person does not get an item, or where it stands in their list: ``make why``.
+
+Reads the newest published night: ``items``, ``persons``, ``identities``, ``ineligible_items``,
+``blocked_pairs``, ``candidates`` and ``recommendations``. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from jobs import io, tables
+from jobs.errors import Fault
+from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
+from jobs.io import Lake
+from jobs.persons import SHOWN, resolve_person
+
+END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+def main(chosen: argparse.Namespace) -> None:
+    """Print the answer for ``chosen.person`` and ``chosen.item`` from ``chosen.lake``."""
+    lake = Lake(chosen.lake)
+    print("\n".join(explain(lake, newest_night(lake), chosen.person, chosen.item)))
+
+
+def newest_night(lake: Lake) -> datetime:
+    """The run date of the newest night whose lists are published."""
+    found = lake.previous("recommendations", END_OF_TIME)
+    if found is None:
+        raise Fault(
+            f"lake: {lake.root} holds no published night yet; run one with `make run`, "
+            "or name another lake with LAKE"
+        )
+    return datetime.fromisoformat(found.manifest["as_of"])
+
+
+def explain(lake: Lake, as_of: datetime, person: str, item: str) -> list[str]:
+    """The answer in plain words, a line each; the first line names the person and the item.
+
+    Raises ``Fault`` for a person or an item that the night does not know.
+    """
+    person_id = resolve_person(_table(lake, as_of, "identities"), person)
+    known = _rows(lake, as_of, "items", item_id=item)
+    if not known:
+        raise Fault(_unknown_item(lake, as_of, item))
+    listed = _rows(lake, as_of, "persons", person_id=person_id)
+    facts = listed[0] if listed else {"region": None, "restrictions": [], "personalised": True}
+    lines = [f"{person_id} and {_name(known[0])}, as of {io.label(as_of)}:"]
+    excluded = _exclusions(lake, as_of, person_id, facts, item)
+    if excluded:
+        return [*lines, "Excluded:", *(f"- {why}" for why in excluded)]
+    lines.append(_eligible(facts))
+    if not facts["personalised"]:
+        return [
+            *lines,
+            "No consent to personalisation: this person gets the shared pools, never a list.",
+        ]
+    return lines + _standing(lake, as_of, person_id, item)
+
+
+def _exclusions(
+    lake: Lake, as_of: datetime, person_id: str, facts: dict[str, Any], item: str
+) -> list[str]:
+    """Each rule and block that keeps this person from this item, a sentence each."""
+    concerned = {EVERYONE, ("region", facts["region"] or UNKNOWN_REGION)}
+    concerned |= {("restriction", restriction) for restriction in facts["restrictions"]}
+    rules = [
+        f"{row['kind']}: {row['reason']}."
+        for row in _rows(lake, as_of, "ineligible_items", item_id=item)
+        if (row["kind"], row["value"]) in concerned
+    ]
+    blocks = _rows(lake, as_of, "blocked_pairs", person_id=person_id, item_id=item)
+    return sorted(rules) + [
+        block_sentence(row["reason"], row["since"], row["until"])
+        for row in sorted(blocks, key=lambda row: row["reason"])
+    ]
+
+
+def block_sentence(reason: str, since: datetime, until: datetime | None) -> str:
+    """A blocked pair in plain words."""
+    day = f"{since:%Y-%m-%d}"
+    if reason == "returned":
+        return f"returned: everything bought went back, last on {day}; until it is bought again."
+    if reason == "rejected":
+        return f"rejected: the person turned it down on {day}; until it is bought again."
+    if reason == "just_bought" and until is not None:
+        return (
+            f"just_bought: bought on {day}, and hardly anybody buys it again before "
+            f"{until:%Y-%m-%d}; eligible from then."
+        )
+    end = f" until {until:%Y-%m-%d}" if until is not None else ""
+    return f"{reason}: since {day}{end}."
+
+
+def _eligible(facts: dict[str, Any]) -> str:
+    where = f"region {facts['region']}" if facts["region"] else "region unknown"
+    restrictions = ", ".join(facts["restrictions"]) or "none"
+    return (
+        f"Eligible ({where}; restrictions: {restrictions}; not returned, rejected or just bought)."
+    )
+
+
+def _standing(lake: Lake, as_of: datetime, person_id: str, item: str) -> list[str]:
+    """Which sources named the item, and its place in the person's lists."""
+    lines = []
+    named = _rows(lake, as_of, "candidates", person_id=person_id, item_id=item)
+    for row in sorted(named, key=lambda row: tables.SOURCES.index(row["source"])):
+        lines.append(f"Named by {row['source']}: rank {row['rank']}{_seed(lake, as_of, row)}.")
+    places = _rows(lake, as_of, "recommendations", person_id=person_id)
+    here = [row for row in places if row["item_id"] == item]
+    for row in sorted(here, key=lambda row: row["surface"]):
+        lines.append(f"In the list {row['surface']}: rank {row['rank']}, score {row['score']:.4f}.")
+    if here:
+        return lines
+    if not named:
+        return ["No source nominated it for this person, so it was never in the running."]
+    if not places:
+        return [*lines, "This person has no list of this night."]
+    length = max(row["rank"] for row in places)
+    last = min(row["score"] for row in places)
+    return [*lines, f"Not in the list: {length} items came before it (lowest score {last:.4f})."]
+
+
+def _seed(lake: Lake, as_of: datetime, row: dict[str, Any]) -> str:
+    if row["seed_item"] is None:
+        return ""
+    seed = _rows(lake, as_of, "items", item_id=row["seed_item"])
+    when = f" of {row['seed_time']:%Y-%m-%d}" if row["seed_time"] else ""
+    return f", because of {_name(seed[0]) if seed else row['seed_item']}{when}"
+
+
+def _unknown_item(lake: Lake, as_of: datetime, item: str) -> str:
+    items = _table(lake, as_of, "items", ["item_id", "title"])
+    titled = items.filter(pc.match_substring(items["title"], item, ignore_case=True))
+    some = (titled if titled.num_rows else items).sort_by("item_id").slice(0, SHOWN)
+    names = ", ".join(_name(row) for row in some.to_pylist())
+    return f"item: nothing is known as {item!r} among {items.num_rows} items; try: {names}"
+
+
+def _name(row: dict[str, Any]) -> str:
+    text = f"{row['item_id']} ({row['title']})" if row["title"] else str(row["item_id"])
+    # A title may hold newlines or a terminal's control codes.
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _table(lake: Lake, as_of: datetime, name: str, columns: list[str] | None = None) -> pa.Table:
+    folder = lake.published(tables.TABLES[name].step, as_of).table(name)
+    return io.read_arrow(folder, columns)
+
+
+def _rows(lake: Lake, as_of: datetime, table: str, **equal: str) -> list[dict[str, Any]]:
+    """The rows of a published table whose columns equal the texts given."""
+    where = None
+    for column, text in equal.items():
+        condition = ds.field(column) == text
+        where = condition if where is None else where & condition
+    folder = lake.published(tables.TABLES[table].step, as_of).table(table)
+    return io.read_arrow(folder, where=where).to_pylist()

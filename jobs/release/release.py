@@ -1,0 +1,437 @@
+"""The release: everything that serving needs, in one folder, published as a whole or not at all.
+
+Reads every step's published tables. Writes no table but a staged folder ``release/`` (files first,
+``manifest.json`` last) and ``release.json`` with its id; with a Redis, also the staged keys of the
+release there. The gate then calls :func:`verify` and, only on green, :func:`publish`.
+
+Order of publishing, and what a failure between two steps leaves:
+
+1. the folder is renamed into ``releases/``: complete, not served;
+2. Redis holds every key of it: complete, not served;
+3. ``CURRENT`` names it: files and LMDB serve it, Redis still the one before;
+4. ``nightjar:current`` names it in Redis: all serve it;
+5. a line in ``history.jsonl``; what is beyond the retention is deleted, in Redis after the files.
+
+Each step is safe to repeat, so a gate that is run again finishes what a killed one began.
+The format is written down in ``docs/release-format.md``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs import io, params, steps, tables
+from jobs.errors import Fault
+from jobs.night import Night
+from jobs.params import check
+from jobs.release import checks, releases, stores
+from jobs.release.releases import Release
+
+log = logging.getLogger("nightjar")
+
+# Tables that a release shares with the lake, and the folder that each has in the release.
+SHARED = {
+    "recommendations": "recommendations",
+    "similar_items": "similar_items",
+    "identities": "identities",
+    "persons": "persons",
+    "features": "features",
+    "pools": "pools",
+    "items": "items",
+    "eligibility": "filters/eligibility",
+    "ineligible_items": "filters/ineligible_items",
+    "blocked_pairs": "filters/blocked_pairs",
+    "item_factors": "model/item_factors",
+    "person_factors": "model/person_factors",
+    "item_vectors": "model/item_vectors",
+    "blend_evidence": "reports/blend_evidence",
+    "delivery": "reports/delivery",
+    "shortfalls": "reports/shortfalls",
+    "index_recall": "reports/index_recall",
+    "embedding_report": "reports/embedding_report",
+    "candidate_counts": "reports/candidate_counts",
+    "events_counts": "reports/events_counts",
+    "events_volume": "reports/events_volume",
+    "identity_counts": "reports/identity_counts",
+}
+KINDS = ("nightly", "hourly")
+
+
+@dataclass(frozen=True)
+class Params:
+    """What a release says of itself and how long it stays."""
+
+    # Retention counts each kind apart, so that hourly releases never push out a night.
+    kind: str = "nightly"
+    # Three nights to return to: a fault found on Monday can be older than the weekend.
+    keep_nightly: int = 3
+    # Six hours of refreshes, a working morning.
+    keep_hourly: int = 6
+    # Past this age a reader gives popular pools in place of personal lists: a weekend's two failed
+    # nights still serve, a third one in a row does not.
+    age_ceiling_hours: int = 96
+
+    def __post_init__(self) -> None:
+        check(self.kind in KINDS, f"kind must be one of {', '.join(KINDS)}")
+        check(self.keep_nightly >= 3, "keep_nightly must be at least 3")
+        check(self.keep_hourly >= 6, "keep_hourly must be at least 6")
+        check(self.age_ceiling_hours >= 24, "age_ceiling_hours must be at least 24")
+
+
+def run(night: Night, chosen: Params) -> None:
+    """Stage the release folder, and its keys in Redis where there is one."""
+    folder = night.staged / "release"
+    with releases.room("release", night.lake.root):
+        folder.mkdir(parents=True)
+        manifests = {step: night.published(step).manifest for step in steps.STEPS if step != "release"}
+        rows = _share_tables(night, folder)
+        rows["id_maps"] = _write_id_map(night, folder)
+        _share_bundles(night, folder)
+        _write_scorer(night, folder)
+        _share_evidence(night, folder)
+        files = _fingerprints(folder)
+        release_id = releases.new_id(night.as_of, _digest(night.run_id, files))
+        meta = {
+            "release_id": release_id,
+            "as_of": night.as_of.isoformat(),
+            "age_ceiling_hours": chosen.age_ceiling_hours,
+        }
+        found = stores.entries(_frames(night), meta)
+        count = stores.write_lmdb(folder / "kv", found)
+        files["kv/data.mdb"] = _fingerprint(folder / "kv" / "data.mdb")
+        before = releases.newest_before(night.lake, night.as_of)
+        shared = _share_unchanged(folder, files, before)
+        manifest = {
+            **describe(release_id, night, chosen, manifests),
+            "data": _interval(night),
+            "tables": rows,
+            "kv": {"entries": count},
+            "previous": None if before is None else before.id,
+            "files": dict(sorted(files.items())),
+        }
+        io.write_json(night.staged / "release.json", {"id": release_id})
+        io.write_json(folder / "manifest.json", manifest)
+    if night.redis_url:
+        _stage_in_redis(night.redis_url, release_id, folder)
+    size = sum(facts["bytes"] for facts in files.values())
+    night.notes |= {"release": release_id, "files": len(files), "bytes": size, "entries": count}
+    log.info(
+        "release=%s files=%d bytes=%d entries=%d unchanged=%d",
+        release_id, len(files), size, count, shared,
+    )  # fmt: skip
+
+
+def verify(night: Night) -> list[str]:
+    """What keeps the staged release from being published, a sentence each; empty when nothing."""
+    try:
+        release = releases.opened(_folder(night), deep=True)
+    except releases.Broken as broken:
+        return [str(broken)]
+    found = checks.faults(release)
+    if night.redis_url:
+        found += _missing_in_redis(night.redis_url, release)
+    return found
+
+
+def publish(night: Night) -> str:
+    """Serve the staged release, unless a newer run date serves already; returns its id."""
+    chosen = params.build(Params, night.overrides.get("release", {}))
+    with releases.room("release", releases.root(night.lake)):
+        release = _shelve(night)
+        if night.redis_url:
+            missing = _missing_in_redis(night.redis_url, release)
+            if missing:
+                _stage_in_redis(night.redis_url, release.id, release.folder)
+        serving = _switch(night, release)
+        keep = {"nightly": chosen.keep_nightly, "hourly": chosen.keep_hourly}
+        gone = releases.retire(night.lake, keep, spare={release.id})
+    if night.redis_url:
+        store = stores.RedisStore(night.redis_url)
+        store.retire({one.id for one in releases.readable(night.lake)})
+        store.close()
+    log.info("release=%s serving=%s retired=%d", release.id, serving, len(gone))
+    return release.id
+
+
+# --- the staged folder -----------------------------------------------------------------------
+def _share_tables(night: Night, folder: Path) -> dict[str, int]:
+    rows = {}
+    for table, place in SHARED.items():
+        home = night.published(tables.TABLES[table].step).table(table)
+        for path in io.parquet_files(home):
+            releases.link(path, folder / place / path.relative_to(home))
+        rows[place] = io.count_rows(folder / place)
+    return rows
+
+
+def _write_id_map(night: Night, folder: Path) -> int:
+    """The id map of index and bitmaps: item_id, position; sorted by position."""
+    items = night.arrow("items", columns=["item_id", "position"]).sort_by("position")
+    io.write_arrow(folder / "id_maps", items)
+    return int(items.num_rows)
+
+
+def _share_bundles(night: Night, folder: Path) -> None:
+    bundle = night.published("index").table("index_bundle")
+    if not bundle.is_dir():
+        raise Fault(f"release: {bundle} is missing; run the step index and its gate again")
+    for name in sorted(releases.files_of(bundle)):
+        releases.link(bundle / name, folder / "index" / name)
+    facts = night.published("embeddings").table("embedding.json")
+    if facts.is_file():
+        releases.link(facts, folder / "model" / "embedding.json")
+
+
+def _write_scorer(night: Night, folder: Path) -> None:
+    """The blend as JSON, so that any language can score a candidate's features online."""
+    weights = night.arrow("blend_weights").sort_by("source")
+    version = pc.unique(night.arrow("features", columns=["feature_version"])["feature_version"])
+    scorer = {
+        "format": 1,
+        "kind": "linear",
+        "formula": "score = sum over sources of weights[source] * features[source]; "
+        "a feature that is absent is 0",
+        "weights": dict(zip(*(weights[name].to_pylist() for name in ("source", "weight")),
+                            strict=True)),
+        "feature_versions": sorted(version.to_pylist()),
+    }  # fmt: skip
+    io.write_json(folder / "scorer" / "linear.json", scorer)
+
+
+def _share_evidence(night: Night, folder: Path) -> None:
+    for step in steps.STEPS:
+        if step == "release":
+            continue
+        attempt = night.published(step).attempt
+        evidence = night.lake.evidence(step, night.as_of, attempt)
+        if evidence.is_file():
+            releases.link(evidence, folder / "reports" / "evidence" / f"{step}.json")
+
+
+def _frames(night: Night) -> dict[str, pa.Table]:
+    return {
+        "identities": night.arrow("identities", columns=["key_type", "key", "person_id"]),
+        "persons": night.arrow(
+            "persons", columns=["person_id", "region", "segment", "personalised", "restrictions"]
+        ),
+        "blocked_pairs": _distinct(
+            night.arrow("blocked_pairs", columns=["person_id", "item_id"])
+        ),
+        "recommendations": night.arrow(
+            "recommendations",
+            columns=["surface", "person_id", "rank", "item_id", "score", "sources"],
+        ),
+        "similar_items": night.arrow("similar_items"),
+        "pools": night.arrow("pools"),
+        "ineligible_items": _distinct(
+            night.arrow("ineligible_items", columns=["item_id", "kind", "value"])
+        ),
+    }
+
+
+def _distinct(rows: pa.Table) -> pa.Table:
+    return rows.group_by(rows.column_names).aggregate([]).sort_by(
+        [(name, "ascending") for name in rows.column_names]
+    )
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Hash and size of a file that is then safe on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"sha256": found, "bytes": os.fstat(file.fileno()).st_size}
+
+
+def _fingerprints(folder: Path) -> dict[str, dict[str, Any]]:
+    return {name: _fingerprint(folder / name) for name in sorted(releases.files_of(folder))}
+
+
+def _digest(run_id: str, files: dict[str, dict[str, Any]]) -> str:
+    """Names the run and what it made: a re-run of a night is another release."""
+    facts = [run_id, *(f"{name} {entry['sha256']}" for name, entry in sorted(files.items()))]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _share_unchanged(folder: Path, files: dict[str, dict[str, Any]], before: Release | None) -> int:
+    """Link files whose content the release before has too; returns how many."""
+    if before is None:
+        return 0
+    known = {entry["sha256"]: name for name, entry in before.manifest["files"].items()}
+    shared = 0
+    for name, entry in files.items():
+        twin = before.path(known.get(entry["sha256"], ""))
+        if not twin.is_file():
+            continue
+        if not twin.samefile(folder / name):
+            if releases.digest(twin) != entry["sha256"]:
+                continue  # the older file rotted on the disk: not to be spread
+            spare = folder / f"{name}.shared"
+            releases.link(twin, spare)
+            os.replace(spare, folder / name)
+        shared += 1
+    return shared
+
+
+# --- the manifest ----------------------------------------------------------------------------
+def describe(
+    release_id: str, night: Night, chosen: Params, manifests: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The manifest's account of where the release came from.
+
+    ``manifests``: the published manifest of every step before this one.
+    """
+    configuration = {step: manifest["params"] for step, manifest in manifests.items()}
+    configuration["release"] = asdict(chosen)
+    canonical = json.dumps(configuration, sort_keys=True, ensure_ascii=False)
+    embeddings = manifests["embeddings"]
+    index = io.read_json(night.published("index").table("index_bundle") / "index.json")
+    return {
+        "format": releases.FORMAT,
+        "id": release_id,
+        "kind": chosen.kind,
+        "as_of": night.as_of.isoformat(),
+        "run_id": night.run_id,
+        "source": night.source,
+        "seed": night.seed,
+        "age_ceiling_hours": chosen.age_ceiling_hours,
+        "config_digest": hashlib.sha256(canonical.encode()).hexdigest(),
+        "config": configuration,
+        "code_versions": {step: manifest["code_version"] for step, manifest in manifests.items()},
+        "gates": {
+            step: manifest.get("gate", {}).get("verdict", "missing")
+            for step, manifest in manifests.items()
+        },
+        "embedding_version": index.get("embedding_version"),
+        "predecessor": _predecessor(embeddings),
+    }
+
+
+def _predecessor(manifest: dict[str, Any]) -> dict[str, str] | None:
+    """The earlier model that the embeddings were warm-started from."""
+    for entry in manifest["inputs"].values():
+        if entry["step"] == "embeddings":
+            return {"as_of": entry["as_of"], "attempt": entry["attempt"]}
+    return None
+
+
+def _interval(night: Night) -> dict[str, Any]:
+    """The data interval really read: what people's history spans, and when it was received."""
+    history = night.arrow("history", columns=["event_time", "received_time"])
+    happened, received = (
+        pc.min_max(history[name]).as_py() for name in ("event_time", "received_time")
+    )
+    return {
+        "events": history.num_rows,
+        "first_event_time": happened["min"],
+        "last_event_time": happened["max"],
+        "last_received_time": received["max"],
+    }
+
+
+# --- publishing ------------------------------------------------------------------------------
+def _folder(night: Night) -> Path:
+    """The staged release, or where an earlier try of the gate already put it."""
+    staged = night.staged / "release"
+    if staged.is_dir():
+        return staged
+    try:
+        release_id = io.read_json(night.staged / "release.json")["id"]
+    except FileNotFoundError:
+        raise Fault(
+            f"release: nothing is staged for {io.label(night.as_of)}; run the step release first"
+        ) from None
+    return releases.root(night.lake) / release_id
+
+
+def _shelve(night: Night) -> Release:
+    """Move the staged release into ``releases/`` in one rename; safe to repeat."""
+    folder = _folder(night)
+    release = releases.load(folder)
+    target = releases.root(night.lake) / release.id
+    if folder == target:
+        return release
+    created = datetime.now(UTC)
+    manifest = {
+        **release.manifest,
+        "code_version": _own_code_version(night),
+        "gates": {**release.manifest["gates"], "release": "green"},
+        "created": created.isoformat(timespec="seconds"),
+        "lag_seconds": round((created - release.as_of).total_seconds()),
+    }
+    io.write_json(folder / "manifest.json", manifest)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        # The same run made the same files before; only a damaged one is replaced.
+        try:
+            kept = releases.opened(target, deep=True)
+            shutil.rmtree(folder)
+            return kept
+        except releases.Broken as broken:
+            log.warning("release=%s replaced=%s", release.id, broken)
+            os.rename(target, target.with_name(f".gone-{target.name}"))
+    os.rename(folder, target)
+    releases.sync_tree(target)
+    return Release(target, manifest)
+
+
+def _own_code_version(night: Night) -> str:
+    try:
+        return str(io.read_json(night.staged / "manifest.json")["code_version"])
+    except FileNotFoundError:
+        return "unknown"
+
+
+def _switch(night: Night, release: Release) -> str:
+    """Point files and Redis at the release; an older run date never replaces a newer one."""
+    now = releases.current_id(night.lake)
+    served = {one.id: one for one in releases.readable(night.lake)}
+    if now in served and served[now].as_of > release.as_of:
+        log.info("release=%s older_than=%s pointer=unchanged", release.id, now)
+        return str(now)
+    if now != release.id:
+        releases.switch(night.lake, release.id)
+        releases.record(
+            night.lake, time=datetime.now(UTC).isoformat(timespec="seconds"), what="publish",
+            by=night.run_id, **{"from": now, "to": release.id},
+        )  # fmt: skip
+    if night.redis_url:
+        store = stores.RedisStore(night.redis_url)
+        store.point(release.id)
+        store.close()
+    return release.id
+
+
+def _stage_in_redis(url: str, release_id: str, folder: Path) -> None:
+    store = stores.RedisStore(url)
+    embedded = stores.LmdbStore(folder / "kv")
+    written = store.stage(release_id, embedded.items())
+    held = store.count(release_id, embedded.items())
+    store.close()
+    if held != written:
+        raise ConnectionError(
+            f"redis: {store.place} holds {held} of {written} keys of the release {release_id}; "
+            "it may be out of memory or was emptied; run the step again"
+        )
+
+
+def _missing_in_redis(url: str, release: Release) -> list[str]:
+    store = stores.RedisStore(url)
+    embedded = stores.LmdbStore(release.path("kv"))
+    held = store.count(release.id, embedded.items())
+    store.close()
+    count = embedded.count()
+    if held == count:
+        return []
+    return [f"redis holds {held} of the {count} keys of the release; run the step again"]

@@ -1,0 +1,392 @@
+"""Lookups by key: the embedded LMDB inside a release, and Redis beside it.
+
+Both hold the same keys and values, UTF-8 JSON throughout (``docs/release-format.md``):
+
+    m                                   {"release_id", "as_of", "entries", …}
+    i/<key_type>/<key>                  "person_id"
+    n/<person_id>                       {"region", "segment", "personalised", "restrictions"}
+    b/<person_id>                       {"item_id": […]}: items blocked for this person
+    r/<surface>/<person_id>             {"item_id": […], "score": […], "sources": [[…], …]}
+    s/<item_id>                         {"item_id": […], "score": […]}
+    p/<source>/<context_kind>/<context> {"item_id": […], "score": […]}
+    e/<item_id>                         {"kind": […], "value": […]}: rules that exclude a pool item
+
+In every part of a key but the last, ``%`` is written ``%25`` and ``/`` is written ``%2F``. A key
+longer than 511 bytes is replaced by ``z/`` and the sha256 of the whole key in hexadecimal.
+In Redis every key stands behind ``nightjar:<release id>:``; ``nightjar:current`` names the release
+that serves and is the last key written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import lmdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.errors import Fault
+
+LONGEST_KEY = 511  # LMDB's limit in bytes
+BATCH = 20_000  # entries a write transaction
+PIPELINE = 1_000  # keys in one message to Redis
+PREFIX = "nightjar:"
+
+Entry = tuple[bytes, bytes]
+
+
+class Store(Protocol):
+    """What a reader needs of a store."""
+
+    def get(self, *parts: str) -> Any: ...
+
+
+# --- keys and values -------------------------------------------------------------------------
+def key_of(kind: str, *parts: str) -> bytes:
+    """The key of these parts; see the module's docstring for the escapes."""
+    escaped = [part.replace("%", "%25").replace("/", "%2F") for part in parts[:-1]]
+    whole = "/".join([kind, *escaped, *parts[-1:]]).encode()
+    if len(whole) <= LONGEST_KEY:
+        return whole
+    return b"z/" + hashlib.sha256(whole).hexdigest().encode()
+
+
+def json_strings(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Each string as a JSON string; a null becomes ``null``. Every distinct one is escaped once."""
+    encoded = _one(column).dictionary_encode()
+    texts = [json.dumps(text, ensure_ascii=False) for text in encoded.dictionary.to_pylist()]
+    return pa.array(texts, pa.large_string()).take(encoded.indices).fill_null("null")
+
+
+def json_numbers(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Each number as JSON with single precision, which Parquet keeps in full.
+
+    Raises ``Fault`` where one is not finite: JSON has no word for it.
+    """
+    values = _one(column)
+    if values.null_count or not pc.all(pc.is_finite(values)).as_py():
+        raise Fault("release: a score is null or not finite; look at the step that wrote it")
+    return values.cast(pa.float32()).cast(pa.large_string())
+
+
+def lists(
+    kind: str, rows: pa.Table, keys: Sequence[str], order: str | None, values: dict[str, pa.Array]
+) -> list[Entry]:
+    """One entry per distinct ``keys``: a JSON object of lists, each in the order of ``order``.
+
+    ``values`` are JSON fragments aligned with ``rows``.
+    """
+    if not rows.num_rows:
+        return []
+    group = np.zeros(rows.num_rows, np.int64)
+    for name in keys:
+        encoded = _one(rows[name]).dictionary_encode()
+        group = group * len(encoded.dictionary) + encoded.indices.to_numpy()
+    ranks = rows[order].to_numpy() if order else np.arange(rows.num_rows)
+    places = np.lexsort((ranks, group))
+    starts = np.flatnonzero(np.diff(group[places], prepend=-1))
+    offsets = pa.array(np.append(starts, rows.num_rows), pa.int32())
+    firsts = pa.array(places[starts])
+    pieces: list[Any] = []
+    for name, fragments in values.items():
+        grouped = pa.ListArray.from_arrays(offsets, fragments.take(pa.array(places)))
+        lead = "{" if not pieces else ","
+        pieces += [f"{lead}{json.dumps(name)}:[", pc.binary_join(grouped, ","), "]"]
+    texts = pc.binary_join_element_wise(*pieces, "}", "")
+    parts = zip(*(rows[name].take(firsts).to_pylist() for name in keys), strict=True)
+    found = (key_of(kind, *part) for part in parts)
+    return list(zip(found, texts.cast(pa.large_binary()).to_pylist(), strict=True))
+
+
+def objects(kind: str, rows: pa.Table, keys: Sequence[str], value: Sequence[str]) -> list[Entry]:
+    """One entry per row: a JSON object of the columns ``value``."""
+    parts = zip(*(rows[name].to_pylist() for name in keys), strict=True)
+    found = (key_of(kind, *part) for part in parts)
+    facts = rows.select(list(value)).to_pylist()
+    return [(key, _json(fact)) for key, fact in zip(found, facts, strict=True)]
+
+
+def texts(kind: str, rows: pa.Table, keys: Sequence[str], value: str) -> list[Entry]:
+    """One entry per row: the column ``value`` as a JSON string."""
+    parts = zip(*(rows[name].to_pylist() for name in keys), strict=True)
+    found = (key_of(kind, *part) for part in parts)
+    values = json_strings(rows[value]).cast(pa.large_binary()).to_pylist()
+    return list(zip(found, values, strict=True))
+
+
+def entries(frames: dict[str, pa.Table], meta: dict[str, Any]) -> Iterator[Entry]:
+    """Every entry of a release in the order of the keys' bytes.
+
+    ``frames``: the tables identities, persons, blocked_pairs, recommendations, similar_items,
+    pools and ineligible_items. One kind at a time is in memory.
+    """
+    pools, recommended, similar = (
+        frames[name] for name in ("pools", "recommendations", "similar_items")
+    )
+    pooled = pc.is_in(frames["ineligible_items"]["item_id"], _one(pools["item_id"]))
+    excluded = frames["ineligible_items"].filter(pooled)
+    listed = {
+        "item_id": json_strings(recommended["item_id"]),
+        "score": json_numbers(recommended["score"]),
+        "sources": _lists_of_strings(recommended["sources"]),
+    }
+    long: list[Entry] = []
+    for kind in (
+        lambda: lists(
+            "b", frames["blocked_pairs"], ["person_id"], None,
+            {"item_id": json_strings(frames["blocked_pairs"]["item_id"])},
+        ),
+        lambda: lists(
+            "e", excluded, ["item_id"], None,
+            {name: json_strings(excluded[name]) for name in ("kind", "value")},
+        ),
+        lambda: texts("i", frames["identities"], ["key_type", "key"], "person_id"),
+        lambda: [(b"m", _json(meta))],
+        lambda: objects(
+            "n", frames["persons"], ["person_id"],
+            ["region", "segment", "personalised", "restrictions"],
+        ),
+        lambda: lists(
+            "p", pools, ["source", "context_kind", "context"], "rank",
+            {"item_id": json_strings(pools["item_id"]), "score": json_numbers(pools["score"])},
+        ),
+        lambda: lists("r", recommended, ["surface", "person_id"], "rank", listed),
+        lambda: lists(
+            "s", similar, ["item_id"], "rank",
+            {
+                "item_id": json_strings(similar["similar_item_id"]),
+                "score": json_numbers(similar["score"]),
+            },
+        ),
+    ):  # fmt: skip
+        found = sorted(kind())
+        long += [entry for entry in found if entry[0].startswith(b"z/")]
+        yield from (entry for entry in found if not entry[0].startswith(b"z/"))
+    yield from sorted(long)
+
+
+# --- LMDB ------------------------------------------------------------------------------------
+def write_lmdb(folder: Path, found: Iterable[Entry]) -> int:
+    """Write entries, sorted by key, into a new LMDB; returns how many.
+
+    Raises ``Fault`` where two entries share a key, and ``OSError`` on a full disk.
+    """
+    folder.mkdir(parents=True)
+    size = 1 << 26
+    env = lmdb.open(str(folder), map_size=size, sync=False, metasync=False, max_dbs=0)
+    count = 0
+    try:
+        for batch in _batches(found, BATCH):
+            while True:
+                try:
+                    _append(env, batch)
+                    break
+                except lmdb.MapFullError:
+                    size *= 2
+                    env.set_mapsize(size)
+            count += len(batch)
+        env.sync(True)
+    except lmdb.DiskError as error:
+        raise OSError(28, f"{error}") from None
+    finally:
+        env.close()
+    (folder / "lock.mdb").unlink()  # readers of a finished store take no lock
+    return count
+
+
+def _append(env: lmdb.Environment, batch: list[Entry]) -> None:
+    with env.begin(write=True) as transaction:
+        given, added = transaction.cursor().putmulti(batch, append=True)
+    if given != added or given != len(batch):
+        raise Fault("release: two entries of the key-value store share a key; are table keys unique?")
+
+
+_OPEN: weakref.WeakValueDictionary[str, lmdb.Environment] = weakref.WeakValueDictionary()
+
+
+def _environment(folder: Path) -> lmdb.Environment:
+    # LMDB refuses to open one file twice in a process: readers of one release share it.
+    path = str(folder.resolve())
+    env = _OPEN.get(path)
+    if env is None:
+        env = lmdb.open(path, readonly=True, lock=False, max_dbs=0)
+        _OPEN[path] = env
+    return env
+
+
+class LmdbStore:
+    """Reads the ``kv/`` folder of a release."""
+
+    def __init__(self, folder: Path):
+        self._env = _environment(folder)
+
+    def get(self, *parts: str) -> Any:
+        """The value behind a key, parsed, or None."""
+        with self._env.begin() as transaction:
+            found = transaction.get(key_of(*parts))
+        return None if found is None else json.loads(found)
+
+    def count(self) -> int:
+        """How many entries it holds."""
+        return int(self._env.stat()["entries"])
+
+    def items(self) -> Iterator[Entry]:
+        """Every entry in the order of the keys."""
+        with self._env.begin() as transaction:
+            yield from transaction.cursor()
+
+
+# --- Redis -----------------------------------------------------------------------------------
+class RedisStore:
+    """Releases in one Redis database, which one lake has to itself.
+
+    Every method raises ``ConnectionError`` where Redis cannot be reached or goes away, which a
+    later try may mend, and ``Fault`` where it refuses.
+    """
+
+    def __init__(self, url: str, timeout: float = 10.0):
+        import redis
+
+        self.place = without_secrets(url)
+        try:
+            self._client = redis.Redis.from_url(
+                url, socket_timeout=timeout, socket_connect_timeout=timeout
+            )
+        except ValueError as error:
+            raise Fault(f"redis: {self.place} is no address ({error}); like redis://host:6379/0")\
+                from None
+
+    def get(self, *parts: str) -> Any:
+        """A value of the current release, parsed, or None."""
+        current = self.current()
+        if current is None:
+            return None
+        return self.get_of(current, *parts)
+
+    def get_of(self, release_id: str, *parts: str) -> Any:
+        """A value of a named release, parsed, or None."""
+        with self._clear_errors():
+            found = self._client.get(_scope(release_id) + key_of(*parts))
+        return None if found is None else json.loads(found)
+
+    def current(self) -> str | None:
+        """The release id that the pointer names."""
+        with self._clear_errors():
+            found = self._client.get(PREFIX + "current")
+        return None if found is None else found.decode()
+
+    def stage(self, release_id: str, found: Iterable[Entry]) -> int:
+        """Write a release's entries, which nothing reads before the pointer names them."""
+        scope = _scope(release_id)
+        count = 0
+        with self._clear_errors():
+            self._client.sadd(PREFIX + "releases", release_id)
+            for batch in _batches(found, PIPELINE):
+                self._client.mset({scope + key: value for key, value in batch})
+                count += len(batch)
+        return count
+
+    def count(self, release_id: str, found: Iterable[Entry]) -> int:
+        """How many of these entries Redis holds with the same length of value."""
+        scope = _scope(release_id)
+        count = 0
+        with self._clear_errors():
+            for batch in _batches(found, PIPELINE):
+                pipeline = self._client.pipeline(transaction=False)
+                for key, _ in batch:
+                    pipeline.strlen(scope + key)
+                lengths = pipeline.execute()
+                count += sum(
+                    length == len(value)
+                    for length, (_, value) in zip(lengths, batch, strict=True)
+                )
+        return count
+
+    def point(self, release_id: str) -> None:
+        """Serve this release: one SET."""
+        with self._clear_errors():
+            self._client.set(PREFIX + "current", release_id)
+
+    def releases(self) -> set[str]:
+        """The ids that have, or had, keys here."""
+        with self._clear_errors():
+            return {name.decode() for name in self._client.smembers(PREFIX + "releases")}
+
+    def retire(self, keep: set[str]) -> list[str]:
+        """Delete the keys of every release but these and the current one, in batches."""
+        doomed = sorted(self.releases() - keep - {self.current() or ""})
+        with self._clear_errors():
+            for release_id in doomed:
+                pattern = _scope(release_id) + b"*"
+                names = self._client.scan_iter(match=pattern, count=10 * PIPELINE)
+                for batch in _batches(names, PIPELINE):
+                    self._client.unlink(*batch)
+                self._client.srem(PREFIX + "releases", release_id)
+        return doomed
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._client.close()
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        import redis
+
+        try:
+            yield
+        except redis.exceptions.AuthenticationError:
+            raise Fault(f"redis: {self.place} refuses the user or password") from None
+        except (
+            redis.exceptions.ConnectionError,
+            redis.exceptions.TimeoutError,
+            redis.exceptions.ReadOnlyError,
+        ) as error:
+            raise ConnectionError(
+                f"redis: {self.place} does not answer ({error}); what it serves is unchanged, "
+                "run the step again when it is back"
+            ) from error
+        except redis.exceptions.RedisError as error:
+            raise Fault(f"redis: {self.place} refuses ({error}); what it serves is unchanged")\
+                from None
+
+
+def without_secrets(url: str) -> str:
+    """A connection's address without user, password and options."""
+    parts = urlsplit(url)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+
+
+def _scope(release_id: str) -> bytes:
+    return f"{PREFIX}{release_id}:".encode()
+
+
+def _batches(found: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(found)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _lists_of_strings(column: pa.ChunkedArray) -> pa.Array:
+    """Each list of strings as a JSON list."""
+    values = _one(column)
+    flat = pa.ListArray.from_arrays(values.offsets, json_strings(values.values))
+    joined = pc.binary_join(flat, ",")
+    return pc.binary_join_element_wise("[", joined, "]", "")

@@ -1,0 +1,178 @@
+"""Who is nominated what, by which source, because of what.
+
+Reads ``history``, ``interactions``, ``items``, ``persons``, ``editorial``, ``content_vectors`` and
+the factors. Writes ``candidates`` (a row per person, item and personal source), ``pools`` (the
+lists that many people share) and ``candidate_counts`` (a row per source).
+
+The sources are modules in ``sources/``; this job gives each what it may look at, as of one cut,
+and gathers what they name. Deduplication comes later and keeps every source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.night import Night
+from jobs.params import check
+from jobs.retrieval import als, matrix
+from jobs.retrieval.matrix import Interactions
+from jobs.retrieval.sources import (
+    bought_together,
+    buy_again,
+    collaborative,
+    content_neighbours,
+    item_to_item,
+    pools,
+)
+from jobs.tables import TABLES
+
+
+@dataclass(frozen=True)
+class Params:
+    """How deep the sources go."""
+
+    # Places a personal source fills for each person: several lists' worth, so that filters and
+    # quotas find enough behind the first.
+    depth: int = 100
+    # Places of a pool.
+    pool_depth: int = 100
+
+    def __post_init__(self) -> None:
+        check(1 <= self.depth <= 10_000, "depth must be 1 to 10,000")
+        check(1 <= self.pool_depth <= 10_000, "pool_depth must be 1 to 10,000")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the sources may look at: nothing in it was received at ``as_of`` or later.
+
+    ``interactions`` has the columns of that table. ``people`` limits for whom candidates are made,
+    not from whom is learned; None is everybody. ``factors`` belong to the rows and columns of
+    ``interactions``' matrix; None fits them from it.
+    """
+
+    as_of: datetime
+    history: DataFrame
+    interactions: Interactions
+    items: DataFrame
+    persons: DataFrame
+    editorial: DataFrame
+    content: pa.Table
+    factors: als.Factors | None = None
+    people: pa.StringArray | None = None
+
+
+def run(night: Night, params: Params) -> None:
+    """Stage ``candidates``, ``pools`` and ``candidate_counts``."""
+    known = matrix.build(
+        night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
+    )
+    seen = Seen(
+        as_of=night.as_of,
+        history=night.frame("history"),
+        interactions=known,
+        items=night.frame("items"),
+        persons=night.frame("persons"),
+        editorial=night.frame("editorial"),
+        content=night.arrow("content_vectors"),
+        factors=als.Factors(
+            people=_aligned(night.arrow("person_factors"), "person_id", known.person_ids),
+            items=_aligned(night.arrow("item_factors"), "item_id", known.item_ids),
+        ),
+    )
+    night.write("candidates", *personal(seen, params, night.seed))
+    night.write("pools", shared(seen, params))
+    read = night.spark.read
+    night.write(
+        "candidate_counts",
+        counts(
+            read.parquet(str(night.staged / "candidates")),
+            read.parquet(str(night.staged / "pools")),
+        ),
+    )
+
+
+def nominate(night: Night, seen: Seen, params: Params, scratch: Path) -> DataFrame:
+    """All candidates of ``seen.people``, personal and from pools, gathered in ``scratch``."""
+    folder = scratch / "candidates"
+    parts = personal(seen, params, night.seed)
+    for number, part in enumerate(parts):
+        night.write_part(TABLES["candidates"], folder, number, part)
+    persons = seen.persons
+    if seen.people is not None:
+        wanted = night.spark.createDataFrame(pa.table({"person_id": seen.people}))
+        persons = persons.join(wanted, on="person_id", how="semi")
+    pool_rows = shared(seen, params)
+    night.write_part(TABLES["pools"], scratch / "pools", 0, pool_rows)
+    from_pools = pools.for_people(
+        night.spark.read.parquet(str(scratch / "pools")), persons, params.pool_depth, pools.Params()
+    )
+    return night.spark.read.parquet(str(folder)).unionByName(from_pools)
+
+
+def personal(seen: Seen, params: Params, seed: int) -> list[DataFrame | pa.Table]:
+    """What each personal source names, one part a source, in the columns of ``candidates``."""
+    everybody = seen.interactions
+    factors = seen.factors or als.fit(everybody.matrix, als.Params(), seed)
+    chosen, people_factors = everybody, factors.people
+    history = seen.history
+    if seen.people is not None:
+        rows = np.sort(matrix.positions(seen.people, everybody.person_ids))
+        rows = rows[rows >= 0]
+        chosen, people_factors = everybody.of_people(rows), factors.people[rows]
+        wanted = history.sparkSession.createDataFrame(pa.table({"person_id": chosen.person_ids}))
+        history = history.join(F.broadcast(wanted), on="person_id", how="semi")
+    allowed = np.ones(len(everybody.item_ids), dtype=bool)
+    now = int(seen.as_of.timestamp() * 1_000_000)
+    baskets = (
+        seen.history.where(F.col("event_type") == "purchase")
+        .select("person_id", "basket", "item_id", "event_type")
+        .toArrow()
+    )
+    alike = item_to_item.neighbours(everybody.matrix, item_to_item.Params())
+    together = bought_together.pairs(baskets, bought_together.Params())
+    return [
+        buy_again.candidates(history, seen.as_of, params.depth, buy_again.Params()),
+        collaborative.candidates(chosen, people_factors, factors.items, allowed, params.depth),
+        item_to_item.candidates(chosen, alike, now, allowed, params.depth, item_to_item.Params()),
+        bought_together.candidates(
+            chosen, together, now, allowed, params.depth, bought_together.Params()
+        ),
+        content_neighbours.candidates(
+            chosen, seen.content, now, params.depth, content_neighbours.Params()
+        ),
+    ]
+
+
+def shared(seen: Seen, params: Params) -> DataFrame:
+    """The table ``pools``."""
+    return pools.pools(
+        seen.history, seen.items, seen.persons, seen.editorial, seen.as_of, params.pool_depth,
+        pools.Params(),
+    )  # fmt: skip
+
+
+def counts(candidates: DataFrame, shared_lists: DataFrame) -> DataFrame:
+    """The table ``candidate_counts``: a pool counts no persons, since everybody may get it."""
+    rows = F.count(F.lit(1)).alias("rows")
+    items = F.count_distinct("item_id").alias("items")
+    return (
+        candidates.groupBy("source")
+        .agg(F.count_distinct("person_id").alias("persons"), rows, items)
+        .unionByName(
+            shared_lists.groupBy("source").agg(F.lit(0).cast("long").alias("persons"), rows, items)
+        )
+    )
+
+
+def _aligned(rows: pa.Table, key: str, ids: pa.StringArray) -> np.ndarray:
+    """(n_ids, dim) float32: a factor table's vectors in the order of ``ids``, which it must hold."""
+    return matrix.vectors_of(rows.take(pc.index_in(ids, value_set=rows[key].combine_chunks())))

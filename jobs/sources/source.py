@@ -1,0 +1,138 @@
+"""The step ``source``: make what SOURCE names available in the source contract's shape.
+
+Reads a folder in the contract's shape as it is (never writing into it), or what a named adapter
+converts. Writes
+
+- ``source.json``: name, folder, adapter, version, digest and the adapter's counts.
+- ``source_tables``: one row per table of the contract.
+
+A conversion lies in the lake under ``sources/<adapter>/<digest>/``, built aside and renamed when
+it is whole; the digest covers the adapter's version and the upstream files' contents, so the same
+files are converted once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+
+from jobs import io, tables
+from jobs.errors import Fault
+from jobs.night import Night
+from jobs.sources import contract
+
+# Each adapter is a module with VERSION, upstream(argument) and convert(paths, folder).
+ADAPTERS = {
+    "completejourney": "completejourney",
+    "online_retail": "online_retail:FOLDER",
+    "retailrocket": "retailrocket:FILE_OR_FOLDER",
+    "simulated": "simulated or simulated:events=1000000,seed=7",
+}
+
+
+@dataclass(frozen=True)
+class Params:
+    """``reuse``: take an earlier conversion of the same files; false where it is suspected."""
+
+    reuse: bool = True
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a source lies; ``adapter`` is ``contract`` for a folder that is used in place."""
+
+    name: str
+    folder: Path
+    adapter: str
+    version: str
+    notes: dict[str, Any]
+
+
+def run(night: Night, params: Params) -> None:
+    """Prepare the source and record what it holds."""
+    source = prepare(night.source, night.lake.root / "sources", params.reuse)
+    facts = contract.check(source.folder)
+    digest = hashlib.sha256("".join(fact.digest for fact in facts).encode()).hexdigest()
+    night.notes.update(source.notes)
+    io.write_json(
+        night.staged / "source.json",
+        {**asdict(source), "folder": str(source.folder), "digest": digest},
+    )
+    rows = [asdict(fact) for fact in facts]
+    night.write(
+        "source_tables", pa.Table.from_pylist(rows, tables.TABLES["source_tables"].schema)
+    )
+
+
+def prepare(name: str, home: Path, reuse: bool = True) -> Source:
+    """The folder in the contract's shape that ``name`` stands for; converts under ``home``.
+
+    Raises ``Fault`` where ``name`` is neither a named source nor a folder.
+    """
+    adapter, colon, argument = name.partition(":")
+    if adapter in ADAPTERS:
+        module = importlib.import_module(f"jobs.sources.{adapter}")
+        return _converted(name, adapter, module, argument if colon else None, home, reuse)
+    if re.match(r"^[a-z][a-z0-9+.-]+://", name, re.IGNORECASE) and not name.startswith("file://"):
+        raise Fault(
+            f"source: {name} is on an object store; mount it and give the path, or copy it"
+        )
+    folder = Path(name.removeprefix("file://")).expanduser().resolve()
+    if not name or not folder.is_dir():
+        raise Fault(
+            f"source: {name!r} is neither a folder (looked for {folder}) nor a named source; "
+            f"give a folder in the source contract's shape or one of: {', '.join(ADAPTERS.values())}"
+        )
+    return Source(name, folder, "contract", "", {})
+
+
+def _converted(
+    name: str, adapter: str, module: ModuleType, argument: str | None, home: Path, reuse: bool
+) -> Source:
+    paths = module.upstream(argument)
+    digest = _digest(adapter, module.VERSION, argument if not paths else None, paths)
+    folder = home / adapter / digest
+    note_file = folder / "conversion.json"
+    if not (reuse and note_file.is_file()):
+        _convert(module, argument if not paths else paths, folder)
+    return Source(name, folder, adapter, module.VERSION, io.read_json(note_file))
+
+
+def _convert(module: ModuleType, upstream: Any, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.parent.glob(".building-*"):  # of a conversion that was killed
+        shutil.rmtree(left_over)
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    try:
+        io.write_json(building / "conversion.json", module.convert(upstream, building))
+        building.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(building, folder)
+    except OSError as error:
+        raise Fault(
+            f"source: {folder} cannot be written ({error.strerror or error}); give another LAKE, "
+            "or free space there"
+        ) from None
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    io.sync_folder(folder.parent)
+
+
+def _digest(adapter: str, version: str, argument: str | None, paths: list[Path]) -> str:
+    digest = hashlib.sha256(f"{adapter}\0{version}\0{argument or ''}\0".encode())
+    for path in paths:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name}\0{content}\0".encode(errors="replace"))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,356 @@
+"""What may be shown to whom, on catalogues and histories small enough to judge by eye."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs import io, params
+from jobs.errors import Fault
+from jobs.filtering import filters
+from jobs.filtering.filters import Params, allowed_mask
+from jobs.tables import TABLES
+
+AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
+
+
+def catalogue(rows: list[dict]) -> pa.Table:
+    """Items with the columns that a row leaves out at their harmless values."""
+    plain = dict.fromkeys(TABLES["items"].schema.names) | {"available": True, "flags": []}
+    made = [{**plain, "position": place, **row} for place, row in enumerate(rows)]
+    return pa.Table.from_pylist(made, TABLES["items"].schema)
+
+
+def people(rows: list[dict]) -> pa.Table:
+    plain = dict.fromkeys(TABLES["persons"].schema.names)
+    plain |= {"personalised": True, "restrictions": [], "keys": 1}
+    return pa.Table.from_pylist([{**plain, **row} for row in rows], TABLES["persons"].schema)
+
+
+def judged(items: pa.Table, persons: pa.Table, **chosen) -> tuple[pa.Table, pa.Table]:
+    """The tables eligibility and ineligible_items."""
+    regions, restrictions = filters.regions_of(items, persons), filters.restrictions_of(persons)
+    rules = filters.judge_items(items, regions, restrictions, Params(**chosen))
+    return filters.eligibility(items, rules), filters.ineligible_items(items, rules)
+
+
+def bitmap(eligibility: pa.Table, kind: str, value: str) -> bytes:
+    return next(
+        row["bitmap"]
+        for row in eligibility.to_pylist()
+        if (row["kind"], row["value"]) == (kind, value)
+    )
+
+
+NINE = [{"item_id": f"i{n}", "available": n not in (1, 8)} for n in range(9)]
+
+
+def test_bit_i_of_byte_i_over_8_is_the_item_at_position_i_least_significant_first():
+    eligibility, _ = judged(catalogue(NINE), people([]))
+    assert bitmap(eligibility, "availability", "all") == bytes([0b11111101, 0b0])
+
+
+def test_bitmaps_follow_positions_not_the_order_of_rows_and_a_hole_is_never_allowed():
+    items = catalogue([{"item_id": "late", "position": 3}, {"item_id": "first", "position": 0}])
+    eligibility, _ = judged(items, people([]))
+    assert bitmap(eligibility, "availability", "all") == bytes([0b1001])
+    row = eligibility.to_pylist()[0]
+    assert (row["positions"], row["allowed"]) == (4, 2)
+
+
+def test_a_recalled_item_is_for_nobody_and_its_reason_says_so():
+    items = catalogue([
+        {"item_id": "good"}, {"item_id": "gone", "available": False, "flags": ["Recalled "]},
+    ])  # fmt: skip
+    eligibility, out = judged(items, people([]))
+    assert allowed_mask(eligibility, None).tolist() == [True, False]
+    assert [row["reason"] for row in out.to_pylist() if row["kind"] == "availability"] == [
+        "not available in the catalogue; flagged recalled: for nobody"
+    ]
+
+
+def test_which_flags_are_for_nobody_is_a_parameter():
+    items = catalogue(
+        [{"item_id": "a", "flags": ["adult"]}, {"item_id": "b", "flags": ["recalled"]}]
+    )
+    eligibility, _ = judged(items, people([]), excluded_flags=("adult",))
+    assert allowed_mask(eligibility, None).tolist() == [False, True]
+
+
+REGIONAL = [
+    {"item_id": "anywhere", "regions": None},
+    {"item_id": "north", "regions": ["north"]},
+    {"item_id": "nowhere", "regions": []},
+]
+
+
+@pytest.mark.parametrize(
+    ("region", "expected"),
+    [
+        ("north", [True, True, False]),
+        ("south", [True, False, False]),
+        (None, [True, False, False]),
+        ("a region that nobody named", [True, False, False]),
+    ],
+)
+def test_no_regions_means_everywhere_and_an_unknown_region_gets_only_that(region, expected):
+    persons = people([{"person_id": "p", "region": "south"}])
+    eligibility, _ = judged(catalogue(REGIONAL), persons)
+    assert allowed_mask(eligibility, region).tolist() == expected
+
+
+def test_a_region_names_where_the_item_may_be_sold():
+    _, out = judged(catalogue(REGIONAL), people([{"person_id": "p", "region": "south"}]))
+    said = {(row["item_id"], row["value"]): row["reason"] for row in out.to_pylist()}
+    assert said["north", "south"] == "sold only in north, not in south"
+    assert said["north", ""] == "sold only in north, and the person's region is not known"
+    assert said["nowhere", "north"] == "sold only in no region at all, not in north"
+
+
+def test_a_flag_matters_only_for_a_person_with_that_restriction():
+    items = catalogue([{"item_id": "wine", "flags": ["alcohol"]}, {"item_id": "milk"}])
+    persons = people([{"person_id": "p", "restrictions": ["Alcohol", "gluten"]}])
+    eligibility, out = judged(items, persons)
+    assert allowed_mask(eligibility, None).tolist() == [True, True]
+    assert allowed_mask(eligibility, None, ["Alcohol"]).tolist() == [False, True]
+    assert allowed_mask(eligibility, None, ["gluten"]).tolist() == [True, True]
+    assert allowed_mask(eligibility, None, (), ["alcohol", "no such flag"]).tolist() == [
+        False,
+        True,
+    ]
+    assert {row["kind"] for row in out.to_pylist()} == {"restriction"}
+    assert filters.unmatched_restrictions(items, persons) == ["gluten"]
+
+
+def test_a_restriction_of_another_night_is_refused_rather_than_ignored():
+    eligibility, _ = judged(catalogue(NINE), people([]))
+    with pytest.raises(Fault, match="no row for restriction 'alcohol'"):
+        allowed_mask(eligibility, None, ["alcohol"])
+
+
+def test_an_empty_catalogue_gives_empty_masks():
+    eligibility, out = judged(catalogue([]), people([]))
+    assert allowed_mask(eligibility, None).shape == (0,)
+    assert out.num_rows == 0
+
+
+# --- pairs -----------------------------------------------------------------------------------
+def history(session, rows: list[tuple]):
+    """Events as (person, item, type, day of 2017, quantity)."""
+    made = []
+    for place, (person, item, kind, day, quantity) in enumerate(rows):
+        at = datetime(2017, 1, 1, 12, tzinfo=UTC) + timedelta(days=day - 1)
+        made.append({
+            "event_id": f"e{place}", "person_id": person, "item_id": item, "event_type": kind,
+            "event_time": at, "received_time": at, "basket": f"b{place}",
+            "quantity": float(quantity), "event_date": at.date(),
+        })  # fmt: skip
+    return session.createDataFrame(pa.Table.from_pylist(made, TABLES["history"].schema))
+
+
+def blocked(session, rows: list[tuple], items: pa.Table | None = None, **chosen) -> list[tuple]:
+    """Blocks as (person, item, reason, since's date, until's date), sorted."""
+    pairs = filters.signals_of_pairs(history(session, rows))
+    known = (
+        catalogue([{"item_id": i} for i in sorted({r[1] for r in rows})])
+        if items is None
+        else items
+    )
+    gaps = filters.repurchase_gaps(pairs, session.createDataFrame(known), Params(**chosen))
+    found = filters.blocked_pairs(pairs, gaps, AS_OF).toArrow().to_pylist()
+    return sorted(
+        (
+            row["person_id"], row["item_id"], row["reason"], row["since"].date(),
+            row["until"].date() if row["until"] else None,
+        )
+        for row in found
+    )  # fmt: skip
+
+
+def test_an_item_that_went_back_whole_is_blocked_and_a_part_of_it_is_not(session):
+    rows = [
+        ("whole", "x", "purchase", 300, 2), ("whole", "x", "return", 305, 2),
+        ("part", "x", "purchase", 300, 2), ("part", "x", "return", 305, 1),
+        ("again", "x", "purchase", 300, 1), ("again", "x", "return", 305, 1),
+        ("again", "x", "purchase", 310, 1),
+        ("before", "x", "return", 305, 1),
+        ("pieces", "x", "purchase", 300, 0.3), ("pieces", "x", "return", 305, 0.1),
+        ("pieces", "x", "return", 306, 0.2),
+    ]  # fmt: skip
+    assert blocked(session, rows) == [
+        ("before", "x", "returned", date(2017, 11, 1), None),
+        ("pieces", "x", "returned", date(2017, 11, 2), None),
+        ("whole", "x", "returned", date(2017, 11, 1), None),
+    ]
+
+
+def test_a_reject_blocks_until_the_item_is_bought(session):
+    rows = [
+        ("no", "x", "reject", 305, 1),
+        ("changed", "x", "reject", 305, 1), ("changed", "x", "purchase", 306, 1),
+        ("viewed", "x", "reject", 305, 1), ("viewed", "x", "view", 306, 1),
+    ]  # fmt: skip
+    assert [row[:3] for row in blocked(session, rows)] == [
+        ("no", "x", "rejected"), ("viewed", "x", "rejected"),
+    ]  # fmt: skip
+
+
+def slow_item(item: str, gap: int, buyers: int, last: int = 200) -> list[tuple]:
+    """``buyers`` people who buy the item twice, ``gap`` days apart, the second on day ``last``."""
+    return [
+        (f"{item}-buyer{n}", item, "purchase", day, 1)
+        for n in range(buyers)
+        for day in (last - gap, last)
+    ]
+
+
+NEWEST = 331  # 2017-11-27; as_of is 2017-12-01, day 335
+
+
+def test_just_bought_blocks_for_the_items_low_gap_after_the_last_purchase_day(session):
+    rows = [*slow_item("soap", 20, 5), ("ann", "soap", "purchase", NEWEST, 1)]
+    assert blocked(session, rows, repurchase_min_gaps=5) == [
+        ("ann", "soap", "just_bought", date(2017, 11, 27), date(2017, 12, 17))
+    ]
+    over = [*slow_item("soap", 20, 5), ("ann", "soap", "purchase", NEWEST - 16, 1)]
+    assert blocked(session, over, repurchase_min_gaps=5) == []
+
+
+def test_an_item_bought_week_by_week_or_with_too_few_gaps_is_never_just_bought(session):
+    weekly = [*slow_item("milk", 7, 5), ("ann", "milk", "purchase", NEWEST, 1)]
+    assert blocked(session, weekly, repurchase_min_gaps=5) == []
+    few = [*slow_item("soap", 20, 4), ("ann", "soap", "purchase", NEWEST, 1)]
+    assert blocked(session, few, repurchase_min_gaps=5) == []
+
+
+def test_a_category_speaks_for_an_item_with_too_few_gaps_of_its_own(session):
+    items = catalogue([
+        {"item_id": "soap", "category": "CLEANING"}, {"item_id": "bleach", "category": "CLEANING"},
+        {"item_id": "tape"},
+    ])  # fmt: skip
+    rows = [
+        *slow_item("soap", 20, 5),
+        ("ann", "bleach", "purchase", NEWEST, 1),
+        ("ann", "tape", "purchase", NEWEST, 1),
+    ]
+    assert [row[:3] for row in blocked(session, rows, items, repurchase_min_gaps=5)] == [
+        ("ann", "bleach", "just_bought")
+    ]
+
+
+def test_who_buys_an_item_faster_than_the_others_is_blocked_for_the_own_gap_only(session):
+    rows = slow_item("soap", 20, 30)
+    rows += [("eve", "soap", "purchase", day, 1) for day in (NEWEST - 5, NEWEST)]
+    assert blocked(session, rows, repurchase_min_gaps=5) == [
+        ("eve", "soap", "just_bought", date(2017, 11, 27), date(2017, 12, 2))
+    ]
+
+
+def test_the_low_gap_is_the_exact_lower_quantile(session):
+    random_gaps = np.random.default_rng(5).integers(1, 60, 40).tolist()
+    rows = [row for n, gap in enumerate(random_gaps) for row in slow_item("x", gap, 1, 200 + n % 3)]
+    days = [
+        (f"p{n}", "x", "purchase", day, 1)
+        for n, gap in enumerate(random_gaps)
+        for day in (100, 100 + gap)
+    ]
+    assert rows
+    chosen = Params(repurchase_min_gaps=1, repurchase_min_days=1, repurchase_quantile=0.35)
+    pairs = filters.signals_of_pairs(history(session, days))
+    items = session.createDataFrame(catalogue([{"item_id": "x"}]))
+    found = filters.repurchase_gaps(pairs, items, chosen).toArrow()["days"].to_pylist()
+    assert found == [int(np.quantile(random_gaps, 0.35, method="lower"))]
+
+
+def test_a_block_never_lasts_longer_than_its_ceiling(session):
+    rows = [*slow_item("tv", 190, 5), ("ann", "tv", "purchase", NEWEST, 1)]
+    until = blocked(session, rows, repurchase_min_gaps=5, repurchase_max_days=30)[-1][-1]
+    assert until == date(2017, 11, 27) + timedelta(days=30)
+
+
+# --- lists -----------------------------------------------------------------------------------
+def test_lists_filtered_by_spark_equal_those_filtered_by_the_bitmaps(session):
+    draw = random.Random(11)
+    flags, regions = ["alcohol", "adult", "recalled"], ["n", "s", "e", "'; DROP", "ü\n"]
+    items = catalogue([
+        {
+            "item_id": f"i{n}", "available": draw.random() < 0.9,
+            "regions": None if draw.random() < 0.5 else draw.sample(regions, draw.randint(0, 3)),
+            "flags": draw.sample(flags, draw.choice([0, 0, 1, 2])),
+        }
+        for n in range(60)
+    ])  # fmt: skip
+    persons = people([
+        {
+            "person_id": f"p{n}", "region": draw.choice([None, "", "elsewhere", *regions]),
+            "restrictions": draw.sample(["alcohol", "Adult", "nuts"], draw.randint(0, 2)),
+        }
+        for n in range(25)
+    ])  # fmt: skip
+    eligibility, out = judged(items, persons)
+    everyone = [*persons.to_pylist(), {"person_id": "stranger", "region": None, "restrictions": []}]
+    pairs = [(who["person_id"], f"i{n}") for who in everyone for n in range(60)]
+    barred = set(draw.sample(pairs, 40))
+    blocks = pa.Table.from_pylist(
+        [
+            {"person_id": p, "item_id": i, "reason": r, "since": AS_OF, "until": None}
+            for p, i in barred
+            for r in draw.sample(["returned", "rejected", "just_bought"], draw.randint(1, 2))
+        ],
+        TABLES["blocked_pairs"].schema,
+    )
+    expected = set()
+    for who in everyone:
+        mask = allowed_mask(eligibility, who["region"], who["restrictions"])
+        expected |= {(who["person_id"], f"i{n}") for n in np.flatnonzero(mask)} - barred
+    listed = pa.table({
+        "person_id": [p for p, _ in pairs], "item_id": [i for _, i in pairs],
+        "source": ["a"] * len(pairs),
+    })  # fmt: skip
+    frames = [session.createDataFrame(table) for table in (listed, persons, out, blocks)]
+    kept = filters.eligible_pairs(*frames).toArrow()
+    assert kept.column_names == ["person_id", "item_id", "source"]
+    assert sorted(_pairs(kept)) == sorted(expected)
+    why = filters.reasons(*frames).toArrow()
+    assert set(_pairs(why)) == set(pairs) - expected
+    assert len(set(pairs) - expected) > 300
+
+
+def _pairs(table: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(table["person_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
+
+
+def test_the_step_stages_its_three_tables(night):
+    items = catalogue([{"item_id": "wine", "flags": ["alcohol"]}, {"item_id": "milk"}])
+    persons = people([{"person_id": "account:1", "region": "n", "restrictions": ["alcohol"]}])
+    at = datetime(2017, 11, 1, tzinfo=UTC)
+    event = {
+        "event_id": "e", "person_id": "account:1", "item_id": "milk", "event_type": "reject",
+        "event_time": at, "received_time": at, "basket": "b", "quantity": 1.0,
+        "event_date": at.date(),
+    }  # fmt: skip
+    events = pa.Table.from_pylist([event], TABLES["history"].schema)
+    for name, table in (("items", items), ("persons", persons), ("history", events)):
+        made = night(TABLES[name].step)
+        made.write(name, table)
+        made.lake.publish(made.step, made.as_of, "first")
+    made = night("filters")
+    filters.run(made, Params())
+    staged = {name: io.read_arrow(made.staged / name) for name in ("eligibility", "blocked_pairs")}
+    assert [(r["kind"], r["value"]) for r in staged["eligibility"].to_pylist()] == [
+        ("availability", "all"), ("region", ""), ("region", "n"), ("restriction", "alcohol"),
+        ("flag", "alcohol"),
+    ]  # fmt: skip
+    assert staged["blocked_pairs"].to_pylist()[0]["reason"] == "rejected"
+    assert io.count_rows(made.staged / "ineligible_items") == 1
+
+
+def test_parameters_out_of_range_are_named():
+    faults = params.faults("filters", Params, {"repurchase_quantile": 1.5})
+    assert faults == ["filters: repurchase_quantile must be in [0, 1)"]
+    assert all(a <= b for a, b in pairwise([0, Params().repurchase_min_days, 90]))
