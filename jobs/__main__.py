@@ -86,7 +86,7 @@ def run_step(chosen: argparse.Namespace) -> None:
     night = _night(chosen)
     lock.renew(night.lake, night.run_id)
     module = steps.module(night.step)
-    chosen_params = params.build(module.Params, night.overrides.get(night.step, {}))
+    chosen_params = night.params_of(night.step)
     night.reset()
     module.run(night, chosen_params)
     night.close(chosen_params, code_version())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from jobs import io, tables
+from jobs import io, params, steps, tables
 from jobs.errors import Fault
 from jobs.io import Lake, Published
 from jobs.spark import Engine
@@ -54,6 +54,10 @@ class Night:
     def spark(self) -> SparkSession:
         """The night's engine."""
         return Engine.load(engine_file(self.lake)).session()
+
+    def params_of(self, step: str) -> Any:
+        """The Params of a step in this run: its defaults under the run's overrides."""
+        return params.build(steps.module(step).Params, self.overrides.get(step, {}))
 
     # --- reading -----------------------------------------------------------------------------
     def published(self, step: str) -> Published:

@@ -22,6 +22,11 @@ VECTOR = pa.list_(pa.float32())
 TEXTS = pa.map_(S, S)
 
 
+# What a person can do with an item; the source contract has no other.
+EVENT_TYPES = (
+    "view", "click", "add_to_cart", "purchase", "remove_from_cart", "return", "reject",
+)  # fmt: skip
+
 # Every source of candidates, in the order in which ties between them are broken.
 SOURCES = (
     "buy_again", "collaborative", "item_to_item", "bought_together", "content_neighbours",

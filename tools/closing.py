@@ -166,11 +166,10 @@ def show_release(console: Console, lake: Lake, as_of: datetime) -> None:
 def show_failure(console: Console, lake: Lake, as_of: datetime, tasks: list[Task]) -> None:
     """Print what failed, where the evidence lies, and what serves meanwhile."""
     for task in (task for task in tasks if task.error and not task.will_retry):
-        if task.task_id.endswith("_gate"):
-            console.print(f"\nred gate: {task.task_id}", style="bold red")
-        else:
-            console.print(f"\nfailed: {task.task_id}", style="bold red")
-        kind = "" if task.cause == "AirflowFailException" else f"{task.cause}: "
+        told = task.cause == "AirflowFailException"  # a fault in its own words, not a bug
+        what = "red gate" if told and task.task_id.endswith("_gate") else "failed"
+        console.print(f"\n{what}: {task.task_id}", style="bold red")
+        kind = "" if told else f"{task.cause}: "
         console.print(f"{kind}{task.error}", highlight=False, markup=False, soft_wrap=True)
         step = task.task_id.rpartition(".")[2].removesuffix("_gate")
         evidence = sorted((lake.root / "evidence" / io.label(as_of) / step).glob("*.json"))

@@ -73,6 +73,9 @@ class Progress:
         self._ended(task_instance, error)
 
     def _ended(self, task_instance: Any, error: str | BaseException | None) -> None:
+        if isinstance(error, Stopped):
+            # Airflow made a failed task of it, and would go on to retry it.
+            raise error
         state = str(getattr(task_instance.state, "value", task_instance.state))
         seconds = time.monotonic() - self._since
         task = Task(
@@ -90,9 +93,6 @@ class Progress:
         line = f"{start}  {mark} {task.task_id:38} {seconds:7.1f} s   at {at:6.1f} s"
         print(line, file=self.terminal, flush=True)
         send_output_to(self.logs / "night.log")
-        if isinstance(error, Stopped):
-            # Airflow made a failed task of it, and would go on to retry it.
-            raise error
 
 
 def send_output_to(path: Path) -> None:

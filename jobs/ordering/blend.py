@@ -27,7 +27,7 @@ from scipy.optimize import minimize
 from jobs.evaluation import metrics
 from jobs.night import Night
 from jobs.params import check
-from jobs.retrieval import candidates
+from jobs.retrieval import candidates, matrix
 from jobs.scoring import features
 from jobs.signals import interactions
 from jobs.tables import SOURCES, TABLES
@@ -89,14 +89,18 @@ class Judged:
 
     def ndcg(self, score: np.ndarray) -> np.ndarray:
         """(n_people,) NDCG at the judged length of the ranking by ``score`` (n,)."""
-        rank = metrics.ranks(self.person, score)
-        return metrics.ndcg(self.person, rank, self.bought, self.wanted, JUDGED_AT)
+        rank, listed = metrics.ranks(self.person, score), np.isfinite(score)
+        return metrics.ndcg(self.person, rank, self.bought & listed, self.wanted, JUDGED_AT)
+
+    def alone(self, source: int) -> np.ndarray:
+        """(n,) scores that rank what one source named by its own ranks, and nothing else."""
+        signal = self.signals[:, source]
+        return np.where(signal > 0, signal, -np.inf)
 
     def recall(self, score: np.ndarray, k: int) -> np.ndarray:
         """(n_people,) recall at ``k`` of the ranking by ``score`` (n,)."""
-        return metrics.recall(
-            self.person, metrics.ranks(self.person, score), self.bought, self.wanted, k
-        )
+        rank, listed = metrics.ranks(self.person, score), np.isfinite(score)
+        return metrics.recall(self.person, rank, self.bought & listed, self.wanted, k)
 
 
 def run(night: Night, params: Params) -> None:
@@ -152,12 +156,12 @@ def judge(
 ) -> Judged:
     """Run the sources as of the cut for the people sampled, and mark what they bought after it."""
     wanted_people = night.spark.createDataFrame(people)
-    pairs = interactions.interactions(before, cut, interactions.Params()).toArrow()
+    pairs = interactions.interactions(before, cut, night.params_of("interactions")).toArrow()
     known = F.coalesce(F.col("first_seen") < cut, F.col("created_time") < cut, F.lit(True))
     seen = candidates.Seen(
         as_of=cut,
         history=before,
-        interactions=pairs,
+        interactions=matrix.build(pairs),
         items=night.frame("items").where(known),
         persons=night.frame("persons"),
         editorial=night.frame("editorial"),
@@ -166,7 +170,7 @@ def judge(
         people=people["person_id"].combine_chunks(),
     )
     scratch = night.staged / "cut"
-    nominated = candidates.nominate(night, seen, candidates.Params(), scratch)
+    nominated = candidates.nominate(night, seen, night.params_of("candidates"), scratch)
     bought = after.select("person_id", "item_id").distinct()
     bought = bought.join(wanted_people, on="person_id", how="semi")
     labelled = features.wide(nominated).join(
@@ -205,7 +209,7 @@ def tune(judged: Judged, shrinkage: float) -> tuple[np.ndarray, int]:
     The mixture runs from the best source alone to the regression's weights and beyond, so the
     chosen weights rank the tuning half at least as well as the best source does.
     """
-    alone = np.array([judged.ndcg(judged.signals[:, i]).mean() for i in range(len(SOURCES))])
+    alone = np.array([judged.ndcg(judged.alone(i)).mean() for i in range(len(SOURCES))])
     best = int(alone.argmax())
     regressed = logistic(judged.signals, judged.bought, shrinkage)
     single = np.zeros(len(SOURCES))
@@ -246,8 +250,8 @@ def evidence(held: Judged, weights: np.ndarray, best: int, seed: int) -> pa.Tabl
     ranking and the best single source's.
     """
     rankings = {"blend": held.signals @ weights}
-    rankings |= {source: held.signals[:, i] for i, source in enumerate(SOURCES)}
-    reference = held.ndcg(held.signals[:, best])
+    rankings |= {source: held.alone(i) for i, source in enumerate(SOURCES)}
+    reference = held.ndcg(held.alone(best))
     rows = []
     for name, score in rankings.items():
         reached = held.ndcg(score)

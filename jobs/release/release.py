@@ -28,15 +28,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import io, params, steps, tables
 from jobs.errors import Fault
+from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
 from jobs.night import Night
 from jobs.params import check
 from jobs.release import checks, releases, stores
 from jobs.release.releases import Release
+from jobs.scoring import features
 
 log = logging.getLogger("nightjar")
 
@@ -47,7 +50,6 @@ SHARED = {
     "identities": "identities",
     "persons": "persons",
     "features": "features",
-    "pools": "pools",
     "items": "items",
     "eligibility": "filters/eligibility",
     "ineligible_items": "filters/ineligible_items",
@@ -66,6 +68,10 @@ SHARED = {
     "identity_counts": "reports/identity_counts",
 }
 KINDS = ("nightly", "hourly")
+# Sources whose lists are shared: what people without consent, history or a fresh list get.
+POOLS = ("popular", "trending", "new_arrivals", "editorial")
+# How a reader tells what a person may get by the rules of filters/ineligible_items/.
+ELIGIBILITY = {"everyone": EVERYONE, "unknown_region": UNKNOWN_REGION}
 
 
 @dataclass(frozen=True)
@@ -94,9 +100,15 @@ def run(night: Night, chosen: Params) -> None:
     folder = night.staged / "release"
     with releases.room("release", night.lake.root):
         folder.mkdir(parents=True)
-        manifests = {step: night.published(step).manifest for step in steps.STEPS if step != "release"}
+        manifests = {
+            step: night.published(step).manifest for step in steps.STEPS if step != "release"
+        }
         rows = _share_tables(night, folder)
         rows["id_maps"] = _write_id_map(night, folder)
+        ineligible = night.arrow("ineligible_items")
+        pools = served_pools(night.arrow("pools"), ineligible)
+        io.write_arrow(folder / "pools", pools)
+        rows["pools"] = pools.num_rows
         _share_bundles(night, folder)
         _write_scorer(night, folder)
         _share_evidence(night, folder)
@@ -106,8 +118,10 @@ def run(night: Night, chosen: Params) -> None:
             "release_id": release_id,
             "as_of": night.as_of.isoformat(),
             "age_ceiling_hours": chosen.age_ceiling_hours,
+            "eligibility": ELIGIBILITY,
+            "pools": POOLS,
         }
-        found = stores.entries(_frames(night), meta)
+        found = stores.entries(_frames(night, pools, ineligible), meta)
         count = stores.write_lmdb(folder / "kv", found)
         files["kv/data.mdb"] = _fingerprint(folder / "kv" / "data.mdb")
         before = releases.newest_before(night.lake, night.as_of)
@@ -195,17 +209,20 @@ def _share_bundles(night: Night, folder: Path) -> None:
 
 def _write_scorer(night: Night, folder: Path) -> None:
     """The blend as JSON, so that any language can score a candidate's features online."""
-    weights = night.arrow("blend_weights").sort_by("source")
-    version = pc.unique(night.arrow("features", columns=["feature_version"])["feature_version"])
+    table = night.arrow("blend_weights").to_pydict()
+    weights = dict(zip(table["source"], table["weight"], strict=True))
     scorer = {
         "format": 1,
         "kind": "linear",
-        "formula": "score = sum over sources of weights[source] * features[source]; "
-        "a feature that is absent is 0",
-        "weights": dict(zip(*(weights[name].to_pylist() for name in ("source", "weight")),
-                            strict=True)),
-        "feature_versions": sorted(version.to_pylist()),
-    }  # fmt: skip
+        "formula": "score = sum of weights[name] * features[name] over the names of weights",
+        "features": "<source>_signal = 1 / log2(1 + rank), where rank, from 1, is the place at "
+        "which the source named the item for the person; 0 where it did not name it",
+        "feature_version": features.VERSION,
+        "weights": {
+            name: weights.get(source, 0.0)
+            for source, name in zip(tables.SOURCES, features.COLUMNS, strict=True)
+        },
+    }
     io.write_json(folder / "scorer" / "linear.json", scorer)
 
 
@@ -219,30 +236,59 @@ def _share_evidence(night: Night, folder: Path) -> None:
             releases.link(evidence, folder / "reports" / "evidence" / f"{step}.json")
 
 
-def _frames(night: Night) -> dict[str, pa.Table]:
+def served_pools(pools: pa.Table, ineligible: pa.Table) -> pa.Table:
+    """The table ``pools`` without items that nobody, or nobody in its region, may get.
+
+    Pools are made before the filters are; ranks close up. What a restriction or the reader's own
+    region excludes is left to the reader, since a pool is shared.
+    """
+    kind = ineligible["kind"]
+    nobody = ineligible.filter(pc.equal(kind, EVERYONE[0]))["item_id"]
+    kept = pools.filter(pc.invert(pc.is_in(pools["item_id"], pc.unique(nobody))))
+    unsold = ineligible.filter(pc.equal(kind, "region")).select(["item_id", "value"])
+    unsold = unsold.rename_columns(["item_id", "context"])
+    unsold = unsold.append_column(
+        "context_kind", pa.array(["region"] * unsold.num_rows, pa.string())
+    )
+    names = ["source", "context_kind", "context"]
+    kept = kept.join(unsold, keys=["item_id", "context", "context_kind"], join_type="left anti")
+    kept = kept.sort_by([(name, "ascending") for name in [*names, "rank"]])
+    codes = np.zeros(kept.num_rows, np.int64)
+    for name in names:
+        encoded = kept[name].combine_chunks().dictionary_encode()
+        codes = codes * len(encoded.dictionary) + encoded.indices.to_numpy()
+    places = np.arange(kept.num_rows)
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    firsts = np.repeat(starts, np.diff(np.append(starts, kept.num_rows)))
+    schema = tables.TABLES["pools"].schema
+    ranked = kept.drop_columns(["rank"]).append_column(
+        "rank", pa.array(places - firsts + 1, pa.int32())
+    )
+    return ranked.select(schema.names).cast(schema)
+
+
+def _frames(night: Night, pools: pa.Table, ineligible: pa.Table) -> dict[str, pa.Table]:
     return {
         "identities": night.arrow("identities", columns=["key_type", "key", "person_id"]),
         "persons": night.arrow(
             "persons", columns=["person_id", "region", "segment", "personalised", "restrictions"]
         ),
-        "blocked_pairs": _distinct(
-            night.arrow("blocked_pairs", columns=["person_id", "item_id"])
-        ),
+        "blocked_pairs": _distinct(night.arrow("blocked_pairs", columns=["person_id", "item_id"])),
         "recommendations": night.arrow(
             "recommendations",
             columns=["surface", "person_id", "rank", "item_id", "score", "sources"],
         ),
         "similar_items": night.arrow("similar_items"),
-        "pools": night.arrow("pools"),
-        "ineligible_items": _distinct(
-            night.arrow("ineligible_items", columns=["item_id", "kind", "value"])
-        ),
+        "pools": pools,
+        "ineligible_items": _distinct(ineligible.select(["item_id", "kind", "value"])),
     }
 
 
 def _distinct(rows: pa.Table) -> pa.Table:
-    return rows.group_by(rows.column_names).aggregate([]).sort_by(
-        [(name, "ascending") for name in rows.column_names]
+    return (
+        rows.group_by(rows.column_names)
+        .aggregate([])
+        .sort_by([(name, "ascending") for name in rows.column_names])
     )
 
 
@@ -313,6 +359,8 @@ def describe(
             step: manifest.get("gate", {}).get("verdict", "missing")
             for step, manifest in manifests.items()
         },
+        "eligibility": ELIGIBILITY,
+        "pools": POOLS,
         "embedding_version": index.get("embedding_version"),
         "predecessor": _predecessor(embeddings),
     }
@@ -376,7 +424,9 @@ def _shelve(night: Night) -> Release:
         # The same run made the same files before; only a damaged one is replaced.
         try:
             kept = releases.opened(target, deep=True)
-            shutil.rmtree(folder)
+            spare = folder.with_name("release-again")
+            os.rename(folder, spare)
+            shutil.rmtree(spare)
             return kept
         except releases.Broken as broken:
             log.warning("release=%s replaced=%s", release.id, broken)
@@ -396,8 +446,7 @@ def _own_code_version(night: Night) -> str:
 def _switch(night: Night, release: Release) -> str:
     """Point files and Redis at the release; an older run date never replaces a newer one."""
     now = releases.current_id(night.lake)
-    served = {one.id: one for one in releases.readable(night.lake)}
-    if now in served and served[now].as_of > release.as_of:
+    if now is not None and now[:16] > release.id[:16]:
         log.info("release=%s older_than=%s pointer=unchanged", release.id, now)
         return str(now)
     if now != release.id:

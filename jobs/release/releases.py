@@ -99,9 +99,7 @@ def load(folder: Path) -> Release:
         raise Broken(f"release {folder.name}: {path} is cut short or not JSON") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
-        raise Broken(
-            f"release {folder.name}: its format is {found!r}, this program reads {FORMAT}"
-        )
+        raise Broken(f"release {folder.name}: its format is {found!r}, this program reads {FORMAT}")
     missing = [name for name in ("id", "as_of", "files", "tables") if name not in manifest]
     if missing:
         raise Broken(f"release {folder.name}: its manifest lacks {', '.join(missing)}")
@@ -192,6 +190,12 @@ def before(lake: Lake, release_id: str | None) -> list[Release]:
     return [release for release in shelf if release.id[:16] <= release_id[:16]]
 
 
+def newest_before(lake: Lake, as_of: datetime) -> Release | None:
+    """The newest readable release of this run date or an earlier one."""
+    found = [release for release in readable(lake) if release.as_of <= as_of]
+    return found[-1] if found else None
+
+
 def retire(lake: Lake, keep: dict[str, int], spare: set[str]) -> list[str]:
     """Delete releases beyond the newest ``keep[kind]`` of each kind; returns the ids deleted.
 
@@ -239,6 +243,13 @@ def files_of(folder: Path) -> set[str]:
         for home, _, names in os.walk(folder)
         for name in names
     }
+
+
+def sync_tree(folder: Path) -> None:
+    """Make the names of a folder and its subfolders durable, its own in its parent last."""
+    for home, _, _ in os.walk(folder):
+        io.sync_folder(Path(home))
+    io.sync_folder(folder.parent)
 
 
 def link(source: Path, target: Path) -> None:

@@ -207,7 +207,9 @@ def _append(env: lmdb.Environment, batch: list[Entry]) -> None:
     with env.begin(write=True) as transaction:
         given, added = transaction.cursor().putmulti(batch, append=True)
     if given != added or given != len(batch):
-        raise Fault("release: two entries of the key-value store share a key; are table keys unique?")
+        raise Fault(
+            "release: two entries of the key-value store share a key; are table keys unique?"
+        )
 
 
 _OPEN: weakref.WeakValueDictionary[str, lmdb.Environment] = weakref.WeakValueDictionary()
@@ -262,8 +264,9 @@ class RedisStore:
                 url, socket_timeout=timeout, socket_connect_timeout=timeout
             )
         except ValueError as error:
-            raise Fault(f"redis: {self.place} is no address ({error}); like redis://host:6379/0")\
-                from None
+            raise Fault(
+                f"redis: {self.place} is no address ({error}); like redis://host:6379/0"
+            ) from None
 
     def get(self, *parts: str) -> Any:
         """A value of the current release, parsed, or None."""
@@ -282,7 +285,7 @@ class RedisStore:
         """The release id that the pointer names."""
         with self._clear_errors():
             found = self._client.get(PREFIX + "current")
-        return None if found is None else found.decode()
+        return None if found is None else _text(found)
 
     def stage(self, release_id: str, found: Iterable[Entry]) -> int:
         """Write a release's entries, which nothing reads before the pointer names them."""
@@ -306,8 +309,7 @@ class RedisStore:
                     pipeline.strlen(scope + key)
                 lengths = pipeline.execute()
                 count += sum(
-                    length == len(value)
-                    for length, (_, value) in zip(lengths, batch, strict=True)
+                    length == len(value) for length, (_, value) in zip(lengths, batch, strict=True)
                 )
         return count
 
@@ -319,7 +321,7 @@ class RedisStore:
     def releases(self) -> set[str]:
         """The ids that have, or had, keys here."""
         with self._clear_errors():
-            return {name.decode() for name in self._client.smembers(PREFIX + "releases")}
+            return {_text(name) for name in self._client.smembers(PREFIX + "releases")}
 
     def retire(self, keep: set[str]) -> list[str]:
         """Delete the keys of every release but these and the current one, in batches."""
@@ -355,8 +357,9 @@ class RedisStore:
                 "run the step again when it is back"
             ) from error
         except redis.exceptions.RedisError as error:
-            raise Fault(f"redis: {self.place} refuses ({error}); what it serves is unchanged")\
-                from None
+            raise Fault(
+                f"redis: {self.place} refuses ({error}); what it serves is unchanged"
+            ) from None
 
 
 def without_secrets(url: str) -> str:
@@ -368,6 +371,10 @@ def without_secrets(url: str) -> str:
 
 def _scope(release_id: str) -> bytes:
     return f"{PREFIX}{release_id}:".encode()
+
+
+def _text(answer: bytes | str) -> str:
+    return answer.decode() if isinstance(answer, bytes) else answer
 
 
 def _batches(found: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from jobs.night import Night
 from jobs.params import check
-from jobs.retrieval import als, matrix
+from jobs.retrieval import als, embeddings, matrix
 from jobs.retrieval.matrix import Interactions
 from jobs.retrieval.sources import (
     bought_together,
@@ -88,7 +88,7 @@ def run(night: Night, params: Params) -> None:
             items=_aligned(night.arrow("item_factors"), "item_id", known.item_ids),
         ),
     )
-    night.write("candidates", *personal(seen, params, night.seed))
+    night.write("candidates", *personal(night, seen, params))
     night.write("pools", shared(seen, params))
     read = night.spark.read
     night.write(
@@ -103,7 +103,7 @@ def run(night: Night, params: Params) -> None:
 def nominate(night: Night, seen: Seen, params: Params, scratch: Path) -> DataFrame:
     """All candidates of ``seen.people``, personal and from pools, gathered in ``scratch``."""
     folder = scratch / "candidates"
-    parts = personal(seen, params, night.seed)
+    parts = personal(night, seen, params)
     for number, part in enumerate(parts):
         night.write_part(TABLES["candidates"], folder, number, part)
     persons = seen.persons
@@ -118,10 +118,12 @@ def nominate(night: Night, seen: Seen, params: Params, scratch: Path) -> DataFra
     return night.spark.read.parquet(str(folder)).unionByName(from_pools)
 
 
-def personal(seen: Seen, params: Params, seed: int) -> list[DataFrame | pa.Table]:
+def personal(night: Night, seen: Seen, params: Params) -> list[DataFrame | pa.Table]:
     """What each personal source names, one part a source, in the columns of ``candidates``."""
     everybody = seen.interactions
-    factors = seen.factors or als.fit(everybody.matrix, als.Params(), seed)
+    factors = seen.factors or embeddings.fit(
+        everybody.matrix, night.params_of("embeddings"), night.seed
+    )
     chosen, people_factors = everybody, factors.people
     history = seen.history
     if seen.people is not None:
@@ -141,7 +143,14 @@ def personal(seen: Seen, params: Params, seed: int) -> list[DataFrame | pa.Table
     together = bought_together.pairs(baskets, bought_together.Params())
     return [
         buy_again.candidates(history, seen.as_of, params.depth, buy_again.Params()),
-        collaborative.candidates(chosen, people_factors, factors.items, allowed, params.depth),
+        collaborative.top_items(
+            chosen.person_ids,
+            people_factors,
+            everybody.item_ids,
+            factors.items,
+            allowed,
+            params.depth,
+        ),
         item_to_item.candidates(chosen, alike, now, allowed, params.depth, item_to_item.Params()),
         bought_together.candidates(
             chosen, together, now, allowed, params.depth, bought_together.Params()

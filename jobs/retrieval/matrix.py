@@ -31,6 +31,18 @@ class Interactions:
     person_ids: pa.StringArray
     item_ids: pa.StringArray
 
+    def of_people(self, rows: np.ndarray) -> Interactions:
+        """The same with these rows alone; ``rows``: (n,) ascending positions of people."""
+        kept = np.isin(
+            np.repeat(np.arange(self.matrix.shape[0]), np.diff(self.matrix.indptr)), rows
+        )
+        return Interactions(
+            self.matrix[rows],
+            self.last_times[kept],
+            self.person_ids.take(pa.array(rows)),
+            self.item_ids,
+        )
+
 
 def build(rows: pa.Table) -> Interactions:
     """The matrix of the table ``interactions`` (person_id, item_id, weight, last_time).

@@ -23,10 +23,7 @@ from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
 from jobs.sources import contract
-
-EVENT_TYPES = (
-    "view", "click", "add_to_cart", "purchase", "remove_from_cart", "return", "reject",
-)  # fmt: skip
+from jobs.tables import EVENT_TYPES
 
 
 @dataclass(frozen=True)

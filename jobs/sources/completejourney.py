@@ -89,9 +89,9 @@ def upstream(argument: str | None) -> list[Path]:
     return paths
 
 
-def convert(paths: list[Path], folder: Path) -> dict[str, Any]:
+def convert(argument: str | None, folder: Path) -> dict[str, Any]:
     """Write the contract tables; the result counts what was left out and why."""
-    files = {path.stem: path for path in paths}
+    files = {path.stem: path for path in upstream(argument)}
     lines = pq.read_table(files["transactions"])
     products = pq.read_table(files["products"])
     notes = write_events(folder, lines, products)
@@ -186,7 +186,7 @@ def areas(lines: pa.Table) -> pd.Series:
     count = first.groupby("store_id").size()
     placed = count.index[count >= AREA_LEAST_BASKETS]
     if len(placed) <= AREAS:
-        named[placed] = [f"area-{number}" for number in range(1, len(placed) + 1)]
+        named.loc[placed] = np.array([f"area-{place + 1}" for place in range(len(placed))])
         return named
     first = first[first["store_id"].isin(placed)]
     visits = np.log1p(pd.crosstab(first["household_id"], first["store_id"]).to_numpy(np.float64))
@@ -200,7 +200,7 @@ def areas(lines: pa.Table) -> pd.Series:
     smallest = pd.Series(placed, index=placed).groupby(cluster).min()
     order = sorted(size.index, key=lambda number: (-size[number], smallest[number]))
     names = {number: f"area-{place}" for place, number in enumerate(order, 1)}
-    named[placed] = cluster.map(names).to_numpy()
+    named.loc[placed] = cluster.map(names).to_numpy()
     return named
 
 

@@ -13,6 +13,7 @@ files are converted once.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import os
@@ -31,13 +32,16 @@ from jobs.errors import Fault
 from jobs.night import Night
 from jobs.sources import contract
 
-# Each adapter is a module with VERSION, upstream(argument) and convert(paths, folder).
+# Each adapter is a module with VERSION, upstream(argument), the files that it reads, and
+# convert(argument, folder), which writes the contract and returns its counts.
 ADAPTERS = {
     "completejourney": "completejourney",
     "online_retail": "online_retail:FOLDER",
     "retailrocket": "retailrocket:FILE_OR_FOLDER",
     "simulated": "simulated or simulated:events=1000000,seed=7",
 }
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,7 @@ def run(night: Night, params: Params) -> None:
         {**asdict(source), "folder": str(source.folder), "digest": digest},
     )
     rows = [asdict(fact) for fact in facts]
-    night.write(
-        "source_tables", pa.Table.from_pylist(rows, tables.TABLES["source_tables"].schema)
-    )
+    night.write("source_tables", pa.Table.from_pylist(rows, tables.TABLES["source_tables"].schema))
 
 
 def prepare(name: str, home: Path, reuse: bool = True) -> Source:
@@ -84,14 +86,13 @@ def prepare(name: str, home: Path, reuse: bool = True) -> Source:
         module = importlib.import_module(f"jobs.sources.{adapter}")
         return _converted(name, adapter, module, argument if colon else None, home, reuse)
     if re.match(r"^[a-z][a-z0-9+.-]+://", name, re.IGNORECASE) and not name.startswith("file://"):
-        raise Fault(
-            f"source: {name} is on an object store; mount it and give the path, or copy it"
-        )
+        raise Fault(f"source: {name} is on an object store; mount it and give the path, or copy it")
     folder = Path(name.removeprefix("file://")).expanduser().resolve()
     if not name or not folder.is_dir():
         raise Fault(
             f"source: {name!r} is neither a folder (looked for {folder}) nor a named source; "
-            f"give a folder in the source contract's shape or one of: {', '.join(ADAPTERS.values())}"
+            "give a folder in the source contract's shape or one of: "
+            + ", ".join(ADAPTERS.values())
         )
     return Source(name, folder, "contract", "", {})
 
@@ -104,29 +105,44 @@ def _converted(
     folder = home / adapter / digest
     note_file = folder / "conversion.json"
     if not (reuse and note_file.is_file()):
-        _convert(module, argument if not paths else paths, folder)
+        _convert(module, argument, folder)
     return Source(name, folder, adapter, module.VERSION, io.read_json(note_file))
 
 
-def _convert(module: ModuleType, upstream: Any, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.parent.glob(".building-*"):  # of a conversion that was killed
-        shutil.rmtree(left_over)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+def _convert(module: ModuleType, argument: str | None, folder: Path) -> None:
     try:
-        io.write_json(building / "conversion.json", module.convert(upstream, building))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    for left_over in folder.parent.glob(".building-*"):  # of a conversion that was killed
+        if left_over != building:
+            shutil.rmtree(left_over)
+    try:
+        io.write_json(building / "conversion.json", module.convert(argument, building))
         building.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
         os.rename(building, folder)
-    except OSError as error:
+    except (OSError, pa.ArrowInvalid) as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise _unwritable(folder, error) from None
+        # Arrow says what is broken in a file, but not that it is upstream's.
+        reason = str(error).splitlines()[0]
         raise Fault(
-            f"source: {folder} cannot be written ({error.strerror or error}); give another LAKE, "
-            "or free space there"
+            f"source: the files of {module.__name__.split('.')[-1]} cannot be read ({reason}); "
+            "get them again"
         ) from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
     io.sync_folder(folder.parent)
+
+
+def _unwritable(folder: Path, error: OSError) -> Fault:
+    return Fault(
+        f"source: {folder} cannot be written ({error.strerror or error}); give another LAKE, or "
+        "free space and the right to write there"
+    )
 
 
 def _digest(adapter: str, version: str, argument: str | None, paths: list[Path]) -> str:

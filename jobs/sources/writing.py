@@ -51,7 +51,6 @@ def _fit(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
     return values.cast(kind)
 
 
-
 def constant(text: str, length: int) -> pa.DictionaryArray:
     """The same text in every row."""
     return pa.DictionaryArray.from_arrays(

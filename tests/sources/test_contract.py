@@ -146,7 +146,8 @@ def test_times_as_int96_are_utc(session, tmp_path):
 
 def test_plain_variants_of_a_type_in_different_files_are_read_alike(session, tmp_path):
     put(tmp_path, "events", events(
-        item_id=pa.array(["a", "b"]).dictionary_encode(), key=pa.array(["1", "2"], pa.large_string()),
+        item_id=pa.array(["a", "b"]).dictionary_encode(),
+        key=pa.array(["1", "2"], pa.large_string()),
         revision=pa.array([1, 2], pa.int64()), quantity=pa.array([1, 2], pa.uint8()),
         event_time=pa.array([NOON, NOON], pa.timestamp("ms", tz="UTC")),
     ), "a.parquet")  # fmt: skip

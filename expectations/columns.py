@@ -1,0 +1,123 @@
+"""Columns that a gate derives beside a table's own, for its expectations to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Found:
+    """True where the row's ``columns`` are those of some row of ``table`` (as ``keys`` there).
+
+    ``where``: only rows of ``table`` with these values count. Null is never found.
+    """
+
+    columns: tuple[str, ...]
+    table: str
+    keys: tuple[str, ...] = ()
+    where: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.columns
+
+
+@dataclass(frozen=True)
+class Forbidden:
+    """True where the item is not for the person: by its region or by one of its restrictions."""
+
+    person: str = "person_id"
+    item: str = "item_id"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.person, self.item)
+
+
+@dataclass(frozen=True)
+class Length:
+    """How many entries the list in ``column`` has."""
+
+    column: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.column,)
+
+
+@dataclass(frozen=True)
+class Finite:
+    """True where the vector in ``column`` holds neither null, NaN nor an infinity."""
+
+    column: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.column,)
+
+
+@dataclass(frozen=True)
+class Same:
+    """True where two columns are equal."""
+
+    left: str
+    right: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.left, self.right)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """True where ``column`` is below the number of rows: unique and dense is a numbering."""
+
+    column: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.column,)
+
+
+@dataclass(frozen=True)
+class Portion:
+    """``value`` where ``column`` starts with one of ``prefixes`` and with none of ``but``, else 0.
+
+    Its sum is the share of a kind of row even where the kind has no row.
+    """
+
+    value: str
+    column: str
+    prefixes: tuple[str, ...]
+    but: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.value, self.column)
+
+
+@dataclass(frozen=True)
+class Lead:
+    """``value`` less the greatest ``value`` of the rows with another ``column``; null if alone."""
+
+    value: str
+    column: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.value, self.column)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far two numbers are apart."""
+
+    left: str
+    right: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.left, self.right)
+
+
+Column = Found | Forbidden | Length | Finite | Same | Dense | Portion | Lead | Gap

@@ -1,0 +1,76 @@
+"""Where the gates draw their lines: every threshold with its reason.
+
+None of them is a parameter of a run: what a night must be to be published does not bend for one
+night. To move a line, change it here, in a commit that says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Minimums:
+    """How much there must be to learn from."""
+
+    interactions: int
+    people: int
+
+
+# Below this nothing that is learned is more than an anecdote: red.
+HARD = Minimums(interactions=1_000, people=25)
+# Below this lists are published, and whoever reads the report knows that they rest on little.
+SOUND = Minimums(interactions=50_000, people=1_000)
+
+# --- what a delivery of events may hold, as shares of the rows received ----------------------
+# Equal repeats come from at-least-once delivery; above a tenth a whole file came twice.
+DUPLICATES = 0.10
+# Rows that cannot be (no item, negative price, unknown type, bots): above this the export is ill.
+REJECTS = 0.05
+# Rows from the future: a clock or a time zone is wrong, which shifts the other rows as well.
+FUTURE = 0.05
+# Rows without a key are people who bought as guests, a quarter of Online Retail's lines: they
+# teach nothing about a person. Above a half the join to the customers is what broke.
+ANONYMOUS = 0.50
+ANONYMOUS_UNUSUAL = 0.05
+# Up to one in a thousand is the noise of any delivery and not worth a warning.
+NOISE = 0.001
+# Rows that came after the lists they should have shaped.
+LATE_UNUSUAL = 0.10
+
+# --- the newest day against the same weekday before -----------------------------------------
+# Healthy weeks of Complete Journey range from 0.45 to 1.93 times each other.
+VOLUME_USUAL = (0.45, 1.93)
+# Twice as far out as the widest healthy swing.
+VOLUME_POSSIBLE = (0.22, 3.86)
+# Fewer values of a weekday than this do not say what is normal: only warnings.
+VOLUME_HISTORY = 8
+# A weekday with this many rows at its median is not empty by chance (e**-20).
+EMPTY_DAY_MEDIAN = 20
+
+# --- identities ------------------------------------------------------------------------------
+# A person with this many keys is a call centre, a test account or a wrong merge.
+KEYS_UNUSUAL = 50
+KEYS_IMPOSSIBLE = 500
+
+# --- retrieval -------------------------------------------------------------------------------
+# ALS norms on Complete Journey stay below 20; a fit that diverges leaves this far behind.
+NORM = 1_000.0
+# Share of items whose vector moved over 20 % of its norm: a warm night moves few of them.
+MOVED_UNUSUAL = 0.5
+# Recall@50 of the index against exact search.
+RECALL = 0.95
+# New items: an index whose centroids were frozen had 0.37 here while overall recall was 0.97.
+RECALL_STRATUM = 0.90
+# Fewer queries than this make a stratum's recall too noisy to stop a night for.
+RECALL_QUERIES = 20
+
+# --- ordering --------------------------------------------------------------------------------
+# The blend may fall behind the best single source by this much NDCG@10 and no more.
+BLEND_SLACK = 0.005
+# Share of a list's slots by which a source's delivery may miss its quota.
+DELIVERY_GAP = 0.15
+# Share of the people with consent who may be without a list.
+UNSERVED = 0.05
+# With fewer people judged the difference is chance: only a warning.
+BLEND_PEOPLE = 200

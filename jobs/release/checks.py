@@ -1,0 +1,244 @@
+"""What a release must be beyond whole files: the promises that serving relies on.
+
+Reads a release folder alone, so that a staged and a published one are judged alike.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs import io
+from jobs.release import stores
+from jobs.release.releases import Release
+
+# A release without one of these serves nobody, whatever its manifest says.
+REQUIRED_ROWS = ("recommendations", "similar_items", "identities", "persons", "pools", "id_maps")
+REQUIRED_FILES = ("index/items.faiss", "index/index.json", "scorer/linear.json", "kv/data.mdb")
+PASSED = ("green", "warning")
+SAMPLE = 3  # ids shown in a sentence
+TOLERANCE = 1e-6  # relative; sums of the same nine numbers in another order differ by less
+
+
+def faults(release: Release) -> list[str]:
+    """Every broken promise of a release whose files are whole, a sentence each."""
+    missing = _missing_parts(release)
+    if missing:
+        return missing
+    return [
+        *_rows(release),
+        *_gates(release),
+        *_entries(release),
+        *_versions(release),
+        *_unknown_items(release),
+        *_everybodys_exclusions(release),
+        *_personal_exclusions(release),
+        *_consent(release),
+        *_lists(release),
+        *_scores(release),
+    ]
+
+
+def _missing_parts(release: Release) -> list[str]:
+    folders = list(release.manifest["tables"])
+    absent = [name for name in REQUIRED_ROWS if name not in folders]
+    found = [f"{name}/ is not in the release" for name in absent]
+    found += [
+        f"{name}/ holds no Parquet file"
+        for name in folders
+        if not io.parquet_files(release.path(name))
+    ]
+    found += [f"{name} is missing" for name in REQUIRED_FILES if not release.path(name).is_file()]
+    return found
+
+
+def _rows(release: Release) -> list[str]:
+    found = []
+    for name, rows in release.manifest["tables"].items():
+        held = io.count_rows(release.path(name))
+        if held != rows:
+            found.append(f"{name}/ has {held} rows, the manifest says {rows}")
+        if not held and name in REQUIRED_ROWS:
+            found.append(f"{name}/ is empty")
+    return found
+
+
+def _gates(release: Release) -> list[str]:
+    return [
+        f"the gate of {step} is {verdict}, not green"
+        for step, verdict in release.manifest["gates"].items()
+        if verdict not in PASSED
+    ]
+
+
+def _entries(release: Release) -> list[str]:
+    held = stores.LmdbStore(release.path("kv")).count()
+    expected = release.manifest["kv"]["entries"]
+    return [] if held == expected else [f"kv/ holds {held} entries, the manifest says {expected}"]
+
+
+def _versions(release: Release) -> list[str]:
+    """Index and factors must be of one embedding space."""
+    named = {"the manifest": release.manifest["embedding_version"]}
+    for name, path in (("index", "index/index.json"), ("factors", "model/embedding.json")):
+        facts = _json(release.path(path))
+        if facts is not None:
+            named[f"the {name}"] = facts.get("embedding_version", facts.get("version"))
+    if len(set(named.values())) == 1 and None not in named.values():
+        return []
+    return ["embedding versions differ: " + ", ".join(f"{k} has {v}" for k, v in named.items())]
+
+
+def _unknown_items(release: Release) -> list[str]:
+    known = _column(release, "id_maps", "item_id")
+    found = []
+    for table, column in (
+        ("recommendations", "item_id"), ("features", "item_id"), ("similar_items", "item_id"),
+        ("similar_items", "similar_item_id"), ("pools", "item_id"),
+    ):  # fmt: skip
+        named = pc.unique(_column(release, table, column))
+        strange = named.filter(pc.invert(pc.is_in(named, known)))
+        found += _sentence(strange, f"{table}.{column}: %d unknown items, which id_maps/ lacks")
+    return found
+
+
+def _everybodys_exclusions(release: Release) -> list[str]:
+    kind, value = release.manifest["eligibility"]["everyone"]
+    rules = _table(release, "filters/ineligible_items", ["item_id", "kind", "value"])
+    barred = rules.filter(pc.and_(pc.equal(rules["kind"], kind), pc.equal(rules["value"], value)))
+    found = []
+    for table, column in (
+        ("recommendations", "item_id"), ("similar_items", "similar_item_id"), ("pools", "item_id"),
+    ):  # fmt: skip
+        named = pc.unique(_column(release, table, column))
+        wrong = named.filter(pc.is_in(named, barred["item_id"]))
+        found += _sentence(wrong, f"{table}.{column}: %d items that nobody may get")
+    return found
+
+
+def _personal_exclusions(release: Release) -> list[str]:
+    """No list holds what its person's region, restrictions or blocked pairs exclude."""
+    pairs = _table(release, "recommendations", ["person_id", "item_id"])
+    rules = _table(release, "filters/ineligible_items", ["item_id", "kind", "value"])
+    persons = _table(release, "persons", ["person_id", "region", "restrictions"])
+    strangers = pairs.join(persons.select(["person_id"]), keys="person_id", join_type="left anti")
+    found = _sentence(
+        pc.unique(strangers["person_id"]), "recommendations: %d persons that persons/ lacks"
+    )
+    unknown = release.manifest["eligibility"]["unknown_region"]
+    regions = persons.select(["person_id"]).append_column(
+        "value", pc.fill_null(persons["region"], unknown)
+    )
+    restrictions = pa.table({
+        "person_id": persons["person_id"].take(pc.list_parent_indices(persons["restrictions"])),
+        "value": pc.list_flatten(persons["restrictions"]),
+    })  # fmt: skip
+    for kind, holders in (("region", regions), ("restriction", restrictions)):
+        of_kind = rules.filter(pc.equal(rules["kind"], kind)).select(["item_id", "value"])
+        wrong = pairs.join(holders, keys="person_id", join_type="inner").join(
+            of_kind, keys=["item_id", "value"], join_type="left semi"
+        )
+        found += _sentence(
+            wrong["item_id"], f"recommendations: %d places whose person's {kind} excludes the item"
+        )
+    blocked = _table(release, "filters/blocked_pairs", ["person_id", "item_id"])
+    wrong = pairs.join(blocked, keys=["person_id", "item_id"], join_type="left semi")
+    return found + _sentence(
+        wrong["item_id"], "recommendations: %d places that blocked_pairs forbids"
+    )
+
+
+def _consent(release: Release) -> list[str]:
+    """Who does not consent has no vector, and a list from shared pools alone."""
+    persons = _table(release, "persons", ["person_id", "personalised"])
+    silent = persons.filter(pc.invert(persons["personalised"]))["person_id"]
+    vectors = _column(release, "model/person_factors", "person_id")
+    found = _sentence(
+        vectors.filter(pc.is_in(vectors, silent)),
+        "model/person_factors: %d persons who do not consent to personalisation",
+    )
+    lists = _table(release, "recommendations", ["person_id", "sources"])
+    lists = lists.filter(pc.is_in(lists["person_id"], silent))
+    sources = pc.list_flatten(lists["sources"])
+    shared = pa.array(release.manifest["pools"], pa.string())
+    personal = sources.filter(pc.invert(pc.is_in(sources, shared)))
+    return found + _sentence(
+        personal, "recommendations: %d personal sources in lists of persons who do not consent"
+    )
+
+
+def _lists(release: Release) -> list[str]:
+    """Ranks of every list run from 1 without a gap, and no item stands in a list twice."""
+    found = []
+    for table, names, item in (
+        ("recommendations", ["surface", "person_id"], "item_id"),
+        ("similar_items", ["item_id"], "similar_item_id"),
+        ("pools", ["source", "context_kind", "context"], "item_id"),
+    ):
+        rows = _table(release, table, [*names, "rank", item])
+        lists = rows.group_by(names).aggregate([
+            ("rank", "min"), ("rank", "max"), ("rank", "count_distinct"),
+            (item, "count_distinct"), (item, "count"),
+        ])  # fmt: skip
+        count = lists[f"{item}_count"]
+        whole = pc.and_(
+            pc.equal(lists["rank_min"], 1),
+            pc.and_(
+                pc.equal(lists["rank_max"].cast(pa.int64()), count),
+                pc.and_(
+                    pc.equal(lists["rank_count_distinct"], count),
+                    pc.equal(lists[f"{item}_count_distinct"], count),
+                ),
+            ),
+        )
+        wrong = lists.filter(pc.invert(whole))
+        found += _sentence(wrong[names[-1]], f"{table}: %d lists with a gap or an item twice")
+    return found
+
+
+def _scores(release: Release) -> list[str]:
+    """The scorer, from the features alone, gives the listed scores: serving can trust it."""
+    scorer = _json(release.path("scorer/linear.json")) or {}
+    weights = scorer.get("weights", {})
+    rows = _table(release, "features", ["person_id", "item_id", *weights])
+    score = pa.chunked_array([pa.repeat(0.0, rows.num_rows)])
+    for name, weight in weights.items():
+        score = pc.add(score, pc.multiply(rows[name], weight))
+    scored = rows.select(["person_id", "item_id"]).append_column("expected", score)
+    lists = _table(release, "recommendations", ["person_id", "item_id", "score"])
+    both = lists.join(scored, keys=["person_id", "item_id"], join_type="inner")
+    found = []
+    if both.num_rows != lists.num_rows:
+        absent = lists.num_rows - both.num_rows
+        found.append(f"features: {absent} listed places have no row of features")
+    off = pc.abs(pc.subtract(both["score"], both["expected"]))
+    allowed = pc.multiply(pc.add(pc.abs(both["score"]), 1.0), TOLERANCE)
+    wrong = both.filter(pc.greater(off, allowed))
+    return found + _sentence(
+        wrong["item_id"], "recommendations: %d scores that scorer/linear.json does not give"
+    )
+
+
+def _sentence(ids: pa.Array | pa.ChunkedArray, text: str) -> list[str]:
+    if not len(ids):
+        return []
+    shown = ", ".join(repr(one)[:60] for one in pc.unique(ids).slice(0, SAMPLE).to_pylist())
+    return [f"{text % len(ids)} (such as {shown})"]
+
+
+def _json(path: Path) -> dict | None:
+    try:
+        return io.read_json(path)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _table(release: Release, name: str, columns: list[str]) -> pa.Table:
+    return io.read_arrow(release.path(name), columns=columns)
+
+
+def _column(release: Release, name: str, column: str) -> pa.ChunkedArray:
+    return _table(release, name, [column])[column]

@@ -1,0 +1,189 @@
+"""One good table for every suite: small, consistent, and green without a warning."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from jobs import limits, tables
+
+AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
+PERSONS = [f"account:{n}" for n in range(1, limits.SOUND.people + 1)]
+ITEMS = [f"i{n:03d}" for n in range(limits.SOUND.interactions // limits.SOUND.people)]
+BEFORE = AS_OF - timedelta(days=2)
+LISTED = 3
+
+
+def table(name: str, rows: list[dict[str, Any]] | dict[str, Any]) -> pa.Table:
+    """Rows, or columns with scalars repeated, as the declared table."""
+    schema = tables.TABLES[name].schema
+    if isinstance(rows, list):
+        return pa.Table.from_pylist(rows, schema)
+    size = max(len(v) for v in rows.values() if isinstance(v, list | np.ndarray))
+    columns = [
+        pa.array(v if isinstance(v, list | np.ndarray) else [v] * size, field.type)
+        for field in schema
+        for v in [rows.get(field.name)]
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def all_tables() -> dict[str, pa.Table]:
+    """A good table under each name of ``jobs.tables.TABLES``."""
+    found = {**signals(), **retrieval(), **lists()}
+    assert set(found) == set(tables.TABLES)
+    return found
+
+
+def signals() -> dict[str, pa.Table]:
+    people, items = len(PERSONS), len(ITEMS)
+    keys = [person.removeprefix("account:") for person in PERSONS]
+    event = {
+        "event_id": [f"e{n}" for n in range(people)],
+        "event_time": BEFORE, "received_time": BEFORE, "event_type": "purchase",
+        "item_id": [ITEMS[n % items] for n in range(people)],
+        "quantity": 1.0, "value": 2.5, "event_date": BEFORE.date(),
+    }  # fmt: skip
+    pairs = {
+        "person_id": np.repeat(PERSONS, items).tolist(),
+        "item_id": np.tile(ITEMS, people).tolist(),
+    }
+    return {
+        "source_tables": table("source_tables", [
+            {"table": name, "present": True, "rows": 5, "files": 1, "bytes": 900, "digest": "d"}
+            for name in ("events", "items")
+        ]),
+        "events": table("events", {**event, "revision": 0, "key_type": "account", "key": keys}),
+        "events_rejected": table("events_rejected", [{"revision": 0, "reason": "no_item"}]),
+        "events_counts": table("events_counts", [
+            {"outcome": "kept", "rows": people, "share": 1.0},
+            {"outcome": "not_yet_received", "rows": 4, "share": 0.0},
+        ]),
+        "events_volume": table("events_volume", [{
+            "day": date(2017, 11, 30), "weekday": 4, "rows": 100, "history_days": 20,
+            "history_median": 90.0, "ratio": 1.1,
+        }]),
+        "items": table("items", {
+            "item_id": ITEMS, "position": list(range(items)), "category": "A > B", "price": 1.5,
+            "available": True, "flags": [[]] * items,
+        }),
+        "editorial": table("editorial", [
+            {"list_id": "autumn", "position": n + 1, "item_id": ITEMS[n]} for n in range(2)
+        ]),
+        "identities": table("identities", {
+            "key_type": "account", "key": keys, "person_id": PERSONS,
+        }),
+        "persons": table("persons", {
+            "person_id": PERSONS, "region": "north", "personalised": True,
+            "restrictions": [[]] * people, "keys": 1,
+        }),
+        "identity_counts": table("identity_counts", [
+            {"outcome": "keys", "rows": people}, {"outcome": "persons", "rows": people},
+        ]),
+        "history": table("history", {**event, "person_id": PERSONS, "basket": "b"}),
+        "interactions": table("interactions", {
+            **pairs, "weight": 1.5, "purchases": 1.0, "events": 1, "first_time": BEFORE,
+            "last_time": BEFORE,
+        }),
+    }  # fmt: skip
+
+
+def retrieval() -> dict[str, pa.Table]:
+    items = len(ITEMS)
+    vectors = np.random.default_rng(0).normal(size=(len(PERSONS), 4)).astype("float32").tolist()
+    measures = {
+        "coverage_items": 1.0, "coverage_persons": 1.0, "nonfinite": 0.0, "norm_max_items": 4.0,
+        "moved_share": 0.1,
+    }  # fmt: skip
+    return {
+        "item_factors": table("item_factors", {"item_id": ITEMS, "vector": vectors[:items]}),
+        "person_factors": table("person_factors", {"person_id": PERSONS, "vector": vectors}),
+        "embedding_report": table("embedding_report", {
+            "measure": list(measures), "value": list(measures.values()),
+        }),
+        "content_vectors": table("content_vectors", {"item_id": ITEMS, "vector": vectors[:items]}),
+        "item_vectors": table("item_vectors", {
+            "item_id": ITEMS, "position": list(range(items)), "vector": vectors[:items],
+            "origin": "collaborative",
+        }),
+        "index_recall": table("index_recall", [
+            {"kind": "overall", "stratum": "all", "queries": 500, "recall": 0.98},
+            {"kind": "age", "stratum": "new", "queries": 50, "recall": 0.95},
+            {"kind": "age", "stratum": "unseen", "queries": 3, "recall": 0.2},
+            {"kind": "category", "stratum": "A", "queries": 400, "recall": 0.97},
+        ]),
+        "candidates": table("candidates", {
+            "person_id": np.repeat(PERSONS, 4).tolist(), "item_id": ITEMS[:4] * len(PERSONS),
+            "source": ["buy_again", "collaborative"] * 2 * len(PERSONS),
+            "rank": [1, 1, 2, 2] * len(PERSONS), "score": 0.5,
+        }),
+        "pools": table("pools", {
+            "source": "popular", "context_kind": "all", "context": "", "rank": [1, 2, 3],
+            "item_id": ITEMS[:3], "score": [3.0, 2.0, 1.0],
+        }),
+        "candidate_counts": table("candidate_counts", {
+            "source": list(tables.SOURCES), "persons": 10, "rows": 100, "items": 30,
+        }),
+        "eligibility": table("eligibility", {
+            "kind": ["availability", "region"], "value": ["all", "north"], "positions": items,
+            "allowed": items - 1, "bitmap": b"\xff",
+        }),
+        "ineligible_items": table("ineligible_items", [
+            {"item_id": ITEMS[-1], "kind": "availability", "value": "all", "reason": "recalled"},
+            {"item_id": ITEMS[-2], "kind": "region", "value": "south", "reason": "not sold"},
+            {"item_id": ITEMS[-2], "kind": "restriction", "value": "alcohol", "reason": "flag"},
+        ]),
+        "blocked_pairs": table("blocked_pairs", [
+            {"person_id": PERSONS[n], "item_id": ITEMS[-3], "reason": "returned", "since": BEFORE,
+             "until": AS_OF + timedelta(days=9)}
+            for n in range(2)
+        ]),
+    }  # fmt: skip
+
+
+def lists() -> dict[str, pa.Table]:
+    people, items = len(PERSONS), len(ITEMS)
+    places = list(range(1, LISTED + 1))
+    listed = {
+        "person_id": np.repeat(PERSONS, LISTED).tolist(),
+        "item_id": ITEMS[:LISTED] * people,
+    }
+    named = [{"source": "buy_again", "rank": 1, "score": 1.0}]
+    reached = {"people": 700, "ndcg_low": 0.3, "ndcg_high": 0.5, "recall_at_20": 0.2}
+    return {
+        "blend_weights": table("blend_weights", {
+            "source": list(tables.SOURCES), "weight": [1.0] + [0.1] * (len(tables.SOURCES) - 1),
+        }),
+        "blend_evidence": table("blend_evidence", [
+            {"ranking": "blend", "ndcg_at_10": 0.42, "difference_low": 0.01, **reached},
+            {"ranking": "buy_again", "ndcg_at_10": 0.40, "difference_low": 0.0, **reached},
+            {"ranking": "popular", "ndcg_at_10": 0.10, "difference_low": -0.4, **reached},
+        ]),
+        "recommendations": table("recommendations", {
+            "surface": "homepage", **listed, "rank": places * people, "score": 0.5,
+            "sources": [["buy_again"]] * people * LISTED, "provenance": [named] * people * LISTED,
+        }),
+        "features": table("features", {
+            **listed, "event_timestamp": AS_OF,
+            "features": [[("buy_again_signal", 1.0)]] * people * LISTED, "feature_version": "1",
+            "feature_hash": "h",
+        }),
+        "delivery": table("delivery", {
+            "surface": "homepage", "source": ["buy_again", "collaborative"],
+            "intended": [0.0, 0.1], "delivered": [0.8, 0.2], "slots": 300,
+        }),
+        "shortfalls": table("shortfalls", [
+            {"surface": "homepage", "reason": "topped_up", "persons": 3, "slots": 4},
+            {"surface": "homepage", "reason": "short", "persons": 0, "slots": 0},
+        ]),
+        "similar_items": table("similar_items", {
+            "item_id": np.repeat(ITEMS[:-1], 2).tolist(), "rank": [1, 2] * (items - 1),
+            "similar_item_id": [
+                ITEMS[(n + step) % (items - 1)] for n in range(items - 1) for step in (1, 2)
+            ],
+            "score": 0.5,
+        }),
+    }  # fmt: skip

@@ -1,0 +1,142 @@
+"""What `make why` answers, from a small published night."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+
+from jobs import tables
+from jobs.errors import Fault
+from jobs.filtering import explain
+from jobs.io import Lake, label
+from jobs.persons import resolve_person
+
+AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
+DAY = datetime(2017, 11, 20, 9, tzinfo=UTC)
+ITEMS = [
+    {"item_id": "1", "title": "Milk"}, {"item_id": "2", "title": "Red\nwine"},
+    {"item_id": "3", "title": "Soap"}, {"item_id": "4", "title": None},
+    {"item_id": "5", "title": "Almond milk"},
+]  # fmt: skip
+NIGHT = {
+    "items": [
+        {"position": n, "available": True, "flags": [], **row} for n, row in enumerate(ITEMS)
+    ],
+    "identities": [
+        {"key_type": "account", "key": "900", "person_id": "account:900"},
+        {"key_type": "cookie", "key": "c:1", "person_id": "account:900"},
+        {"key_type": "account", "key": "901", "person_id": "account:901"},
+        {"key_type": "cookie", "key": "900", "person_id": "account:901"},
+    ],
+    "persons": [
+        {"person_id": "account:900", "region": "north", "restrictions": ["alcohol"],
+         "personalised": True, "keys": 2},
+        {"person_id": "account:901", "region": None, "restrictions": [],
+         "personalised": False, "keys": 2},
+    ],
+    "ineligible_items": [
+        {"item_id": "2", "kind": "restriction", "value": "alcohol", "reason": "flagged alcohol"},
+        {"item_id": "2", "kind": "region", "value": "", "reason": "sold only in north"},
+    ],
+    "blocked_pairs": [
+        {"person_id": "account:900", "item_id": "3", "reason": "just_bought", "since": DAY,
+         "until": datetime(2017, 12, 9, tzinfo=UTC)},
+        {"person_id": "account:900", "item_id": "3", "reason": "returned", "since": DAY,
+         "until": None},
+    ],
+    "candidates": [
+        {"person_id": "account:900", "item_id": "1", "source": "popular", "rank": 4, "score": 2.0},
+        {"person_id": "account:900", "item_id": "1", "source": "item_to_item", "rank": 2,
+         "score": 0.5, "seed_item": "3", "seed_time": DAY},
+        {"person_id": "account:900", "item_id": "5", "source": "popular", "rank": 90, "score": 0.1},
+    ],
+    "recommendations": [
+        {"surface": "homepage", "person_id": "account:900", "rank": 1, "item_id": "1",
+         "score": 0.75, "sources": ["item_to_item", "popular"], "provenance": []},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def lake(tmp_path) -> Lake:
+    """A lake with one published night of the tables that the answer reads."""
+    from jobs import io
+
+    made = Lake(tmp_path / "lake").open()
+    for name, rows in NIGHT.items():
+        table = tables.TABLES[name]
+        io.write_arrow(
+            made.staged(table.step, AS_OF) / name, pa.Table.from_pylist(rows, table.schema)
+        )
+    for step in {tables.TABLES[name].step for name in NIGHT}:
+        io.write_json(made.staged(step, AS_OF) / "manifest.json", {"as_of": AS_OF.isoformat()})
+        made.publish(step, AS_OF, "first")
+    return made
+
+
+def test_an_item_in_the_list_is_explained_by_its_rank_and_its_sources(lake):
+    assert explain.explain(lake, AS_OF, "account:900", "1") == [
+        "account:900 and 1 (Milk), as of 2017-12-01:",
+        "Eligible (region north; restrictions: alcohol; not returned, rejected or just bought).",
+        "Named by item_to_item: rank 2, because of 3 (Soap) of 2017-11-20.",
+        "Named by popular: rank 4.",
+        "In the list homepage: rank 1, score 0.7500.",
+    ]
+
+
+def test_a_restriction_that_excludes_is_named_and_a_region_that_does_not_concern_is_not(lake):
+    assert explain.explain(lake, AS_OF, "cookie:c:1", "2")[1:] == [
+        "Excluded:", "- restriction: flagged alcohol.",
+    ]  # fmt: skip
+
+
+def test_every_block_comes_with_its_date(lake):
+    lines = explain.explain(lake, AS_OF, "c:1", "3")
+    assert lines[2:] == [
+        "- just_bought: bought on 2017-11-20, and hardly anybody buys it again before 2017-12-09; "
+        "eligible from then.",
+        "- returned: everything bought went back, last on 2017-11-20; until it is bought again.",
+    ]
+
+
+def test_an_eligible_item_outside_the_list_was_outranked_or_never_nominated(lake):
+    outranked = explain.explain(lake, AS_OF, "account:900", "5")[-1]
+    assert outranked == "Not in the list: 1 items came before it (lowest score 0.7500)."
+    assert "No source nominated it" in explain.explain(lake, AS_OF, "account:900", "4")[-1]
+
+
+def test_a_person_without_consent_gets_pools_and_one_without_region_only_what_is_sold_everywhere(
+    lake,
+):
+    assert "shared pools" in explain.explain(lake, AS_OF, "901", "1")[-1]
+    assert explain.explain(lake, AS_OF, "901", "2")[-1] == "- region: sold only in north."
+
+
+def test_a_title_with_newlines_stays_on_its_line(lake):
+    assert explain.explain(lake, AS_OF, "901", "2")[0].startswith("account:901 and 2 (Red wine)")
+
+
+def test_an_unknown_item_is_answered_with_items_like_it(lake):
+    with pytest.raises(Fault, match=r"nothing is known as 'milk' .* try: 1 \(Milk\), 5 \(Almond"):
+        explain.explain(lake, AS_OF, "account:900", "milk")
+
+
+def test_the_command_answers_from_the_newest_night(lake, capsys):
+    explain.main(argparse.Namespace(lake=str(lake.root), person="account:900", item="1"))
+    assert capsys.readouterr().out.splitlines()[0].endswith(f"as of {label(AS_OF)}:")
+    with pytest.raises(Fault, match="no published night"):
+        explain.main(argparse.Namespace(lake=f"{lake.root}-none", person="x", item="1"))
+
+
+def test_a_person_is_found_by_id_by_typed_key_and_by_a_key_that_is_theirs_alone():
+    identities = pa.Table.from_pylist(NIGHT["identities"], tables.TABLES["identities"].schema)
+    assert resolve_person(identities, "account:900") == "account:900"
+    assert resolve_person(identities, "cookie:900") == "account:901"
+    assert resolve_person(identities, "c:1") == "account:900"
+    with pytest.raises(Fault, match="a key of 2 persons; say which: account:900, cookie:900"):
+        resolve_person(identities, "900")
+    with pytest.raises(Fault, match="nobody is known as '9' among 2 persons; try one of them"):
+        resolve_person(identities, "9")

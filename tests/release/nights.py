@@ -1,0 +1,225 @@
+"""A small published night, written table by table as jobs/tables.py declares them."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from jobs import io, steps, tables
+from jobs.filtering import filters
+from jobs.io import Lake
+from jobs.night import Night
+from jobs.release import release
+from jobs.scoring import features
+
+AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
+SURFACE = "homepage"
+# Ids that break naive paths, quoting, logs and LMDB's limit of 511 bytes.
+HOSTILE = (
+    "../../etc/passwd", "a/b%2Fc", "%2F", 'say "hi"', "it's", "two\nlines\ttab", "nul\0byte",
+    "emoji 🦉 ñ 漢字", "x" * 2_000, "x" * 2_001, " ", "", "\x1b[31mred", "-rf", "\u2028", "\\",
+)  # fmt: skip
+WEIGHTS = {source: 1.0 / place for place, source in enumerate(tables.SOURCES, start=1)}
+
+
+def publish(lake: Lake, as_of: datetime = AS_OF, run_id: str = "run-1", **changes: Any) -> None:
+    """Publish every step before ``release`` for a small shop.
+
+    People p0 to p5 and the hostile ones; p1 has no consent, p2 restricts alcohol. Items i0 to i29
+    and the hostile ones; i27 is alcohol, i28 is sold in the north only, i29 is unavailable.
+    ``changes`` replace whole tables by name.
+    """
+    frames = tables_of_night(as_of) | changes
+    for step in steps.STEPS:
+        if step == "release":
+            continue
+        folder = lake.staged(step, as_of)
+        folder.mkdir(parents=True)
+        for table in tables.of_step(step):
+            rows = frames.get(table.name, table.schema.empty_table())
+            io.write_arrow(folder / table.name, rows)
+        if step == "index":
+            _write_index(folder / "index_bundle", frames["item_vectors"])
+        if step == "embeddings":
+            io.write_json(folder / "embedding.json", {"version": "space-1", "dim": 4})
+        evidence = lake.evidence(step, as_of, run_id)
+        io.write_json(evidence, {"step": step, "verdict": "green"})
+        manifest = {
+            "step": step, "as_of": as_of.isoformat(), "run_id": run_id, "source": "test",
+            "code_version": "abc", "params": {}, "inputs": {}, "tables": {},
+            "gate": {"verdict": "green"},
+        }  # fmt: skip
+        io.write_json(folder / "manifest.json", manifest)
+        lake.publish(step, as_of, run_id)
+
+
+def night(lake: Lake, as_of: datetime = AS_OF, run_id: str = "run-1", **kwargs: Any) -> Night:
+    """The context of the step ``release``."""
+    return Night(lake, as_of, run_id, "test", "release", **kwargs)
+
+
+def stage(lake: Lake, as_of: datetime = AS_OF, run_id: str = "run-1", **kwargs: Any) -> Night:
+    """Run the job, as the command line does."""
+    made = night(lake, as_of, run_id, **kwargs)
+    made.reset()
+    release.run(made, release.Params())
+    made.close(release.Params(), "abc")
+    return made
+
+
+def whole(lake: Lake, as_of: datetime = AS_OF, run_id: str = "run-1", **kwargs: Any) -> str:
+    """A night's tables, its release staged, judged green and published; returns its id."""
+    publish(lake, as_of, run_id)
+    made = stage(lake, as_of, run_id, **kwargs)
+    assert release.verify(made) == []
+    return release.publish(made)
+
+
+def day(number: int) -> datetime:
+    """The night so many days after the first."""
+    return AS_OF + timedelta(days=number)
+
+
+def tables_of_night(as_of: datetime = AS_OF) -> dict[str, pa.Table]:
+    """The tables that a release reads, small and whole."""
+    items = [f"i{n}" for n in range(30)] + [f"item {text}" for text in HOSTILE] + list(HOSTILE)
+    people = [f"account:p{n}" for n in range(6)] + [f"account:{text}" for text in HOSTILE]
+    catalogue = _catalogue(items, as_of)
+    persons = _persons(people, as_of)
+    regions, restrictions = filters.regions_of(catalogue, persons), ["alcohol"]
+    rules = filters.judge_items(catalogue, regions, restrictions, filters.Params())
+    popular = [item for item in items if item != "i29"]
+    listed = [item for item in items if item not in ("i27", "i28", "i29")]
+    lists = _lists(people, listed, as_of)
+    pools = [
+        {"source": "popular", "context_kind": kind, "context": context, "rank": place,
+         "item_id": item, "score": 1.0 / place}
+        for kind, context in (("all", ""), ("region", "north"), ("region", "so/uth"))
+        for place, item in enumerate(["i29", "i28", "i27", *popular[:20]], start=1)
+    ]  # fmt: skip
+    similar = [
+        {"item_id": item, "rank": place, "similar_item_id": other, "score": 1.0 / place}
+        for item in items
+        for place, other in enumerate([one for one in popular[:6] if one != item][:5], start=1)
+    ]
+    rng = np.random.default_rng(7)
+    vectors = rng.normal(size=(len(items), 4)).astype(np.float32)
+    history = [
+        {"event_id": f"e{n}", "person_id": "account:p0", "item_id": f"i{n % 3}",
+         "event_type": "purchase", "event_time": as_of - timedelta(days=n + 1, hours=2),
+         "received_time": as_of - timedelta(days=n + 1), "basket": f"b{n}", "quantity": 2.0,
+         "value": 3.5, "region": "north", "event_date": (as_of - timedelta(days=n + 1)).date()}
+        for n in range(20)
+    ]  # fmt: skip
+    return {
+        "items": catalogue,
+        "persons": persons,
+        "identities": _table("identities", [
+            {"key_type": "account", "key": person.removeprefix("account:"), "person_id": person,
+             "first_seen": None} for person in people
+        ] + [
+            {"key_type": "device/id", "key": "d%1", "person_id": "account:p0", "first_seen": None},
+            {"key_type": "device", "key": "id/d%1", "person_id": "account:p3", "first_seen": None},
+        ]),
+        "history": _table("history", history),
+        "eligibility": filters.eligibility(catalogue, rules),
+        "ineligible_items": filters.ineligible_items(catalogue, rules),
+        "blocked_pairs": _table("blocked_pairs", [
+            {"person_id": "account:p0", "item_id": "i0", "reason": reason, "since": as_of,
+             "until": None} for reason in ("returned", "rejected")
+        ]),
+        "pools": _table("pools", pools),
+        "similar_items": _table("similar_items", similar),
+        "item_factors": _vectors("item_factors", "item_id", items, vectors),
+        "person_factors": _vectors(
+            "person_factors", "person_id", [one for one in people if one != "account:p1"],
+            vectors[: len(people) - 1],
+        ),
+        "item_vectors": pa.table(
+            {
+                "item_id": items, "position": np.arange(len(items)),
+                "vector": list(vectors), "origin": ["collaborative"] * len(items),
+            },
+            schema=tables.TABLES["item_vectors"].schema,
+        ),
+        "blend_weights": _table("blend_weights", [
+            {"source": source, "weight": weight} for source, weight in WEIGHTS.items()
+        ]),
+        **lists,
+    }  # fmt: skip
+
+
+def _catalogue(items: list[str], as_of: datetime) -> pa.Table:
+    odd = {"i27": {"flags": ["alcohol"]}, "i28": {"regions": ["north"]}, "i29": {"available": False}}
+    return _table("items", [
+        {"item_id": item, "position": place, "title": f"Title of {item}", "category": "food > odd",
+         "brand": None, "seller": None, "price": 1.0, "margin": None, "created_time": None,
+         "first_seen": as_of - timedelta(days=9), "available": True, "regions": None, "flags": [],
+         "attributes": None, **odd.get(item, {})}
+        for place, item in enumerate(items)
+    ])  # fmt: skip
+
+
+def _persons(people: list[str], as_of: datetime) -> pa.Table:
+    return _table("persons", [
+        {"person_id": person, "region": ["north", "so/uth", None][place % 3], "segment": None,
+         "personalised": person != "account:p1",
+         "restrictions": ["alcohol"] if person == "account:p2" else [], "keys": 1,
+         "first_seen": as_of - timedelta(days=99), "last_seen": as_of - timedelta(days=1)}
+        for place, person in enumerate(people)
+    ])  # fmt: skip
+
+
+def _lists(people: list[str], items: list[str], as_of: datetime) -> dict[str, pa.Table]:
+    """Lists of five from two sources (one shared source without consent), with their features."""
+    places, rows = [], []
+    for number, person in enumerate(people):
+        chosen = [items[1 + (number + place) % (len(items) - 1)] for place in range(5)]
+        sources = ["popular"] if person == "account:p1" else ["buy_again", "item_to_item"]
+        for rank, item in enumerate(chosen, start=1):
+            signals = {
+                f"{source}_signal": 1 / math.log2(1 + rank) if source in sources else 0.0
+                for source in tables.SOURCES
+            }
+            score = sum(WEIGHTS[source] * signals[f"{source}_signal"] for source in WEIGHTS)
+            places.append({
+                "surface": SURFACE, "person_id": person, "rank": rank, "item_id": item,
+                "score": score, "sources": sources,
+                "provenance": [
+                    {"source": source, "rank": rank, "score": 1.0, "seed_item": "i0",
+                     "seed_time": as_of - timedelta(days=3)} for source in sources
+                ],
+            })  # fmt: skip
+            rows.append({
+                "person_id": person, "item_id": item, "event_timestamp": as_of,
+                "feature_version": features.VERSION, "feature_hash": "0" * 64, **signals,
+            })  # fmt: skip
+    return {
+        "recommendations": _table("recommendations", places),
+        "features": pa.Table.from_pylist(rows),
+    }
+
+
+def _table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, tables.TABLES[name].schema)
+
+
+def _vectors(name: str, key: str, ids: list[str], vectors: np.ndarray) -> pa.Table:
+    return pa.table({key: ids, "vector": list(vectors)}, schema=tables.TABLES[name].schema)
+
+
+def _write_index(folder: Path, rows: pa.Table) -> None:
+    vectors = np.stack(rows["vector"].to_numpy())
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+    index.add_with_ids(vectors, rows["position"].to_numpy())
+    folder.mkdir()
+    faiss.write_index(index, str(folder / "items.faiss"))
+    io.write_json(folder / "index.json", {"embedding_version": "space-1", "dim": 4})
+
+

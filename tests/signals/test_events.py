@@ -1,0 +1,144 @@
+"""Which rows of a source count, and why the others do not."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs.signals import events
+from jobs.sources import contract
+from tests.conftest import AS_OF
+
+NOON = datetime(2017, 11, 30, 12, tzinfo=UTC)
+
+
+def row(event_id: str, **changes) -> dict:
+    """A sound purchase, with changes."""
+    return {
+        "event_id": event_id, "event_time": NOON, "key_type": "account", "key": "a",
+        "event_type": "purchase", "item_id": "milk", "quantity": 1.0, "value": 2.5,
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def judge(session):
+    """Outcomes by event id; an id with several deliveries lists theirs, sorted."""
+
+    def run(*rows: dict, **params) -> dict[str, list[str]]:
+        schema = contract.schema("events")
+        raw = session.createDataFrame(pa.Table.from_pylist(list(rows), schema))
+        judged = events.judge(raw, AS_OF, events.Params(**params)).toArrow().to_pylist()
+        outcomes: dict[str, list[str]] = {}
+        for one in judged:
+            outcomes.setdefault(one["event_id"], []).append(one["outcome"])
+        return {name: sorted(found) for name, found in outcomes.items()}
+
+    return run
+
+
+def test_each_impossible_row_is_quarantined_with_its_reason(judge):
+    found = judge(
+        row("good"),
+        row("no key", key=None),
+        row("blank key", key="  "),
+        row("no key type", key_type=None),
+        row("no item", item_id=""),
+        row("no time", event_time=None, received_time=NOON),
+        row("future", event_time=datetime(2018, 2, 1, tzinfo=UTC), received_time=NOON),
+        row("negative", value=-0.01),
+        row("nothing", quantity=0.0),
+        row("nan", value=float("nan")),
+        row("type", event_type="wish"),
+    )
+    assert found == {
+        "good": ["kept"],
+        "no key": ["rejected: no_key"],
+        "blank key": ["rejected: no_key"],
+        "no key type": ["rejected: no_key"],
+        "no item": ["rejected: no_item"],
+        "no time": ["rejected: no_time"],
+        "future": ["rejected: time_in_the_future"],
+        "negative": ["rejected: negative_price"],
+        "nothing": ["rejected: quantity_not_positive"],
+        "nan": ["rejected: not_a_number"],
+        "type": ["rejected: unknown_type"],
+    }
+
+
+def test_an_equal_repeat_is_a_duplicate_and_an_older_revision_is_superseded(judge):
+    found = judge(
+        row("twice"), row("twice"),
+        row("mended", value=1.0), row("mended", value=2.0, revision=2),
+        row("mended", value=1.5, revision=1),
+    )  # fmt: skip
+    assert found == {
+        "twice": ["duplicate", "kept"],
+        "mended": ["kept", "superseded", "superseded"],
+    }
+
+
+def test_the_newest_revision_received_by_then_counts(session):
+    later = datetime(2017, 12, 2, tzinfo=UTC)
+    rows = [
+        row("e", value=1.0),
+        row("e", value=2.0, revision=1, received_time=NOON),
+        row("e", value=3.0, revision=2, received_time=later),
+    ]
+    raw = session.createDataFrame(pa.Table.from_pylist(rows, contract.schema("events")))
+    kept = events.kept(events.judge(raw, AS_OF, events.Params())).toArrow().to_pylist()
+    assert [(one["value"], one["revision"]) for one in kept] == [(2.0, 1)]
+
+
+def test_late_data_is_accepted_by_its_received_time(judge):
+    late = datetime(2017, 11, 20, tzinfo=UTC)
+    found = judge(
+        row("late", event_time=late, received_time=NOON),
+        row("too late", event_time=late, received_time=AS_OF),
+        row("not yet", event_time=datetime(2017, 12, 1, tzinfo=UTC)),
+    )
+    assert found == {
+        "late": ["kept_late"],
+        "too late": ["not_yet_received"],
+        "not yet": ["not_yet_received"],
+    }
+
+
+def test_a_key_with_the_volume_of_a_bot_is_quarantined_for_that_day_only(judge):
+    day_before = datetime(2017, 11, 29, 12, tzinfo=UTC)
+    busy = [row(f"bot {i}", key="bot") for i in range(4)]
+    found = judge(
+        *busy, row("calm day", key="bot", event_time=day_before), row("other"),
+        max_events_per_key_day=3,
+    )  # fmt: skip
+    assert {name: found[name] for name in ("calm day", "other")} == {
+        "calm day": ["kept"],
+        "other": ["kept"],
+    }
+    assert all(found[f"bot {i}"] == ["rejected: bot_like_volume"] for i in range(4))
+
+
+def test_hostile_strings_come_through_as_they_are(session):
+    hostile = "../../etc/passwd\n'; DROP TABLE events; -- \u202e\u00e9\U0001f95b"
+    raw = session.createDataFrame(
+        pa.Table.from_pylist([row(hostile, item_id=hostile)], contract.schema("events"))
+    )
+    kept = events.kept(events.judge(raw, AS_OF, events.Params())).toArrow().to_pylist()
+    assert [(one["event_id"], one["item_id"]) for one in kept] == [(hostile, hostile)]
+
+
+def test_volume_holds_the_newest_day_against_the_same_weekday():
+    thursdays = [date(2017, 11, 9), date(2017, 11, 16), date(2017, 11, 23)]
+    days = [*thursdays, thursdays[0], date(2017, 11, 30), date(2017, 11, 29)]
+    found = events.volume(np.array(days, "datetime64[D]"), AS_OF, weeks=26).to_pylist()[0]
+    assert (found["day"], found["weekday"]) == (date(2017, 11, 30), 4)
+    assert (found["rows"], found["history_days"], found["history_median"]) == (1, 3, 1.0)
+    assert found["ratio"] == 1.0
+
+
+def test_an_empty_newest_day_has_ratio_0():
+    days = np.array([date(2017, 11, 16), date(2017, 11, 23)], "datetime64[D]")
+    found = events.volume(days, AS_OF, weeks=26).to_pylist()[0]
+    assert (found["rows"], found["ratio"]) == (0, 0.0)
