@@ -114,9 +114,9 @@ def spark_options() -> list[str]:
     return [f"--master={master}", *(f"--conf={name}={value}" for name, value in settings.items())]
 
 
-def redis_options() -> list[str]:
-    """The address of the connection ``nightjar_redis``; nothing where it is absent."""
-    found = connection("nightjar_redis")
+def redis_options(step: str) -> list[str]:
+    """Where the release also goes: the connection ``nightjar_redis``, if there is one."""
+    found = connection("nightjar_redis") if step == "release" else None
     if found is None:
         return []
     login = f"{quote(found.login or '')}:{quote(found.password)}@" if found.password else ""
@@ -150,17 +150,20 @@ def open_night() -> None:
 @task(**RETRIES)
 def run_step(step: str) -> None:
     """Do a step's work and stage its tables."""
-    extra = redis_options() if step == "release" else []
-    call([*command_line("run", step), *extra])
+    call([*command_line("run", step), *redis_options(step)])
+
+
+def judged(step: str) -> Asset:
+    """What a green gate announces: this step's tables of the lake are new."""
+    return Asset(name=f"nightjar/{step}", uri=f"nightjar://lake/{step}")
 
 
 @task(**NEVER_AGAIN)
 def judge_step(step: str, *, outlet_events: Any = None) -> None:
     """Judge what the step staged; publish it when green, fail when not."""
-    call(command_line("gate", step))
-    date = run_date(get_current_context()["params"], get_current_context()["dag_run"])
-    for event in outlet_events:
-        outlet_events[event].extra = {"as_of": date}
+    call([*command_line("gate", step), *redis_options(step)])
+    context = get_current_context()
+    outlet_events[judged(step)].extra = {"as_of": run_date(context["params"], context["dag_run"])}
 
 
 @task(**NEVER_AGAIN)
@@ -178,9 +181,8 @@ class Step(NamedTuple):
 
 def step(name: str, *, reads: list[Step]) -> Step:
     """The two tasks of a step, behind the gates of the steps whose tables it reads."""
-    judged = Asset(name=f"nightjar/{name}", uri=f"nightjar://lake/{name}")
     job = run_step.override(task_id=name)(name)
-    gate = judge_step.override(task_id=f"{name}_gate", outlets=[judged])(name)
+    gate = judge_step.override(task_id=f"{name}_gate", outlets=[judged(name)])(name)
     job >> gate
     for read in reads:
         read.gate >> job

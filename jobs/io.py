@@ -178,7 +178,7 @@ class Lake:
 
     def published(self, step: str, as_of: datetime) -> Published:
         """What is readable of a step for a run date."""
-        found = self._published(step, label(as_of))
+        found = self.at(step, label(as_of))
         if found is None:
             raise Fault(
                 f"{step}: nothing is published for {label(as_of)} in {self.root}; "
@@ -195,7 +195,7 @@ class Lake:
             else []
         )
         for name in reversed(earlier):
-            found = self._published(step, name)
+            found = self.at(step, name)
             if found is not None:
                 return found
         return None
@@ -215,7 +215,8 @@ class Lake:
                 shutil.rmtree(other)
         return Published(step, label(as_of), attempt, target)
 
-    def _published(self, step: str, name: str) -> Published | None:
+    def at(self, step: str, name: str) -> Published | None:
+        """What is published of a step under a run date's :func:`label`, if anything."""
         home = self.root / "tables" / step / name
         try:
             attempt = (home / "PUBLISHED").read_text(encoding="utf-8").strip()

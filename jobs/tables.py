@@ -204,8 +204,8 @@ _table(
 _table(
     "features", "recommendations",
     "one row per scored (person, item) that was listed, as of the night",
-    "person_id item_id", person_id=S, item_id=S, event_timestamp=TIME,
-    features=pa.map_(S, F64), feature_version=S, feature_hash=S,
+    "person_id item_id", person_id=S, item_id=S, event_timestamp=TIME, feature_version=S,
+    feature_hash=S, **{f"{source}_signal": F64 for source in SOURCES},
 )  # fmt: skip
 _table(
     "delivery", "recommendations", "one row per source: the quota meant and the share delivered",

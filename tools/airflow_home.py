@@ -7,6 +7,7 @@ ours, so that nobody's own Airflow is touched.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -54,8 +55,30 @@ def set_environment() -> None:
         "SCARF_ANALYTICS": "false",
         "DO_NOT_TRACK": "1",
     }
-    for name, value in defaults.items():
+    for name, value in {**defaults, **_keys(folder)}.items():
         os.environ.setdefault(name, value)
+
+
+def _keys(folder: Path) -> dict[str, str]:
+    """The secrets that Airflow's processes share, made once: without them each makes its own,
+    and the API refuses every task as a stranger."""
+    path = folder / "keys.json"
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        return dict(json.loads(path.read_text()))
+    made = {
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(32),
+        "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
+        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    }
+    _write_private(path, made)
+    return made
+
+
+def _write_private(path: Path, value: dict[str, str]) -> None:
+    """Write JSON that this user alone may read."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump(value, file)
 
 
 @contextlib.contextmanager
@@ -110,9 +133,7 @@ def password() -> str:
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, KeyError):
         return str(json.loads(path.read_text())["admin"])
     made = secrets.token_urlsafe(12)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        json.dump({"admin": made}, file)
+    _write_private(path, {"admin": made})
     return made
 
 

@@ -38,6 +38,7 @@ def lines(lake: Lake, as_of: datetime, tasks: list[Task]) -> list[Line]:
         name = task.task_id.rpartition(".")[2].removesuffix("_gate")
         spent[name] = spent.get(name, 0.0) + task.seconds
     failed = {task.task_id.rpartition(".")[2] for task in tasks if task.error}
+    source_rows = _source_rows(lake, as_of)
     found = []
     for step in steps.STEPS:
         if step not in spent:
@@ -51,8 +52,8 @@ def lines(lake: Lake, as_of: datetime, tasks: list[Task]) -> list[Line]:
         found.append(
             Line(
                 step=step,
-                rows_in=_rows_in(manifest),
-                rows_out=_total(manifest, "tables"),
+                rows_in=source_rows.get("events") if step == "events" else _rows_in(manifest),
+                rows_out=sum(source_rows.values()) if step == "source" else _rows_out(manifest),
                 verdict=verdict,
                 seconds=spent[step],
             )
@@ -196,13 +197,23 @@ def _manifest(lake: Lake, as_of: datetime, step: str, staged: bool) -> dict[str,
         return {}
 
 
+def _source_rows(lake: Lake, as_of: datetime) -> dict[str, int]:
+    """Rows of the contract's tables that the night was given, where the source was published."""
+    try:
+        folder = lake.published("source", as_of).table("source_tables")
+    except Fault:
+        return {}
+    return {row["table"]: row["rows"] for row in io.read_arrow(folder).to_pylist()}
+
+
 def _rows_in(manifest: dict[str, Any]) -> int | None:
     counts = [sum(entry["rows"].values()) for entry in manifest.get("inputs", {}).values()]
     return sum(counts) if counts else None
 
 
-def _total(manifest: dict[str, Any], key: str) -> int | None:
-    return sum(entry["rows"] for entry in manifest[key].values()) if key in manifest else None
+def _rows_out(manifest: dict[str, Any]) -> int | None:
+    tables = manifest.get("tables")
+    return sum(entry["rows"] for entry in tables.values()) if tables else None
 
 
 def _count(rows: int | None) -> str:

@@ -184,6 +184,13 @@ def _find_java() -> Path | None:
     candidates = [Path(on_path).resolve().parent.parent] if on_path else []
     if candidates and java_major(candidates[0]) in JAVA_MAJORS:
         return candidates[0]
+    found = {place.resolve() for place in _java_places() if (place / "bin" / "java").exists()}
+    majors = {home: java_major(home) for home in sorted(found)}
+    return next((h for wanted in JAVA_MAJORS for h, m in majors.items() if m == wanted), None)
+
+
+def _java_places() -> list[Path]:
+    """Where package managers and people put Javas."""
     places: list[Path] = []
     for pattern in (
         "/usr/lib/jvm/*",
@@ -194,9 +201,7 @@ def _find_java() -> Path | None:
     ):
         places += sorted(Path("/").glob(pattern[1:]))
     places += sorted(Path.home().glob(".sdkman/candidates/java/*"))
-    found = {place.resolve() for place in places if (place / "bin" / "java").exists()}
-    majors = {home: java_major(home) for home in sorted(found)}
-    return next((h for wanted in JAVA_MAJORS for h, m in majors.items() if m == wanted), None)
+    return places
 
 
 def java_major(home: Path) -> int | None:

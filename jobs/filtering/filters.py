@@ -45,10 +45,10 @@ class Params:
     """Which flags exclude everybody, and when an item counts as just bought.
 
     The defaults for just_bought are measured on Complete Journey at five cuts from 2017-08-01 to
-    2017-11-03. On average 2,000 pairs are blocked; they hold 0.1 % of the next day's repeat
-    purchases and 0.3 % of the next 28 days' (0.4 % at the worst cut), and are bought the next day
-    13 times less often than other pairs bought in the last two weeks. The quantile 0.2 would hold
-    3 % of the next 28 days' purchases, a shortest block of 10 days 1 %.
+    2017-11-03. On average 2,700 pairs are blocked; they hold 0.1 % of the next day's repeat
+    purchases and 0.4 % of the next 28 days' (0.5 % at the worst cut), and are bought the next day
+    10 times less often than all pairs bought in the last two weeks. The quantile 0.2 would hold
+    3.4 % of the next 28 days' purchases, a shortest block of 10 days 1.2 %.
     """
 
     # An item with one of these flags is for nobody, whatever else the catalogue says of it.
@@ -80,13 +80,13 @@ def run(night: Night, params: Params) -> None:
     night.write("eligibility", eligibility(items, rules))
     night.write("ineligible_items", ineligible_items(items, rules))
     night.notes["restrictions_without_a_flag"] = unmatched_restrictions(items, persons)
-    # Saves a second grouping of the history: gaps are learned from the pairs, then applied.
-    pairs = signals_of_pairs(night.frame("history")).persist(StorageLevel.MEMORY_AND_DISK)
+    # Saves a second grouping of the history: gaps are learned from the days, then applied to them.
+    days = days_of_pairs(night.frame("history")).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        gaps = repurchase_gaps(pairs, night.frame("items"), params)
-        night.write("blocked_pairs", blocked_pairs(pairs, gaps, night.as_of))
+        gaps = repurchase_gaps(days, night.frame("items"), params)
+        night.write("blocked_pairs", blocked_pairs(days, gaps, night.as_of))
     finally:
-        pairs.unpersist()
+        days.unpersist()
 
 
 # --- items -----------------------------------------------------------------------------------
@@ -239,36 +239,42 @@ def unmatched_restrictions(items: pa.Table, persons: pa.Table) -> list[str]:
 
 
 # --- pairs -----------------------------------------------------------------------------------
-def signals_of_pairs(history: DataFrame) -> DataFrame:
-    """Per person and item: purchase days and the gaps between them, units bought and returned.
+def days_of_pairs(history: DataFrame) -> DataFrame:
+    """Per person, item and day of purchases, returns or rejects: units and last times.
 
-    Columns: person_id, item_id, bought_time, bought_day, gaps (array of days, in order), bought
-    and returned (units), returned_time, rejected_time. Times are of the last such event.
+    Columns: person_id, item_id, event_date, bought_time, bought, returned_time, returned,
+    rejected_time (null or 0 where the day has none), and gap: the days since the purchase day
+    before, null where the day has no purchase or is the first.
     """
     kind = F.col("event_type")
     bought, returned, rejected = kind == "purchase", kind == "return", kind == "reject"
-    grouped = (
+    days = (
         history.where(bought | returned | rejected)
-        .groupBy("person_id", "item_id")
+        # One shuffle for everything below: days, the window and the pairs group by these two.
+        .repartition("person_id", "item_id")
+        .groupBy("person_id", "item_id", "event_date")
         .agg(
             F.max(F.when(bought, F.col("event_time"))).alias("bought_time"),
-            F.array_sort(F.collect_set(F.when(bought, F.col("event_date")))).alias("days"),
             F.sum(F.when(bought, F.col("quantity")).otherwise(0.0)).alias("bought"),
-            F.sum(F.when(returned, F.col("quantity")).otherwise(0.0)).alias("returned"),
             F.max(F.when(returned, F.col("event_time"))).alias("returned_time"),
+            F.sum(F.when(returned, F.col("quantity")).otherwise(0.0)).alias("returned"),
             F.max(F.when(rejected, F.col("event_time"))).alias("rejected_time"),
         )
     )
-    later = F.slice("days", 2, F.greatest(F.size("days") - 1, F.lit(0)))
-    earlier = F.slice("days", 1, F.greatest(F.size("days") - 1, F.lit(0)))
-    return grouped.select(
-        "person_id", "item_id", "bought_time", F.array_max("days").alias("bought_day"),
-        F.zip_with(later, earlier, lambda after, before: F.datediff(after, before)).alias("gaps"),
-        "bought", "returned", "returned_time", "rejected_time",
+    before = (
+        Window.partitionBy("person_id", "item_id")
+        .orderBy("event_date")
+        .rowsBetween(Window.unboundedPreceding, -1)
+    )
+    bought_day = F.when(F.col("bought_time").isNotNull(), F.col("event_date"))
+    gap = F.datediff(bought_day, F.max(bought_day).over(before))
+    return days.select(
+        "person_id", "item_id", "event_date", "bought_time", "bought", "returned_time", "returned",
+        "rejected_time", gap.alias("gap"),
     )  # fmt: skip
 
 
-def repurchase_gaps(pairs: DataFrame, items: DataFrame, params: Params) -> DataFrame:
+def repurchase_gaps(days: DataFrame, items: DataFrame, params: Params) -> DataFrame:
     """How long people leave between purchases of an item at least: item_id, days.
 
     ``days`` is the low quantile (a gap that occurred, never between two) of the item's gaps over
@@ -276,7 +282,7 @@ def repurchase_gaps(pairs: DataFrame, items: DataFrame, params: Params) -> DataF
     or the block would be shorter than is worth it.
     """
     of_items = (
-        pairs.select("item_id", F.explode("gaps").alias("gap"))
+        days.where(F.col("gap").isNotNull())
         .groupBy("item_id", "gap")
         .agg(F.count(F.lit(1)).alias("times"))
     )
@@ -288,13 +294,13 @@ def repurchase_gaps(pairs: DataFrame, items: DataFrame, params: Params) -> DataF
     )
     own = _low_gap(of_items, "item_id", params).withColumnRenamed("days", "own_days")
     shared = _low_gap(of_categories, "category", params).withColumnRenamed("days", "shared_days")
-    days = F.coalesce("own_days", "shared_days")
+    wait = F.coalesce("own_days", "shared_days")
     return (
         items.select("item_id", "category")
         .join(own, on="item_id", how="left")
         .join(shared, on="category", how="left")
-        .where(days >= params.repurchase_min_days)
-        .select("item_id", F.least(days, F.lit(params.repurchase_max_days)).alias("days"))
+        .where(wait >= params.repurchase_min_days)
+        .select("item_id", F.least(wait, F.lit(params.repurchase_max_days)).alias("days"))
     )
 
 
@@ -314,14 +320,22 @@ def _low_gap(histogram: DataFrame, key: str, params: Params) -> DataFrame:
     )  # fmt: skip
 
 
-def blocked_pairs(pairs: DataFrame, gaps: DataFrame, as_of: datetime) -> DataFrame:
-    """The table ``blocked_pairs``, from :func:`signals_of_pairs` and :func:`repurchase_gaps`.
+def blocked_pairs(days: DataFrame, gaps: DataFrame, as_of: datetime) -> DataFrame:
+    """The table ``blocked_pairs``, from :func:`days_of_pairs` and :func:`repurchase_gaps`.
 
     returned: all units ever bought went back, the last return not before the last purchase; a
     part that went back is no verdict. rejected: a reject with no purchase after it. Both hold
     until the person buys the item again. just_bought: within the item's low gap after the last
     purchase day, or the person's own shortest gap if that is shorter.
     """
+    pairs = days.groupBy("person_id", "item_id").agg(
+        F.max("bought_time").alias("bought_time"),
+        F.sum("bought").alias("bought"),
+        F.max("returned_time").alias("returned_time"),
+        F.sum("returned").alias("returned"),
+        F.max("rejected_time").alias("rejected_time"),
+        F.min("gap").alias("shortest_gap"),
+    )
     never = F.lit(None).cast("timestamp")
     not_before_purchase = F.coalesce(F.col("returned_time") >= F.col("bought_time"), F.lit(True))
     nothing_kept = F.col("returned") >= F.col("bought") - HAIR
@@ -336,8 +350,8 @@ def blocked_pairs(pairs: DataFrame, gaps: DataFrame, as_of: datetime) -> DataFra
         "person_id", "item_id", F.lit("rejected").alias("reason"),
         F.col("rejected_time").alias("since"), never.alias("until"),
     )  # fmt: skip
-    wait = F.least(F.col("days"), F.array_min("gaps"))
-    until = F.date_add(F.col("bought_day"), wait.cast("int")).cast("timestamp")
+    wait = F.least("days", "shortest_gap")
+    until = F.date_add(F.to_date("bought_time"), wait.cast("int")).cast("timestamp")
     just_bought = (
         pairs.where(F.col("bought_time").isNotNull())
         .join(F.broadcast(gaps), on="item_id", how="inner")

@@ -157,15 +157,16 @@ def judge(
     """Run the sources as of the cut for the people sampled, and mark what they bought after it."""
     wanted_people = night.spark.createDataFrame(people)
     pairs = interactions.interactions(before, cut, night.params_of("interactions")).toArrow()
-    known = F.coalesce(F.col("first_seen") < cut, F.col("created_time") < cut, F.lit(True))
+    known = F.least("first_seen", "created_time")
+    items = night.frame("items").where(F.coalesce(known < F.lit(cut), F.lit(True)))
     seen = candidates.Seen(
         as_of=cut,
         history=before,
         interactions=matrix.build(pairs),
-        items=night.frame("items").where(known),
+        items=items,
         persons=night.frame("persons"),
         editorial=night.frame("editorial"),
-        content=night.arrow("content_vectors"),
+        content=content_known(night.arrow("content_vectors"), items.select("item_id").toArrow()),
         factors=None,
         people=people["person_id"].combine_chunks(),
     )
@@ -185,6 +186,11 @@ def judge(
     truth = bought.groupBy("person_id").agg(F.count(F.lit(1)).alias("wanted")).toArrow()
     shutil.rmtree(scratch)
     return as_arrays(rows, truth, people["person_id"])
+
+
+def content_known(content: pa.Table, items: pa.Table) -> pa.Table:
+    """The content vectors of these items."""
+    return content.filter(pc.is_in(content["item_id"], value_set=items["item_id"].combine_chunks()))
 
 
 def as_arrays(rows: pa.Table, truth: pa.Table, people: pa.ChunkedArray) -> Judged:

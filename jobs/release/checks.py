@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import io
-from jobs.release import stores
+from jobs.release import groups, stores
 from jobs.release.releases import Release
 
 # A release without one of these serves nobody, whatever its manifest says.
@@ -179,23 +180,15 @@ def _lists(release: Release) -> list[str]:
         ("pools", ["source", "context_kind", "context"], "item_id"),
     ):
         rows = _table(release, table, [*names, "rank", item])
-        lists = rows.group_by(names).aggregate([
-            ("rank", "min"), ("rank", "max"), ("rank", "count_distinct"),
-            (item, "count_distinct"), (item, "count"),
-        ])  # fmt: skip
-        count = lists[f"{item}_count"]
-        whole = pc.and_(
-            pc.equal(lists["rank_min"], 1),
-            pc.and_(
-                pc.equal(lists["rank_max"].cast(pa.int64()), count),
-                pc.and_(
-                    pc.equal(lists["rank_count_distinct"], count),
-                    pc.equal(lists[f"{item}_count_distinct"], count),
-                ),
-            ),
+        ranks, listed = rows["rank"].to_numpy(), groups.codes(rows, [*names, item])
+        places, starts = groups.in_order(groups.codes(rows, names), ranks)
+        gap = ranks[places] != groups.ranked(starts, rows.num_rows)
+        by_pair = np.argsort(listed, kind="stable")
+        again = by_pair[1:][np.diff(listed[by_pair]) == 0]
+        wrong = rows.take(pa.array(np.union1d(places[gap], again), pa.int64()))
+        found += _sentence(
+            wrong[names[-1]], f"{table}: %d places after a gap or with an item twice"
         )
-        wrong = lists.filter(pc.invert(whole))
-        found += _sentence(wrong[names[-1]], f"{table}: %d lists with a gap or an item twice")
     return found
 
 

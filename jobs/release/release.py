@@ -28,7 +28,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -37,7 +36,7 @@ from jobs.errors import Fault
 from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
 from jobs.night import Night
 from jobs.params import check
-from jobs.release import checks, releases, stores
+from jobs.release import checks, groups, releases, stores
 from jobs.release.releases import Release
 from jobs.scoring import features
 
@@ -250,20 +249,12 @@ def served_pools(pools: pa.Table, ineligible: pa.Table) -> pa.Table:
     unsold = unsold.append_column(
         "context_kind", pa.array(["region"] * unsold.num_rows, pa.string())
     )
-    names = ["source", "context_kind", "context"]
     kept = kept.join(unsold, keys=["item_id", "context", "context_kind"], join_type="left anti")
-    kept = kept.sort_by([(name, "ascending") for name in [*names, "rank"]])
-    codes = np.zeros(kept.num_rows, np.int64)
-    for name in names:
-        encoded = kept[name].combine_chunks().dictionary_encode()
-        codes = codes * len(encoded.dictionary) + encoded.indices.to_numpy()
-    places = np.arange(kept.num_rows)
-    starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    firsts = np.repeat(starts, np.diff(np.append(starts, kept.num_rows)))
+    context = groups.codes(kept, ["source", "context_kind", "context"])
+    places, starts = groups.in_order(context, kept["rank"].to_numpy())
     schema = tables.TABLES["pools"].schema
-    ranked = kept.drop_columns(["rank"]).append_column(
-        "rank", pa.array(places - firsts + 1, pa.int32())
-    )
+    ranks = pa.array(groups.ranked(starts, kept.num_rows), pa.int32())
+    ranked = kept.take(pa.array(places)).drop_columns(["rank"]).append_column("rank", ranks)
     return ranked.select(schema.names).cast(schema)
 
 

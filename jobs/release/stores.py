@@ -24,6 +24,7 @@ import json
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from errno import ENOSPC
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,8 +36,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.errors import Fault
+from jobs.release import groups
 
 LONGEST_KEY = 511  # LMDB's limit in bytes
+FIRST_MAP = 1 << 26  # bytes of address space; doubled whenever a store outgrows it
 BATCH = 20_000  # entries a write transaction
 PIPELINE = 1_000  # keys in one message to Redis
 PREFIX = "nightjar:"
@@ -62,7 +65,7 @@ def key_of(kind: str, *parts: str) -> bytes:
 
 def json_strings(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Each string as a JSON string; a null becomes ``null``. Every distinct one is escaped once."""
-    encoded = _one(column).dictionary_encode()
+    encoded = groups.one(column).dictionary_encode()
     texts = [json.dumps(text, ensure_ascii=False) for text in encoded.dictionary.to_pylist()]
     return pa.array(texts, pa.large_string()).take(encoded.indices).fill_null("null")
 
@@ -72,8 +75,8 @@ def json_numbers(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
     Raises ``Fault`` where one is not finite: JSON has no word for it.
     """
-    values = _one(column)
-    if values.null_count or not pc.all(pc.is_finite(values)).as_py():
+    values = groups.one(column)
+    if values.null_count or pc.any(pc.invert(pc.is_finite(values))).as_py():
         raise Fault("release: a score is null or not finite; look at the step that wrote it")
     return values.cast(pa.float32()).cast(pa.large_string())
 
@@ -87,21 +90,16 @@ def lists(
     """
     if not rows.num_rows:
         return []
-    group = np.zeros(rows.num_rows, np.int64)
-    for name in keys:
-        encoded = _one(rows[name]).dictionary_encode()
-        group = group * len(encoded.dictionary) + encoded.indices.to_numpy()
     ranks = rows[order].to_numpy() if order else np.arange(rows.num_rows)
-    places = np.lexsort((ranks, group))
-    starts = np.flatnonzero(np.diff(group[places], prepend=-1))
+    places, starts = groups.in_order(groups.codes(rows, keys), ranks)
     offsets = pa.array(np.append(starts, rows.num_rows), pa.int32())
     firsts = pa.array(places[starts])
     pieces: list[Any] = []
     for name, fragments in values.items():
         grouped = pa.ListArray.from_arrays(offsets, fragments.take(pa.array(places)))
-        lead = "{" if not pieces else ","
-        pieces += [f"{lead}{json.dumps(name)}:[", pc.binary_join(grouped, ","), "]"]
-    texts = pc.binary_join_element_wise(*pieces, "}", "")
+        opening = ("," if pieces else "{") + json.dumps(name) + ":["
+        pieces += [_text(opening), pc.binary_join(grouped, _text(",")), _text("]")]
+    texts = pc.binary_join_element_wise(*pieces, _text("}"), _text(""))
     parts = zip(*(rows[name].take(firsts).to_pylist() for name in keys), strict=True)
     found = (key_of(kind, *part) for part in parts)
     return list(zip(found, texts.cast(pa.large_binary()).to_pylist(), strict=True))
@@ -132,7 +130,7 @@ def entries(frames: dict[str, pa.Table], meta: dict[str, Any]) -> Iterator[Entry
     pools, recommended, similar = (
         frames[name] for name in ("pools", "recommendations", "similar_items")
     )
-    pooled = pc.is_in(frames["ineligible_items"]["item_id"], _one(pools["item_id"]))
+    pooled = pc.is_in(frames["ineligible_items"]["item_id"], groups.one(pools["item_id"]))
     excluded = frames["ineligible_items"].filter(pooled)
     listed = {
         "item_id": json_strings(recommended["item_id"]),
@@ -181,10 +179,20 @@ def write_lmdb(folder: Path, found: Iterable[Entry]) -> int:
     Raises ``Fault`` where two entries share a key, and ``OSError`` on a full disk.
     """
     folder.mkdir(parents=True)
-    size = 1 << 26
-    env = lmdb.open(str(folder), map_size=size, sync=False, metasync=False, max_dbs=0)
-    count = 0
     try:
+        count = _write_sorted(folder, found)
+    except lmdb.Error as error:
+        if type(error) not in (lmdb.Error, lmdb.DiskError):
+            raise
+        # LMDB calls a write that the disk cut short an input/output error.
+        raise OSError(ENOSPC, f"the disk took only a part: {error}") from None
+    (folder / "lock.mdb").unlink()  # readers of a finished store take no lock
+    return count
+
+
+def _write_sorted(folder: Path, found: Iterable[Entry]) -> int:
+    size, count = FIRST_MAP, 0
+    with lmdb.open(str(folder), map_size=size, sync=False, metasync=False) as env:
         for batch in _batches(found, BATCH):
             while True:
                 try:
@@ -195,11 +203,6 @@ def write_lmdb(folder: Path, found: Iterable[Entry]) -> int:
                     env.set_mapsize(size)
             count += len(batch)
         env.sync(True)
-    except lmdb.DiskError as error:
-        raise OSError(28, f"{error}") from None
-    finally:
-        env.close()
-    (folder / "lock.mdb").unlink()  # readers of a finished store take no lock
     return count
 
 
@@ -285,7 +288,7 @@ class RedisStore:
         """The release id that the pointer names."""
         with self._clear_errors():
             found = self._client.get(PREFIX + "current")
-        return None if found is None else _text(found)
+        return None if found is None else _decoded(found)
 
     def stage(self, release_id: str, found: Iterable[Entry]) -> int:
         """Write a release's entries, which nothing reads before the pointer names them."""
@@ -321,7 +324,7 @@ class RedisStore:
     def releases(self) -> set[str]:
         """The ids that have, or had, keys here."""
         with self._clear_errors():
-            return {_text(name) for name in self._client.smembers(PREFIX + "releases")}
+            return {_decoded(name) for name in self._client.smembers(PREFIX + "releases")}
 
     def retire(self, keep: set[str]) -> list[str]:
         """Delete the keys of every release but these and the current one, in batches."""
@@ -373,7 +376,12 @@ def _scope(release_id: str) -> bytes:
     return f"{PREFIX}{release_id}:".encode()
 
 
-def _text(answer: bytes | str) -> str:
+def _text(text: str) -> pa.Scalar:
+    # A large shop's lists pass the 2 GB that an array of plain strings holds.
+    return pa.scalar(text, pa.large_string())
+
+
+def _decoded(answer: bytes | str) -> str:
     return answer.decode() if isinstance(answer, bytes) else answer
 
 
@@ -387,13 +395,9 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
 def _lists_of_strings(column: pa.ChunkedArray) -> pa.Array:
     """Each list of strings as a JSON list."""
-    values = _one(column)
+    values = groups.one(column)
     flat = pa.ListArray.from_arrays(values.offsets, json_strings(values.values))
-    joined = pc.binary_join(flat, ",")
-    return pc.binary_join_element_wise("[", joined, "]", "")
+    joined = pc.binary_join(flat, _text(","))
+    return pc.binary_join_element_wise(_text("["), joined, _text("]"), _text(""))

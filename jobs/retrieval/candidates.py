@@ -54,7 +54,7 @@ class Params:
 class Seen:
     """What the sources may look at: nothing in it was received at ``as_of`` or later.
 
-    ``interactions`` has the columns of that table. ``people`` limits for whom candidates are made,
+    ``content``: item_id and vector of the items known by then. ``people`` limits for whom candidates are made,
     not from whom is learned; None is everybody. ``factors`` belong to the rows and columns of
     ``interactions``' matrix; None fits them from it.
     """
@@ -156,7 +156,13 @@ def personal(night: Night, seen: Seen, params: Params) -> list[DataFrame | pa.Ta
             chosen, together, now, allowed, params.depth, bought_together.Params()
         ),
         content_neighbours.candidates(
-            chosen, seen.content, now, params.depth, content_neighbours.Params()
+            chosen,
+            seen.content,
+            now,
+            params.depth,
+            content_neighbours.Params(),
+            choosers=np.bincount(everybody.matrix.indices, minlength=len(everybody.item_ids)),
+            seed=night.seed,
         ),
     ]
 

@@ -72,9 +72,7 @@ def run(night: Night, params: Params) -> None:
     vectors, described = embed(bags, params, night.seed)
     night.write(
         "content_vectors",
-        pa.table(
-            {"item_id": items["item_id"], "vector": matrix.vector_column(vectors)}
-        ),
+        pa.table({"item_id": items["item_id"], "vector": matrix.vector_column(vectors)}),
     )
     night.notes["content"] = {
         "dim": vectors.shape[1],
@@ -95,7 +93,7 @@ def token_counts(items: pa.Table, params: Params) -> sp.csr_matrix:
     codes: list[int] = []
     ends: list[int] = [0]
     for row in zip(*columns, strict=True):
-        for token in set(tokens(*row, price_ratio=params.price_ratio)):
+        for token in set(tokens(*row, params.price_ratio)):
             codes.append(vocabulary.setdefault(token, len(vocabulary)))
         ends.append(len(codes))
     names = np.array(list(vocabulary), dtype=object)

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from jobs import io
@@ -82,9 +81,10 @@ def run(night: Night, params: Params) -> None:
     factors, warm = refit(interactions, params, night.seed, predecessor, digest)
     space = version(interactions, factors)
     measures = report(interactions, factors, predecessor, warm) | {
-        "coverage_items": len(interactions.item_ids) / night.arrow("items", ["item_id"]).num_rows,
-        "coverage_persons": len(interactions.person_ids)
-        / max(1, pc.sum(night.arrow("persons", ["personalised"])["personalised"]).as_py() or 0),
+        "share_of_catalogue": len(interactions.item_ids)
+        / night.arrow("items", ["item_id"]).num_rows,
+        "share_of_persons": len(interactions.person_ids)
+        / night.arrow("persons", ["person_id"]).num_rows,
     }
     night.write("item_factors", factor_rows("item_id", interactions.item_ids, factors.items))
     night.write("person_factors", factor_rows("person_id", interactions.person_ids, factors.people))
@@ -103,9 +103,7 @@ def run(night: Night, params: Params) -> None:
     night.notes["embedding"] = facts
 
 
-def fit(
-    weights: sp.csr_matrix, params: Params, seed: int, start: Factors | None = None
-) -> Factors:
+def fit(weights: sp.csr_matrix, params: Params, seed: int, start: Factors | None = None) -> Factors:
     """Factorise (n_people, n_items) weights; see :func:`jobs.retrieval.als.fit`."""
     return als.fit(
         weights,
@@ -192,6 +190,9 @@ def report(
     measures = {
         "items": float(len(item_norms)),
         "persons": float(len(person_norms)),
+        # Of those with interactions: a vector of zeros or of no numbers recommends nothing.
+        "coverage_items": float((np.isfinite(item_norms) & (item_norms > 0)).mean()),
+        "coverage_persons": float((np.isfinite(person_norms) & (person_norms > 0)).mean()),
         "norm_p50_items": float(np.median(item_norms)),
         "norm_max_items": float(item_norms.max()),
         "norm_p50_persons": float(np.median(person_norms)),

@@ -47,7 +47,7 @@ HOW_TO = {
 class Params:
     """How the index is built and judged."""
 
-    # Below this many items an exact search is as quick as cells, and nothing is missed.
+    # Below this many items an exact search is quick enough, and nothing is missed.
     exact_below: int = 20_000
     # Cells are this times the square root of the number of items.
     cell_factor: float = 2.0
@@ -162,20 +162,21 @@ def build(
     longest = float(np.linalg.norm(vectors, axis=1).max(initial=0.0))
     bound = max(longest * params.headroom, 1e-6)
     points = on_sphere(vectors, bound)
-    if n_items < max(params.exact_below, 1000):
-        index, cells = faiss.IndexIDMap2(faiss.IndexFlatL2(dim + 1)), 0
-    else:
-        cells = max(1, int(params.cell_factor * np.sqrt(n_items)))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim + 1), dim + 1, cells, faiss.METRIC_L2)
-        index.cp.seed = seed % 2**31
-        index.cp.niter = 10
-        index.cp.max_points_per_centroid = 128
-        index.train(points)
+    # A single cell is an exact search that can still forget an item. The flat index would do it
+    # too, but takes distances as differences of large squares, too coarse high up on the sphere.
+    exact_search = n_items < max(params.exact_below, 1000)
+    cells = 1 if exact_search else max(1, int(params.cell_factor * np.sqrt(n_items)))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim + 1), dim + 1, cells, faiss.METRIC_L2)
+    index.cp.seed = seed % 2**31
+    index.cp.niter = 10
+    index.cp.min_points_per_centroid = 1
+    index.cp.max_points_per_centroid = 128
+    index.train(points)
     index.add_with_ids(points, np.ascontiguousarray(positions, dtype=np.int64))
     facts = {
         "format": FORMAT,
         "embedding_version": version,
-        "kind": "cells" if cells else "exact",
+        "kind": "exact" if exact_search else "cells",
         "dim": dim,
         "bound": bound,
         "count": n_items,
@@ -254,10 +255,7 @@ def load(folder: Path) -> Bundle:
     facts = io.read_json(folder / "index.json")
     if facts["format"] != FORMAT:
         raise Fault(f"index: {folder} has the format {facts['format']}, this code reads {FORMAT}")
-    index = faiss.read_index(str(folder / "items.faiss"))
-    if facts["nlist"]:
-        index.nprobe = facts["nprobe"]
-    return Bundle(index, facts)
+    return Bundle(faiss.read_index(str(folder / "items.faiss")), facts)
 
 
 def on_sphere(vectors: np.ndarray, bound: float) -> np.ndarray:
@@ -276,8 +274,7 @@ def query_points(queries: np.ndarray, bound: float) -> np.ndarray:
 
 def _ask(bundle: Bundle, points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Distances and positions, best first, ties by position."""
-    if bundle.facts["nlist"]:
-        bundle.index.nprobe = bundle.facts["nprobe"]
+    bundle.index.nprobe = bundle.facts["nprobe"]
     distances, found = bundle.index.search(points, k)
     order = np.lexsort((found, distances), axis=1)
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(found, order, axis=1)
@@ -343,7 +340,7 @@ def tuned(
 ) -> Bundle:
     """The bundle with the fewest probed cells that reach the target on the tune queries."""
     cells = bundle.facts["nlist"]
-    if not cells:
+    if cells == 1:
         return bundle
     points = on_sphere(vectors, bundle.facts["bound"])
     truth = exact(points, tune)

@@ -6,6 +6,7 @@ seeds nominate through neighbours is the same for all and lives here.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,7 @@ def strongest(
     age = np.maximum(as_of_us - interactions.last_times, 0) / DAY
     weights = np.sqrt(matrix.data) * np.exp2(-age / half_life_days).astype(np.float32)
     people = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    kept = np.sort(_first_of_each(people, matrix.indices, weights, count)[0])
+    kept = np.sort(first_of_each(people, matrix.indices, weights, count)[0])
     starts = np.searchsorted(people[kept], np.arange(matrix.shape[0] + 1))
     chosen = sp.csr_matrix(
         (weights[kept].astype(np.float32), matrix.indices[kept], starts), shape=matrix.shape
@@ -115,7 +116,7 @@ def _nominate_block(
     score = np.add.reduceat(added.astype(np.float64), starts)
     loudest = _first_maximum(added, starts)
     group_person, group_item = key[starts] // n_items, key[starts] % n_items
-    best, rank = _first_of_each(group_person, group_item, score, depth)
+    best, rank = first_of_each(group_person, group_item, score, depth)
     from_pair = pair[loudest[best]]
     return (
         group_person[best] + first, group_item[best], rank, score[best],
@@ -127,10 +128,10 @@ def _blocks(sizes: np.ndarray) -> list[tuple[int, int]]:
     """Consecutive rows whose sizes add to about ``BLOCK`` at most, as (first, last) pairs."""
     edges = np.flatnonzero(np.diff(np.cumsum(sizes) // BLOCK)) + 1
     limits = [0, *edges.tolist(), len(sizes)]
-    return list(zip(limits[:-1], limits[1:], strict=True))
+    return list(itertools.pairwise(limits))
 
 
-def _first_of_each(
+def first_of_each(
     group: np.ndarray, item: np.ndarray, score: np.ndarray, depth: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the ``depth`` highest scores in each group, best first, and their ranks from 1.

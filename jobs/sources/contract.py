@@ -160,6 +160,9 @@ def read(spark: SparkSession, folder: Path, table: str) -> DataFrame | None:
     if any("ns" in file.reading.values() for file in files):
         # The only way in which Spark reads Parquet's nanoseconds; they become microseconds here.
         spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    if any(file.twins for file in files):
+        # Else Spark refuses a file with an extra VALUE beside the contract's value.
+        spark.conf.set("spark.sql.caseSensitive", "true")
     groups: dict[str, list[_File]] = {}
     for file in files:
         groups.setdefault(json.dumps(file.reading), []).append(file)
@@ -170,7 +173,8 @@ def read(spark: SparkSession, folder: Path, table: str) -> DataFrame | None:
 @dataclass(frozen=True)
 class _File:
     """A readable Parquet file: ``reading`` holds, per contract column present and not to be read
-    as null throughout, how Spark has to read it: a DDL type, or ``ns``."""
+    as null throughout, how Spark has to read it: a DDL type, or ``ns``; ``twins`` says that an
+    extra column is named like one of the contract's but for its case."""
 
     path: Path
     rows: int
@@ -178,6 +182,7 @@ class _File:
     footer: bytes
     reading: dict[str, str]
     nulls: frozenset[str]
+    twins: bool
 
 
 def _inspect(folder: Path, table: str) -> tuple[list[_File], list[str]]:
@@ -240,11 +245,10 @@ def _inspect_file(path: Path, table: str) -> tuple[_File | None, list[str]]:
             elif not (column.name in nulls and pa.types.is_null(present.field(index).type)):
                 got = present.field(index).type
                 found.append(f"{table}.{column.name} is {got}, expected {_expected(column)}")
-        meta = parquet.metadata
-        return (
-            _File(path, meta.num_rows, path.stat().st_size, footer, reading, frozenset(nulls)),
-            found,
-        )
+        names = {column.name for column in CONTRACT[table]}
+        twins = any(name.lower() in names and name not in names for name in present.names)
+        size, rows = path.stat().st_size, parquet.metadata.num_rows
+        return _File(path, rows, size, footer, reading, frozenset(nulls), twins), found
 
 
 def _footer(path: Path) -> bytes:

@@ -80,7 +80,8 @@ def _read_file(path: Path) -> tuple[pa.Table, int]:
         skipped += 1
         return "skip"
 
-    header = pa.csv.open_csv(io.BytesIO(content)).schema.names
+    first_line = content.split(b"\n", 1)[0] + b"\n"
+    header = pa.csv.read_csv(io.BytesIO(first_line)).schema.names
     table = pa.csv.read_csv(
         io.BytesIO(content),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),

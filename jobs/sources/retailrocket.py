@@ -39,7 +39,8 @@ def convert(argument: str | None, folder: Path) -> dict[str, Any]:
     lines, broken = csvs.read(upstream(argument), COLUMNS, ALIASES)
     seconds = pd.to_numeric(lines["timestamp"], errors="coerce").astype(float)
     seconds = seconds.where(seconds < LEAST_MILLISECONDS, seconds / 1000)
-    lines = lines.assign(time=pd.to_datetime(seconds, unit="s", utc=True, errors="coerce"))
+    microseconds = (seconds * 1_000_000).round()  # exact: a float holds integers up to 2^53
+    lines = lines.assign(time=pd.to_datetime(microseconds, unit="us", utc=True, errors="coerce"))
     lines = lines.sort_values("time", kind="stable")
     texts = {name: lines[name].where(lines[name] != "", None) for name in COLUMNS}
     event_id = lines["user_id"].str.cat(lines[["item_id", "event", "timestamp"]], sep=":")

@@ -88,7 +88,10 @@ class Shop:
         check(2 <= self.days <= 3650, "days must be in [2, 3650]")
         for name in ("duplicates", "corrections", "late", "logins"):
             check(0 <= getattr(self, name) <= 0.5, f"{name} must be in [0, 0.5]")
-        date.fromisoformat(self.end)
+        try:
+            date.fromisoformat(self.end)
+        except ValueError:
+            raise ValueError(f"end is {self.end!r}, not a date like 2024-03-01") from None
 
     def sized(self) -> Shop:
         """The shop with its people and items counted out."""

@@ -22,15 +22,18 @@ def write(folder: Path, table: str, part: int = 0, /, **columns: Any) -> int:
     Returns the rows written. Dictionary arrays stay compact and are read as plain texts.
     """
     declared = contract.schema(table)
-    arrays = {
-        name: _fit(columns[name], declared.field(name).type)
-        for name in declared.names
-        if name in columns
-    }
     unknown = sorted(set(columns) - set(declared.names))
     if unknown:
         raise ValueError(f"{table} has no column {', '.join(unknown)}")
-    rows = pa.table(arrays)
+    given = {name: _fit(values, declared.field(name).type) for name, values in columns.items()}
+    length = len(next(iter(given.values())))
+    # Absent columns are written too, as nulls: every file of a table has one schema.
+    rows = pa.table(
+        {
+            field.name: given[field.name] if field.name in given else pa.nulls(length, field.type)
+            for field in declared
+        }
+    )
     home = folder / table
     home.mkdir(parents=True, exist_ok=True)
     pq.write_table(

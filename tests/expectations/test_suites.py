@@ -142,9 +142,7 @@ def break_for(good_frame: pd.DataFrame, rule: Any) -> tuple[pd.DataFrame, set[st
     name = rule.column
     if isinstance(rule, gxe.ExpectColumnValuesToNotBeNull):
         count = len(rows) - int(len(rows) * (rule.mostly or 1.0)) + 1
-        for place in range(min(count, len(rows))):
-            rows = put(rows, place, {name: None})
-        return rows, {name}
+        return put(rows, list(range(min(count, len(rows)))), {name: None}), {name}
     if isinstance(rule, gxe.ExpectColumnValuesToBeUnique):
         return put(rows, 1, {name: rows[name].iloc[0]}), {name}
     if isinstance(rule, gxe.ExpectColumnUniqueValueCountToBeBetween):
@@ -180,15 +178,12 @@ def outside(rule: Any, values: pd.Series) -> Any:
 def spoil(rows: pd.DataFrame, rule: Any, wrong: Any) -> pd.DataFrame:
     """Put the wrong value where the rule looks, in more rows than it lets pass."""
     places = range(len(rows))
-    condition = rule.row_condition
+    condition = rule.configuration.kwargs.get("row_condition")
     if condition is not None:
-        probe = rows.reset_index(drop=True)
-        places = [n for n in places if holds(condition.to_dict(), probe.iloc[n])]
+        places = [n for n in places if holds(condition, rows.iloc[n])]
         assert places, "the good table has no row that the condition chooses"
     count = len(places) - int(len(places) * (rule.mostly or 1.0)) + 1
-    for place in list(places)[: max(count, 1)]:
-        rows = put(rows, place, {rule.column: wrong})
-    return rows
+    return put(rows, list(places)[: max(count, 1)], {rule.column: wrong})
 
 
 def holds(condition: dict[str, Any], row: pd.Series) -> bool:
@@ -212,8 +207,8 @@ def more(value: Any) -> Any:
     return value + timedelta(seconds=1) if isinstance(value, datetime) else value + 1
 
 
-def put(rows: pd.DataFrame, place: int | slice, values: dict[str, Any]) -> pd.DataFrame:
-    """A copy with these values in a row, whatever the column's type."""
+def put(rows: pd.DataFrame, place: int | slice | list[int], values: dict[str, Any]) -> pd.DataFrame:
+    """A copy with these values in a row or in some, whatever the column's type."""
     rows = rows.copy()
     for name, value in values.items():
         column = rows[name].astype("object")

@@ -154,14 +154,14 @@ def history(session, rows: list[tuple]):
 
 def blocked(session, rows: list[tuple], items: pa.Table | None = None, **chosen) -> list[tuple]:
     """Blocks as (person, item, reason, since's date, until's date), sorted."""
-    pairs = filters.signals_of_pairs(history(session, rows))
+    days = filters.days_of_pairs(history(session, rows))
     known = (
         catalogue([{"item_id": i} for i in sorted({r[1] for r in rows})])
         if items is None
         else items
     )
-    gaps = filters.repurchase_gaps(pairs, session.createDataFrame(known), Params(**chosen))
-    found = filters.blocked_pairs(pairs, gaps, AS_OF).toArrow().to_pylist()
+    gaps = filters.repurchase_gaps(days, session.createDataFrame(known), Params(**chosen))
+    found = filters.blocked_pairs(days, gaps, AS_OF).toArrow().to_pylist()
     return sorted(
         (
             row["person_id"], row["item_id"], row["reason"], row["since"].date(),
@@ -252,15 +252,15 @@ def test_who_buys_an_item_faster_than_the_others_is_blocked_for_the_own_gap_only
 
 def test_the_low_gap_is_the_exact_lower_quantile(session):
     random_gaps = np.random.default_rng(5).integers(1, 60, 40).tolist()
-    days = [
+    rows = [
         (f"p{n}", "x", "purchase", day, 1)
         for n, gap in enumerate(random_gaps)
         for day in (100, 100 + gap)
     ]
     chosen = Params(repurchase_min_gaps=1, repurchase_min_days=1, repurchase_quantile=0.35)
-    pairs = filters.signals_of_pairs(history(session, days))
+    days = filters.days_of_pairs(history(session, rows))
     items = session.createDataFrame(catalogue([{"item_id": "x"}]))
-    found = filters.repurchase_gaps(pairs, items, chosen).toArrow()["days"].to_pylist()
+    found = filters.repurchase_gaps(days, items, chosen).toArrow()["days"].to_pylist()
     assert found == [int(np.quantile(random_gaps, 0.35, method="lower"))]
 
 

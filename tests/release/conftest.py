@@ -50,18 +50,16 @@ def start_redis(folder: Path, *options: str) -> Server:
          "--dir", str(folder), *options],
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    client = redis.Redis(port=port)
     deadline = time.monotonic() + 20
     while True:
         try:
-            client.ping()
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
             break
-        except redis.ConnectionError:
+        except OSError:
             if time.monotonic() > deadline or process.poll() is not None:
                 process.kill()
                 raise
             time.sleep(0.05)
-    client.close()
     return Server(f"redis://127.0.0.1:{port}/0", process)
 
 

@@ -156,7 +156,11 @@ def tables_of_night(as_of: datetime = AS_OF) -> dict[str, pa.Table]:
 
 
 def _catalogue(items: list[str], as_of: datetime) -> pa.Table:
-    odd = {"i27": {"flags": ["alcohol"]}, "i28": {"regions": ["north"]}, "i29": {"available": False}}
+    odd = {
+        "i27": {"flags": ["alcohol"]},
+        "i28": {"regions": ["north"]},
+        "i29": {"available": False},
+    }
     return _table("items", [
         {"item_id": item, "position": place, "title": f"Title of {item}", "category": "food > odd",
          "brand": None, "seller": None, "price": 1.0, "margin": None, "created_time": None,
@@ -202,7 +206,7 @@ def _lists(people: list[str], items: list[str], as_of: datetime) -> dict[str, pa
             })  # fmt: skip
     return {
         "recommendations": _table("recommendations", places),
-        "features": pa.Table.from_pylist(rows),
+        "features": _table("features", rows),
     }
 
 
@@ -221,5 +225,3 @@ def _write_index(folder: Path, rows: pa.Table) -> None:
     folder.mkdir()
     faiss.write_index(index, str(folder / "items.faiss"))
     io.write_json(folder / "index.json", {"embedding_version": "space-1", "dim": 4})
-
-

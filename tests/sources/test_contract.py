@@ -118,7 +118,8 @@ def test_an_absent_optional_table_is_none_and_an_empty_one_is_empty(session, tmp
 
 def test_missing_optional_columns_are_null_and_extra_ones_kept_out(session, tmp_path):
     odd = pa.array([1, 2], pa.time64("ns"))  # a type that Spark cannot read
-    put(tmp_path, "events", events(odd=odd), "event_date=2017-03-01/part-0.parquet")
+    extra = {"odd": odd, "KEY": odd}
+    put(tmp_path, "events", events(**extra), "event_date=2017-03-01/part-0.parquet")
     first = rows(session, tmp_path)[0]
     assert first["event_id"] == "e1"
     assert first["event_time"] == NOON

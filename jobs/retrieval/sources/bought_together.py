@@ -6,6 +6,8 @@ coincidence", 1993): raw counts only say what sells, and lift alone favours pair
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,10 +122,11 @@ def log_likelihood_ratio(
     all baskets.
     """
     both, left, right = (np.asarray(a, dtype=np.float64) for a in (both, left, right))
-    cells = (both, left - both, right - both, total - left - right + both)
-    rows, columns = (left, total - left), (right, total - right)
-    return 2 * (sum(map(_xlogx, cells)) + _xlogx(np.float64(total))
-                - sum(map(_xlogx, rows)) - sum(map(_xlogx, columns)))  # fmt: skip
+    whole = np.asarray(total, dtype=np.float64)
+    cells = (both, left - both, right - both, whole - left - right + both)
+    margins = (left, whole - left, right, whole - right)
+    inside = np.sum([_xlogx(cell) for cell in cells], axis=0)
+    return 2 * (inside + _xlogx(whole) - np.sum([_xlogx(margin) for margin in margins], axis=0))
 
 
 def _xlogx(count: np.ndarray) -> np.ndarray:
@@ -156,7 +159,9 @@ def _matrix(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sp
     return sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)
 
 
-def _counts(presence: sp.csr_matrix, min_support: int):
+def _counts(
+    presence: sp.csr_matrix, min_support: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Pairs of different items with enough baskets in common: (left, right, support) blocks.
 
     A block's cells before the cut are at most about ``BLOCK``, whatever the number of baskets.
@@ -168,7 +173,7 @@ def _counts(presence: sp.csr_matrix, min_support: int):
     ) * (np.diff(by_item.indptr) > 0)
     edges = np.flatnonzero(np.diff(np.cumsum(work) // BLOCK)) + 1
     limits = [0, *edges.tolist(), by_item.shape[0]]
-    for first, last in zip(limits[:-1], limits[1:], strict=True):
+    for first, last in itertools.pairwise(limits):
         counts = (by_item[first:last] @ presence).tocoo()
         enough = (counts.data >= min_support) & (counts.row + first != counts.col)
         left = counts.row[enough].astype(np.int64) + first

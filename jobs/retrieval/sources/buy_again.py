@@ -19,7 +19,6 @@ from pyspark.sql import functions as F
 from jobs.params import check
 
 NAME = "buy_again"
-SECONDS_PER_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -47,27 +46,29 @@ def candidates(history: DataFrame, as_of: datetime, depth: int, params: Params) 
 
     ``history``: the table ``history``, already cut at ``as_of``. Ties go to the lower item id.
     """
-    days = purchase_days(history)
-    age = (F.lit(as_of).cast("double") - F.col("last_of_day").cast("double")) / SECONDS_PER_DAY
-    pairs = days.groupBy("person_id", "item_id").agg(
-        F.sum(F.pow(F.lit(0.5), age / params.half_life_days)).alias("frequency"),
-        F.count(F.lit(1)).alias("days"),
-        F.min("event_date").alias("first_day"),
-        F.max("event_date").alias("last_day"),
-        F.max("last_of_day").alias("seed_time"),
+    pairs = purchase_days(history)
+    today = F.lit(as_of.date())
+    half_life = F.lit(params.half_life_days)
+    frequency = F.aggregate(
+        "days",
+        F.lit(0.0),
+        lambda total, day: total + F.pow(F.lit(0.5), F.datediff(today, day) / half_life),
     )
-    span = F.datediff("last_day", "first_day").cast("double")
-    gaps = (F.col("days") - 1).cast("double")
-    item_gap = (F.sum(span) + 5 * params.default_gap_days) / (F.sum(gaps) + 5)
-    by_item = pairs.groupBy("item_id").agg(item_gap.alias("item_gap"))
-    prior = params.prior_gaps
-    expected = (span + prior * F.col("item_gap")) / (gaps + prior)
-    since = F.datediff(F.lit(as_of.date()), "last_day").cast("double")
-    overdue = F.greatest(since / F.greatest(expected, F.lit(1.0)) - 1, F.lit(0.0))
+    span = F.datediff(F.array_max("days"), F.array_min("days")).cast("double")
+    pairs = pairs.select(
+        "person_id", "item_id", "seed_time", frequency.alias("frequency"), span.alias("span"),
+        (F.size("days") - 1).cast("double").alias("gaps"),
+        F.datediff(today, F.array_max("days")).cast("double").alias("since"),
+    )  # fmt: skip
+    item_gap = (F.sum("span") + 5 * params.default_gap_days) / (F.sum("gaps") + 5)
+    by_item = pairs.where(F.col("gaps") > 0).groupBy("item_id").agg(item_gap.alias("item_gap"))
+    gap = F.coalesce("item_gap", F.lit(params.default_gap_days))
+    expected = (F.col("span") + params.prior_gaps * gap) / (F.col("gaps") + params.prior_gaps)
+    overdue = F.greatest(F.col("since") / F.greatest(expected, F.lit(1.0)) - 1, F.lit(0.0))
     score = F.col("frequency") * F.exp(-overdue / params.overdue_gaps)
     best = Window.partitionBy("person_id").orderBy(F.col("score").desc(), "item_id")
     return (
-        pairs.join(by_item, on="item_id", how="inner")
+        pairs.join(F.broadcast(by_item), on="item_id", how="left")
         .withColumn("score", score)
         .withColumn("rank", F.row_number().over(best))
         .where(F.col("rank") <= depth)
@@ -79,22 +80,24 @@ def candidates(history: DataFrame, as_of: datetime, depth: int, params: Params) 
 
 
 def purchase_days(history: DataFrame) -> DataFrame:
-    """One row per (person, item, day) with a purchase, unless the item went back later."""
+    """Per person and item: the distinct ``days`` of purchase and the last one's ``seed_time``.
+
+    Days up to a later return or reject of the item do not count: it went back.
+    """
     bought = F.col("event_type") == "purchase"
     went_back = F.col("event_type").isin("return", "reject")
-    days = (
-        history.where(bought)
-        .groupBy("person_id", "item_id", "event_date")
-        .agg(F.max("event_time").alias("last_of_day"))
-    )
-    back = (
-        history.where(went_back)
+    pairs = (
+        history.where(bought | went_back)
         .groupBy("person_id", "item_id")
-        .agg(F.max("event_time").alias("back_time"))
+        .agg(
+            F.collect_set(F.when(bought, F.col("event_date"))).alias("all_days"),
+            F.max(F.when(bought, F.col("event_time"))).alias("seed_time"),
+            F.max(F.when(went_back, F.col("event_date"))).alias("back_day"),
+        )
     )
-    kept = F.coalesce(F.col("last_of_day") > F.col("back_time"), F.lit(True))
+    days = F.filter("all_days", lambda day: F.col("back_day").isNull() | (day > F.col("back_day")))
     return (
-        days.join(back, on=["person_id", "item_id"], how="left")
-        .where(kept)
-        .select("person_id", "item_id", "event_date", "last_of_day")
+        pairs.withColumn("days", F.array_sort(days))
+        .where(F.size("days") > 0)
+        .select("person_id", "item_id", "days", "seed_time")
     )

@@ -35,7 +35,7 @@ class Params:
     half_life_days: float = 60.0
     # What an item that nobody chose yet counts against one that somebody did: most of an old
     # catalogue that never sold never will.
-    unsold_share: float = 0.5
+    unsold_share: float = 0.2
 
     def __post_init__(self) -> None:
         check(self.max_people >= 0, "max_people must not be negative")

@@ -66,7 +66,7 @@ def candidates(
 
 
 def neighbours(matrix: sp.csr_matrix, params: Params) -> sp.csr_matrix:
-    """(n_items, n_items) float32 CSR: each item's nearest others by shrunken cosine, without itself.
+    """(n_items, n_items) float32 CSR: each item's nearest others by shrunken cosine, not itself.
 
     ``matrix``: (n_people, n_items). The similarity of a and b is the number of people with both,
     over sqrt((people of a + shrinkage) x (people of b + shrinkage)).

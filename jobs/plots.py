@@ -1,0 +1,75 @@
+"""Plots as SVG that stand inside a page and take its colours, light or dark."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Drawn in this colour, then told to take the page's.
+INK = "#010203"
+FIRST, SECOND = "#3584e4", "#e5a50a"
+LONGEST_NAME = 40
+
+
+def intervals(
+    names: Sequence[str], middles: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+) -> str:
+    """A dot with its interval per name."""
+    figure, axes = _figure(len(names))
+    places = range(len(names))
+    below = [max(m - low, 0.0) for m, low in zip(middles, lows, strict=True)]
+    above = [max(high - m, 0.0) for m, high in zip(middles, highs, strict=True)]
+    axes.errorbar(middles, places, xerr=[below, above], fmt="o", color=FIRST, capsize=3)
+    return _drawn(figure, axes, names)
+
+
+def bars(names: Sequence[str], **series: Sequence[float]) -> str:
+    """A bar per name, or two, with a legend where there are two."""
+    figure, axes = _figure(len(names))
+    height = 0.8 / len(series)
+    for number, ((label, values), colour) in enumerate(
+        zip(series.items(), (FIRST, SECOND), strict=False)
+    ):
+        shift = (number - (len(series) - 1) / 2) * height
+        places = [place + shift for place in range(len(names))]
+        axes.barh(places, values, height, color=colour, label=label)
+    if len(series) > 1:
+        axes.legend(frameon=False, labelcolor=INK)
+    return _drawn(figure, axes, names)
+
+
+def _figure(rows: int) -> tuple[Figure, Axes]:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import figure as figures
+
+    figure = figures.Figure(figsize=(7.5, 0.6 + 0.32 * max(rows, 2)), layout="constrained")
+    axes = figure.add_subplot()
+    figure.patch.set_alpha(0.0)
+    axes.patch.set_alpha(0.0)
+    return figure, axes
+
+
+def _drawn(figure: Figure, axes: Axes, names: Sequence[str]) -> str:
+    import matplotlib
+
+    cut = [n if len(n) <= LONGEST_NAME else n[: LONGEST_NAME - 1] + "…" for n in names]
+    axes.set_yticks(range(len(names)))
+    for label in axes.set_yticklabels(cut):
+        label.set_parse_math(False)
+    axes.invert_yaxis()
+    axes.tick_params(colors=INK)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(INK)
+    page = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "nightjar", "svg.fonttype": "none"}):
+        figure.savefig(page, format="svg", metadata={"Date": None, "Creator": None})
+    drawing = page.getvalue()
+    return drawing[drawing.index("<svg") :].replace(INK, "currentColor")

@@ -1,0 +1,101 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs import io
+from jobs.errors import Fault
+from jobs.ordering import similar_items
+from jobs.retrieval import matrix
+from jobs.tables import TABLES
+from tests.retrieval.conftest import catalogue, crowds, publish
+
+__all__ = ["publish"]  # the fixture
+PARAMS = similar_items.Params(length=5, search=10)
+
+
+def publish_a_shop(publish, **columns: list) -> pa.Table:
+    """40 items of 4 crowds and 4 that nobody chose; content says the same as the crowds."""
+    ids = [f"i{i:03d}" for i in range(44)]
+    vectors = np.eye(4, dtype=np.float32)[np.arange(44) % 4]
+    vectors += np.random.default_rng(0).normal(0, 0.05, vectors.shape).astype(np.float32)
+    items = catalogue(ids, **columns)
+    publish("catalogue", items=items)
+    publish("interactions", interactions=crowds())
+    publish("content_embeddings", content_vectors=table("item_id", ids, vectors))
+    publish("embeddings", item_factors=table("item_id", ids[:40], vectors[:40]))
+    return items
+
+
+def table(key: str, ids: list[str], vectors: np.ndarray) -> pa.Table:
+    return pa.table({key: ids, "vector": matrix.vector_column(vectors)})
+
+
+def lists(publish, for_nobody: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    schema = TABLES["ineligible_items"].schema
+    rows = [
+        {"item_id": item, "kind": "availability", "value": "all", "reason": "sold out"}
+        for item in for_nobody
+    ] + [{"item_id": "i001", "kind": "region", "value": "x", "reason": "elsewhere"}]
+    publish("filters", ineligible_items=pa.Table.from_pylist(rows, schema=schema))
+    night = publish("similar_items")
+    similar_items.run(night, PARAMS)
+    found: dict[str, list[str]] = {}
+    for row in io.read_arrow(night.staged / "similar_items").to_pylist():
+        found.setdefault(row["item_id"], []).append(row["similar_item_id"])
+        assert row["rank"] == len(found[row["item_id"]])
+    return found
+
+
+def kind(item: str) -> int:
+    return int(item[1:]) % 4
+
+
+def test_every_item_gets_a_full_list_of_its_kind_even_a_new_one(publish) -> None:
+    publish_a_shop(publish)
+    found = lists(publish)
+    assert len(found) == 44
+    assert {len(others) for others in found.values()} == {5}
+    for item, others in found.items():
+        assert item not in others
+        assert len(set(others)) == 5
+        assert {kind(other) for other in others} == {kind(item)}
+
+
+def test_an_item_for_nobody_is_in_no_list_and_has_none(publish) -> None:
+    publish_a_shop(publish)
+    found = lists(publish, for_nobody=("i004", "i008"))
+    shown = {other for others in found.values() for other in others}
+    assert not {"i004", "i008"} & (shown | set(found))
+    assert len(found["i000"]) == 5
+    assert "i001" in shown
+
+
+def test_alcohol_stands_beside_alcohol_alone(publish) -> None:
+    flags = [["Alcohol "] if i % 8 == 0 else [] for i in range(44)]
+    publish_a_shop(publish, flags=flags)
+    found = lists(publish)
+    alcohol = {f"i{i:03d}" for i in range(44) if i % 8 == 0}
+    assert all(not alcohol & set(others) for item, others in found.items() if item not in alcohol)
+    assert alcohol & {other for item in alcohol for other in found[item]}
+    assert len(found["i004"]) == 5
+
+
+def test_an_item_of_one_region_is_not_beside_one_sold_everywhere(publish) -> None:
+    regions = [["north"] if i < 8 else None for i in range(44)]
+    publish_a_shop(publish, regions=regions)
+    found = lists(publish)
+    northern = {f"i{i:03d}" for i in range(8)}
+    assert all(not northern & set(others) for item, others in found.items() if item not in northern)
+    assert northern & {other for item in northern for other in found[item]}
+
+
+def test_the_lists_are_the_same_again(publish) -> None:
+    publish_a_shop(publish)
+    assert lists(publish) == lists(publish)
+
+
+def test_an_item_without_content_vector_is_a_fault(publish) -> None:
+    publish_a_shop(publish)
+    publish("catalogue", items=catalogue([f"i{i:03d}" for i in range(45)]))
+    with pytest.raises(Fault, match="1 items have no content vector"):
+        lists(publish)

@@ -1,0 +1,288 @@
+"""A release reaches serving as a whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import io, params, tables
+from jobs.errors import Fault
+from jobs.io import Lake
+from jobs.release import release, releases
+from tests.release import nights
+
+
+def test_a_green_release_becomes_current_with_its_manifest(lake):
+    published = nights.whole(lake)
+    manifest = releases.opened(releases.root(lake) / published, deep=True).manifest
+    assert (releases.root(lake) / "CURRENT").read_text() == published + "\n"
+    assert published.startswith("20171201T000000Z-")
+    assert manifest["gates"]["recommendations"] == "green"
+    assert manifest["gates"]["release"] == "green"
+    assert manifest["tables"]["similar_items"] == 310
+    assert manifest["data"]["events"] == 20
+    assert manifest["data"]["last_event_time"] == "2017-11-29T22:00:00+00:00"
+    assert manifest["lag_seconds"] > 0
+    assert manifest["previous"] is None
+    assert not lake.staged("release", nights.AS_OF).joinpath("release").exists()
+
+
+def test_nothing_is_served_before_the_gate_publishes(lake):
+    nights.publish(lake)
+    nights.stage(lake)
+    assert releases.current_id(lake) is None
+    assert releases.readable(lake) == []
+
+
+def test_published_tables_are_shared_and_never_copied(lake):
+    published = nights.whole(lake)
+    table = lake.published("recommendations", nights.AS_OF).table("recommendations")
+    inside = releases.root(lake) / published / "recommendations"
+    for path in io.parquet_files(table):
+        assert path.samefile(inside / path.name)
+
+
+def test_files_that_did_not_change_are_shared_with_the_release_before(lake):
+    first = releases.root(lake) / nights.whole(lake, nights.AS_OF)
+    second = releases.root(lake) / nights.whole(lake, nights.day(1), "run-2")
+    for name in ("id_maps/part-00000.parquet", "index/items.faiss"):
+        assert (first / name).samefile(second / name)
+    assert releases.load(second).manifest["previous"] == first.name
+
+
+def test_a_rotten_file_of_the_release_before_is_not_shared(lake):
+    first = releases.root(lake) / nights.whole(lake, nights.AS_OF)
+    (first / "id_maps/part-00000.parquet").write_bytes(b"rot")
+    second = releases.root(lake) / nights.whole(lake, nights.day(1), "run-2")
+    assert releases.damage(releases.load(second), deep=True) == []
+
+
+def test_running_a_night_again_makes_another_release_with_equal_lists(lake):
+    first = nights.whole(lake, run_id="run-1")
+    second = nights.whole(lake, run_id="run-2")
+    assert first != second
+    assert releases.current_id(lake) == second
+    lists = [
+        io.read_arrow(releases.root(lake) / one / "recommendations") for one in (first, second)
+    ]
+    assert lists[0].equals(lists[1])
+
+
+def test_a_gate_that_is_run_again_finishes_what_it_began(lake):
+    nights.publish(lake)
+    night = nights.stage(lake)
+    first = release.publish(night)
+    assert release.verify(night) == []
+    assert release.publish(night) == first
+
+
+def test_staging_the_same_run_again_keeps_the_release_it_made(lake):
+    first = nights.whole(lake)
+    night = nights.stage(lake)
+    assert release.verify(night) == []
+    assert release.publish(night) == first
+    assert len(releases.readable(lake)) == 1
+
+
+def test_a_backfilled_night_is_kept_but_does_not_serve(lake):
+    newer = nights.whole(lake, nights.day(1), "run-1")
+    older = nights.whole(lake, nights.day(0), "run-2")
+    assert releases.current_id(lake) == newer
+    assert {one.id for one in releases.readable(lake)} == {older, newer}
+
+
+def test_three_nights_stay_and_the_oldest_goes(lake):
+    made = [nights.whole(lake, nights.day(n), f"run-{n}") for n in range(5)]
+    assert [one.id for one in releases.readable(lake)] == made[2:]
+    assert not list(releases.root(lake).glob(".gone-*"))
+
+
+def test_hourly_releases_never_push_out_a_night(lake):
+    night = nights.whole(lake)
+    for hour in range(1, 8):
+        as_of = nights.AS_OF.replace(hour=hour)
+        nights.publish(lake, as_of)
+        made = nights.night(lake, as_of, overrides={"release": {"kind": "hourly"}})
+        made.reset()
+        release.run(made, params.build(release.Params, made.overrides["release"]))
+        release.publish(made)
+    kinds = [one.manifest["kind"] for one in releases.readable(lake)]
+    assert kinds == ["nightly"] + ["hourly"] * 6
+    assert releases.readable(lake)[0].id == night
+
+
+def test_the_current_release_and_newer_ones_are_never_deleted(lake):
+    made = [nights.whole(lake, nights.day(n), f"run-{n}") for n in range(3)]
+    releases.switch(lake, made[0])
+    assert releases.retire(lake, {"nightly": 1}, spare=set()) == []
+    releases.switch(lake, made[2])
+    assert releases.retire(lake, {"nightly": 1}, spare={made[1]}) == [made[0]]
+
+
+# --- what the gate refuses -------------------------------------------------------------------
+def refused(lake: Lake, **changes: pa.Table) -> str:
+    """All that keeps a night with these tables from being published."""
+    nights.publish(lake, **changes)
+    return "\n".join(release.verify(nights.stage(lake)))
+
+
+def test_a_good_night_is_not_refused(lake):
+    assert refused(lake) == ""
+
+
+def with_column(name: str, column: str, change) -> dict[str, pa.Table]:
+    """A table of the small night with one column changed, value by value."""
+    table = nights.tables_of_night()[name]
+    place = table.schema.get_field_index(column)
+    values = [change(value) for value in table[column].to_pylist()]
+    field = table.schema.field(place)
+    return {name: table.set_column(place, field, pa.array(values, field.type))}
+
+
+def swapped(old, new):
+    return lambda value: new if value == old else value
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (with_column("recommendations", "item_id", swapped("i2", "ghost")), "1 unknown items"),
+        (with_column("similar_items", "similar_item_id", swapped("i2", "ghost")), "unknown items"),
+        (with_column("pools", "item_id", swapped("i2", "ghost")), "pools.item_id: 1 unknown"),
+        (with_column("recommendations", "item_id", swapped("i2", "i29")), "nobody may get"),
+        (with_column("similar_items", "similar_item_id", swapped("i2", "i29")), "nobody may get"),
+        (with_column("recommendations", "item_id", swapped("i4", "i27")), "restriction excludes"),
+        (with_column("recommendations", "item_id", swapped("i4", "i28")), "region excludes"),
+        (with_column("recommendations", "item_id", swapped("i1", "i0")), "blocked_pairs forbids"),
+        (with_column("recommendations", "person_id", swapped("account:p5", "x")), "1 persons that"),
+        (with_column("recommendations", "rank", swapped(2, 3)), "places after a gap"),
+        (with_column("recommendations", "rank", swapped(1, 0)), "places after a gap"),
+        (with_column("recommendations", "item_id", swapped("i3", "i2")), "item twice"),
+        (with_column("recommendations", "score", lambda score: score + 0.1), "110 scores that"),
+        (with_column("recommendations", "sources", lambda _: ["buy_again"]), "personal sources"),
+        (with_column("person_factors", "person_id", swapped("account:p0", "account:p1")), "1 p"),
+        (with_column("features", "item_id", swapped("i2", "i20")), "have no row of features"),
+        ({"recommendations": tables.TABLES["recommendations"].schema.empty_table()}, "is empty"),
+    ],
+)  # fmt: skip
+def test_a_broken_promise_is_refused(lake, changes, sentence):
+    assert sentence in refused(lake, **changes)
+
+
+def test_a_red_or_missing_verdict_is_refused(lake):
+    nights.publish(lake)
+    path = lake.published("filters", nights.AS_OF).folder / "manifest.json"
+    io.write_json(path, io.read_json(path) | {"gate": {"verdict": "red"}})
+    assert release.verify(nights.stage(lake)) == ["the gate of filters is red, not green"]
+
+
+def test_index_and_factors_of_two_spaces_are_refused(lake):
+    nights.publish(lake)
+    path = lake.published("index", nights.AS_OF).table("index_bundle") / "index.json"
+    io.write_json(path, {"embedding_version": "space-2"})
+    assert "embedding versions differ" in release.verify(nights.stage(lake))[0]
+
+
+def test_a_file_changed_added_or_removed_after_staging_is_refused(lake):
+    nights.publish(lake)
+    folder = nights.stage(lake).staged / "release"
+    (folder / "scorer/linear.json").write_text("{}")
+    (folder / "reports/evidence/events.json").unlink()
+    (folder / "stray.txt").write_text("")
+    found = release.verify(nights.night(lake))[0]
+    for name in ("scorer/linear.json has", "evidence/events.json is missing", "stray.txt is not"):
+        assert name in found
+
+
+def test_a_manifest_cut_short_is_refused(lake):
+    nights.publish(lake)
+    manifest = nights.stage(lake).staged / "release" / "manifest.json"
+    manifest.write_text(manifest.read_text()[:200])
+    assert "cut short" in release.verify(nights.night(lake))[0]
+
+
+def test_publishing_without_staging_says_to_run_the_step(lake):
+    with pytest.raises(Fault, match="run the step release first"):
+        release.publish(nights.night(lake))
+
+
+def test_pools_lose_what_nobody_may_get_and_their_ranks_close_up(lake):
+    published = nights.whole(lake)
+    pools = io.read_arrow(releases.root(lake) / published / "pools")
+    of_all = pools.filter(pc.equal(pools["context_kind"], "all")).sort_by("rank")
+    assert of_all["item_id"].to_pylist()[:3] == ["i28", "i27", "i0"]
+    assert of_all["rank"].to_pylist() == list(range(1, of_all.num_rows + 1))
+    of_south = pools.filter(pc.equal(pools["context"], "so/uth")).sort_by("rank")
+    assert of_south["item_id"].to_pylist()[:2] == ["i27", "i0"]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ({"keep_nightly": 2}, "keep_nightly must be at least 3"),
+        ({"keep_hourly": 1}, "keep_hourly must be at least 6"),
+        ({"kind": "weekly"}, "kind must be one of nightly, hourly"),
+        ({"age_ceiling_hours": 1}, "age_ceiling_hours must be at least 24"),
+    ],
+)
+def test_overrides_that_break_a_promise_are_refused(override, sentence):
+    assert params.faults("release", release.Params, override) == [f"release: {sentence}"]
+
+
+# --- bad places ------------------------------------------------------------------------------
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 3 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_clear_error_and_the_release_before_serves(tiny_disk):
+    lake = Lake(tiny_disk / "lake").open()
+    first = nights.whole(lake)
+    nights.publish(lake, nights.day(1), "run-2")
+    free = os.statvfs(tiny_disk)
+    (tiny_disk / "ballast").write_bytes(b"0" * (free.f_bavail * free.f_frsize - 16_384))
+    with pytest.raises(Fault, match=r"release: .* cannot be written"):
+        nights.stage(lake, nights.day(1), "run-2")
+    assert releases.serving(lake, deep=True)[0].id == first
+    (tiny_disk / "ballast").unlink()
+    night = nights.stage(lake, nights.day(1), "run-2")
+    assert release.verify(night) == []
+    assert release.publish(night) == releases.current_id(lake)
+
+
+def test_a_file_beyond_the_limit_is_one_clear_error(lake):
+    nights.publish(lake)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, hard))
+    try:
+        with pytest.raises(Fault, match="cannot be written"):
+            nights.stage(lake)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert releases.current_id(lake) is None
+
+
+def test_the_manifest_is_readable_json_with_a_hash_for_every_file(lake):
+    folder = releases.root(lake) / nights.whole(lake)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    on_disk = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert set(manifest["files"]) == on_disk - {"manifest.json"}
+    assert all(pq.read_schema(folder / name) for name in on_disk if name.endswith(".parquet"))

@@ -1,0 +1,362 @@
+"""A gate publishes what its suites pass, and leaves everything as it was where one does not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from expectations import VIEWS
+from jobs import batches, gate, io, steps, tables
+from jobs.errors import Fault, GateRed
+from jobs.io import Lake
+from jobs.night import Night
+from tests.expectations import good
+
+YESTERDAY = good.AS_OF - timedelta(days=1)
+GATED = [step for step in steps.STEPS if tables.of_step(step)]
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A lake with every good table published; tests link it, none changes it."""
+    lake = Lake(tmp_path_factory.mktemp("published"))
+    rows = good.all_tables()
+    for step in GATED:
+        night = Night(lake, good.AS_OF, "good", "test", step)
+        night.reset()
+        stage(night, {table.name: rows[table.name] for table in tables.of_step(step)})
+        lake.publish(step, good.AS_OF, "good")
+    return lake
+
+
+@pytest.fixture
+def bare(tmp_path: Path, published: Lake) -> Lake:
+    """A lake of its own where every step is published, without an engine."""
+    lake = Lake(tmp_path / "lake").open()
+    for step in GATED:
+        home = lake.root / "tables" / step
+        home.mkdir(parents=True)
+        found = published.published(step, good.AS_OF)
+        target = home / io.label(good.AS_OF)
+        target.mkdir()
+        shutil.copytree(found.folder, target / "good", copy_function=os.link)
+        (target / "PUBLISHED").write_text("good\n")
+    return lake
+
+
+def stage(night: Night, rows: dict[str, pa.Table]) -> None:
+    """Stage tables as a job would, with its manifest."""
+    for name, table in rows.items():
+        io.write_arrow(night.staged / name, table)
+    io.write_json(
+        night.staged / "manifest.json",
+        {
+            "step": night.step, "as_of": night.as_of.isoformat(), "run_id": night.run_id,
+            "tables": {name: {"rows": table.num_rows} for name, table in rows.items()},
+        },
+    )  # fmt: skip
+
+
+def again(lake: Lake, step: str, run_id: str = "again", **changed: pa.Table) -> Night:
+    """Stage a step's good tables, some of them changed, for a second run of the night."""
+    night = Night(lake, good.AS_OF, run_id, "test", step)
+    night.reset()
+    rows = {
+        table.name: io.read_arrow(lake.published(step, good.AS_OF).table(table.name))
+        for table in tables.of_step(step)
+    }
+    stage(night, rows | changed)
+    return night
+
+
+def without(table: pa.Table, column: str, row: int = 0) -> pa.Table:
+    """The table with a null in one cell."""
+    values = table[column].to_pylist()
+    values[row] = None
+    place = table.schema.get_field_index(column)
+    return table.set_column(
+        place, pa.field(column, table.schema.field(column).type), pa.array(
+            values, table.schema.field(column).type
+        ),
+    )  # fmt: skip
+
+
+def evidence(night: Night) -> dict[str, Any]:
+    return io.read_json(night.lake.evidence(night.step, night.as_of, night.run_id))
+
+
+@pytest.mark.parametrize("step", GATED)
+def test_a_green_gate_publishes_and_says_so_in_the_manifest(bare: Lake, step: str) -> None:
+    night = again(bare, step)
+    gate.judge(night)
+    found = bare.published(step, good.AS_OF)
+    assert found.attempt == "again"
+    assert found.manifest["gate"]["verdict"] == "green"
+    assert (bare.root / found.manifest["gate"]["evidence"]).is_file()
+    assert not night.staged.exists()
+
+
+def breakable() -> Iterator[Any]:
+    """Every table with the column whose loss must stop the night."""
+    for name, table in tables.TABLES.items():
+        column = "reason" if name == "events_rejected" else table.schema.names[0]
+        yield pytest.param(name, column, id=name)
+
+
+@pytest.mark.parametrize(("name", "column"), list(breakable()))
+def test_a_red_gate_at_any_table_publishes_nothing(bare: Lake, name: str, column: str) -> None:
+    step = tables.TABLES[name].step
+    rows = io.read_arrow(bare.published(step, good.AS_OF).table(name))
+    night = again(bare, step, **{name: without(rows, column)})
+    with pytest.raises(GateRed, match=f"{name}: {column} is filled; 1 of"):
+        gate.judge(night)
+    assert bare.published(step, good.AS_OF).attempt == "good"
+    assert evidence(night)["verdict"] == "red"
+    assert night.staged.is_dir()
+
+
+def test_a_red_gate_keeps_evidence_with_the_rows_and_says_what_to_do(bare: Lake) -> None:
+    rows = io.read_arrow(bare.published("events", good.AS_OF).table("events"))
+    night = again(bare, "events", events=without(rows, "item_id", 7))
+    with pytest.raises(GateRed) as red:
+        gate.judge(night)
+    assert "1 critical expectation failed, nothing was published" in str(red.value)
+    assert "1 of 1,000 rows" in str(red.value)
+    assert "run the step again" in str(red.value)
+    assert "e7" not in str(red.value), "ids of persons and rows stay in the evidence"
+    failed = [f for f in evidence(night)["expectations"] if not f["success"]]
+    assert [row["event_id"] for row in failed[0]["samples"]] == ["e7"]
+    assert failed[0]["severity"] == "critical"
+    assert failed[0]["notes"] == "Identities, interactions and the history join on these."
+
+
+def test_yesterday_stays_published_when_today_is_red(bare: Lake) -> None:
+    early = Night(bare, YESTERDAY, "yesterday", "test", "blend")
+    early.reset()
+    rows = {t.name: good.all_tables()[t.name] for t in tables.of_step("blend")}
+    stage(early, rows)
+    gate.judge(early)
+    with pytest.raises(GateRed):
+        gate.judge(again(bare, "blend", blend_weights=rows["blend_weights"].slice(0, 0)))
+    assert bare.published("blend", YESTERDAY).attempt == "yesterday"
+    assert bare.published("blend", good.AS_OF).attempt == "good"
+
+
+def test_a_warning_publishes_and_is_recorded(bare: Lake, caplog: pytest.LogCaptureFixture) -> None:
+    volume = good.table("events_volume", [{
+        "day": datetime(2017, 11, 30, tzinfo=UTC).date(), "weekday": 4, "rows": 30,
+        "history_days": 20, "history_median": 100.0, "ratio": 0.3,
+    }])  # fmt: skip
+    night = again(bare, "events", events_volume=volume)
+    with caplog.at_level(logging.WARNING, logger="nightjar"):
+        gate.judge(night)
+    recorded = bare.published("events", good.AS_OF).manifest["gate"]
+    assert recorded["verdict"] == "warning"
+    assert len(recorded["warnings"]) == 1
+    assert "ratio is at least 0.45 and at most 1.93" in recorded["warnings"][0]
+    assert "ratio is at least 0.45" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("facts", "verdict"),
+    [
+        ({"rows": 5, "history_days": 7, "history_median": 100.0, "ratio": 0.05}, "warning"),
+        ({"rows": 5, "history_days": 8, "history_median": 100.0, "ratio": 0.05}, "red"),
+        ({"rows": 900, "history_days": 8, "history_median": 100.0, "ratio": 9.0}, "red"),
+        ({"rows": 0, "history_days": 3, "history_median": 100.0, "ratio": 0.0}, "red"),
+        ({"rows": 0, "history_days": 20, "history_median": 0.0, "ratio": 1.0}, "green"),
+        ({"rows": 100, "history_days": 0, "history_median": 0.0, "ratio": 1.0}, "green"),
+    ],
+)
+def test_volume_is_held_against_the_weekday_once_it_has_a_history(
+    bare: Lake, facts: dict[str, Any], verdict: str
+) -> None:
+    day = {"day": datetime(2017, 11, 30, tzinfo=UTC).date(), "weekday": 4}
+    night = again(bare, "events", events_volume=good.table("events_volume", [day | facts]))
+    if verdict == "red":
+        with pytest.raises(GateRed, match="events_volume"):
+            gate.judge(night)
+    else:
+        gate.judge(night)
+    assert evidence(night)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("outcome", "share", "verdict"),
+    [
+        ("duplicate", 0.0005, "green"), ("duplicate", 0.10, "warning"), ("duplicate", 0.11, "red"),
+        ("rejected: no_item", 0.05, "warning"), ("rejected: no_item", 0.06, "red"),
+        ("rejected: time_in_the_future", 0.04, "warning"),
+        ("rejected: time_in_the_future", 0.06, "red"),
+        ("rejected: no_key", 0.25, "warning"), ("rejected: no_key", 0.6, "red"),
+        ("kept_late", 0.2, "warning"),
+    ],
+)  # fmt: skip
+def test_shares_of_a_delivery_warn_up_to_their_limit_and_stop_beyond(
+    bare: Lake, outcome: str, share: float, verdict: str
+) -> None:
+    counts = good.table("events_counts", [
+        {"outcome": "kept", "rows": 900, "share": 1 - share},
+        {"outcome": outcome, "rows": 100, "share": share},
+    ])  # fmt: skip
+    night = again(bare, "events", events_counts=counts)
+    if verdict == "red":
+        with pytest.raises(GateRed, match="events_counts"):
+            gate.judge(night)
+    else:
+        gate.judge(night)
+    assert evidence(night)["verdict"] == verdict
+
+
+def test_a_shop_below_the_hard_minimum_is_red_and_a_small_one_warns(bare: Lake) -> None:
+    whole = io.read_arrow(bare.published("interactions", good.AS_OF).table("interactions"))
+    with pytest.raises(GateRed, match="at least 25 different values"):
+        gate.judge(again(bare, "interactions", interactions=whole.slice(0, 1_200)))
+    gate.judge(again(bare, "interactions", interactions=whole.slice(0, 1_300)))
+    assert bare.published("interactions", good.AS_OF).manifest["gate"]["verdict"] == "warning"
+
+
+def test_an_item_that_lost_its_place_in_the_id_map_stops_the_night(bare: Lake) -> None:
+    early = Night(bare, YESTERDAY, "yesterday", "test", "catalogue")
+    early.reset()
+    rows = {t.name: good.all_tables()[t.name] for t in tables.of_step("catalogue")}
+    swapped = rows["items"]["item_id"].to_pylist()
+    swapped[0], swapped[1] = swapped[1], swapped[0]
+    stage(early, rows | {"items": rows["items"].set_column(0, "item_id", pa.array(swapped))})
+    gate.judge(early)
+    with pytest.raises(GateRed, match="items_held: held holds; 2 of 50 rows do not"):
+        gate.judge(again(bare, "catalogue"))
+
+
+@pytest.mark.parametrize(
+    ("item", "kind"), [(-1, "unavailable"), (-2, "forbidden"), (-3, "blocked")]
+)
+def test_a_listed_item_that_a_filter_excludes_stops_the_night(
+    bare: Lake, item: int, kind: str
+) -> None:
+    persons = io.read_arrow(bare.published("identities", good.AS_OF).table("persons"))
+    restricted = [["alcohol"]] + [[]] * (persons.num_rows - 1)
+    place = persons.schema.get_field_index("restrictions")
+    changed = persons.set_column(place, persons.schema.field(place), pa.array(restricted))
+    gate.judge(again(bare, "identities", persons=changed))
+    rows = io.read_arrow(bare.published("recommendations", good.AS_OF).table("recommendations"))
+    listed = rows["item_id"].to_pylist()
+    listed[0] = good.ITEMS[item]
+    wrong = rows.set_column(3, rows.schema.field(3), pa.array(listed))
+    with pytest.raises(GateRed, match=f"{kind} does not hold; 1 of 3,000 rows"):
+        gate.judge(again(bare, "recommendations", recommendations=wrong))
+
+
+def test_a_wrong_schema_names_every_column_at_once(bare: Lake) -> None:
+    rows = good.all_tables()["blend_evidence"].drop_columns(["people", "ndcg_low"])
+    with pytest.raises(GateRed) as red:
+        gate.judge(again(bare, "blend", blend_evidence=rows))
+    assert "blend_evidence.people is missing; blend_evidence.ndcg_low is missing" in str(red.value)
+
+
+def test_a_truncated_parquet_file_is_red(bare: Lake) -> None:
+    night = again(bare, "blend")
+    path = io.parquet_files(night.staged / "blend_weights")[0]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(GateRed, match=r"part-00000\.parquet cannot be read"):
+        gate.judge(night)
+
+
+def test_a_gate_without_a_finished_job_is_a_fault(bare: Lake) -> None:
+    night = again(bare, "blend")
+    (night.staged / "manifest.json").unlink()
+    with pytest.raises(Fault, match=r"no manifest\.json.*run the step again"):
+        gate.judge(night)
+
+
+def test_a_gate_does_not_judge_what_another_run_staged(bare: Lake) -> None:
+    night = again(bare, "blend", run_id="one")
+    night.run_id = "two"
+    with pytest.raises(Fault, match="comes from the run one, not from two"):
+        gate.judge(night)
+
+
+def test_a_table_that_no_suite_judges_is_a_fault() -> None:
+    with pytest.raises(Fault, match="write expectations/no_such_table"):
+        gate.load("no_such_table")
+
+
+def test_hostile_strings_stay_whole_in_evidence_up_to_a_length(bare: Lake) -> None:
+    nasty = "../../x'\"\n<script>☃" + "y" * 5_000
+    rows = io.read_arrow(bare.published("events", good.AS_OF).table("events"))
+    keys = rows["key"].to_pylist()
+    keys[0] = nasty
+    rows = rows.set_column(5, rows.schema.field(5), pa.array(keys))
+    with pytest.raises(GateRed):
+        gate.judge(night := again(bare, "events", events=without(rows, "item_id")))
+    failed = next(f for f in evidence(night)["expectations"] if not f["success"])
+    assert failed["samples"][0]["key"] == nasty[:199] + "…"
+
+
+# --- Spark -----------------------------------------------------------------------------------
+DERIVING = [
+    name for name in [*tables.TABLES, *VIEWS] if hasattr(gate.load(name), "COLUMNS")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DERIVING)
+def test_columns_derived_on_spark_equal_those_in_memory(
+    published: Lake, night: Callable[..., Night], name: str
+) -> None:
+    view = VIEWS.get(name)
+    base = view.base if view else name
+    module = gate.load(name)
+    names = [column for column in tables.TABLES[base].key] or ["outcome"]
+
+    def folder_of(table: str) -> Path:
+        return published.published(tables.TABLES[table].step, good.AS_OF).table(table)
+
+    source = batches.Source(folder_of(base), view.where if view else None)
+    in_memory = batches.in_memory(source, names, module.COLUMNS, folder_of)
+    on_spark = batches.on_spark(night("events"), source, names, module.COLUMNS, folder_of)
+
+    def rows(frame: pa.Table) -> list[dict[str, Any]]:
+        return frame.sort_by([(column, "ascending") for column in names]).to_pylist()
+
+    assert rows(on_spark.toArrow()) == rows(pa.Table.from_pandas(in_memory, preserve_index=False))
+
+
+def test_spark_finds_what_pandas_finds(
+    bare: Lake, night: Callable[..., Night], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recall = good.all_tables()["index_recall"]
+    staged = again(bare, "index", index_recall=without(recall, "kind", 1))
+    staged.__dict__["spark"] = night("events").spark
+    found = gate.judge_table(staged, "index_recall")
+    monkeypatch.setattr(batches, "ARROW_ROWS", -1)
+    on_spark = gate.judge_table(staged, "index_recall")
+    assert [f.sentence() for f in on_spark if f.error] == []
+    assert [(f.words, f.success, f.failing, f.samples) for f in on_spark] == [
+        (f.words, f.success, f.failing, f.samples) for f in found
+    ]
+    assert any(f.samples for f in found)
+
+
+def test_a_gate_on_spark_publishes_green_and_stops_red(
+    bare: Lake, night: Callable[..., Night], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spark = night("blend").spark
+    monkeypatch.setattr(batches, "ARROW_ROWS", -1)
+    first = again(bare, "blend", run_id="first")
+    first.__dict__["spark"] = spark
+    gate.judge(first)
+    assert bare.published("blend", good.AS_OF).attempt == "first"
+    weights = good.all_tables()["blend_weights"]
+    second = again(bare, "blend", run_id="second", blend_weights=without(weights, "weight"))
+    second.__dict__["spark"] = spark
+    with pytest.raises(GateRed, match="weight is filled; 1 of 9 rows"):
+        gate.judge(second)
+    assert bare.published("blend", good.AS_OF).attempt == "first"
