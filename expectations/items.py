@@ -28,7 +28,7 @@ def suite(as_of: datetime) -> list[Expectation]:
         *filled(
             "Without prices the content vectors lack their price band.",
             "price",
-            mostly=0.5,
+            mostly=0.25,
             severity=WARNING,
         ),
         between("A negative price is a broken catalogue.", "price", 0),

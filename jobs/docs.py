@@ -152,7 +152,7 @@ def _headlines(lake: Lake, label: str, read: dict[str, pa.Table]) -> Iterator[di
                 "value": text(best["ndcg_at_10"]),
             }
     for row in read["index_recall"].to_pylist() if "index_recall" in read else ():
-        if row["kind"] == "overall":
+        if (row["kind"], row["stratum"]) == ("overall", "all"):
             yield {"name": "recall@50 of the index", "value": text(row["recall"])}
     for row in read["events_volume"].to_pylist() if "events_volume" in read else ():
         yield {"name": f"events of {row['day']} against its weekday", "value": text(row["ratio"])}

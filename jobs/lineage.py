@@ -60,8 +60,11 @@ def way_back(lake: Lake, found: Published, table: str) -> Iterator[str]:
 
 def _step(lake: Lake, found: Published, depth: int, seen: set[tuple[str, str]]) -> Iterator[str]:
     pad = "  " * depth
-    manifest = found.manifest
     seen.add((found.step, found.as_of))
+    if not found.table("manifest.json").is_file():
+        yield f"{pad}{found.step} @ {found.as_of}  run {found.attempt}  (its manifest is missing)"
+        return
+    manifest = found.manifest
     rows = ", ".join(f"{n} {f['rows']:,}" for n, f in manifest.get("tables", {}).items())
     verdict = manifest.get("gate", {}).get("verdict", "not judged")
     yield f"{pad}{found.step} @ {found.as_of}  run {found.attempt}  gate {verdict}"
@@ -94,7 +97,7 @@ def _input(
     else:
         yield from _step(lake, now, depth, seen)
         if counts:
-            yield f"{pad}    read: {counts}"
+            yield f"{pad}    rows read here: {counts}"
         if now.attempt != read["attempt"]:
             yield f"{pad}    read in the run {read['attempt']}, which was replaced since"
 

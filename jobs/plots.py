@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,7 @@ def bars(names: Sequence[str], **series: Sequence[float]) -> str:
 def _figure(rows: int) -> tuple[Figure, Axes]:
     import matplotlib
 
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells of its fonts
     matplotlib.use("svg")
     from matplotlib import figure as figures
 
@@ -63,6 +65,7 @@ def _drawn(figure: Figure, axes: Axes, names: Sequence[str]) -> str:
     axes.set_yticks(range(len(names)))
     for label in axes.set_yticklabels(cut):
         label.set_parse_math(False)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.tick_params(colors=INK)
     for side, spine in axes.spines.items():

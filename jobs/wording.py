@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+# Rows are chosen by these and by "and" alone.
+OPERATORS = {
+    "==": "is", ">=": "is at least", ">": "is above", "<=": "is at most", "<": "is below",
+    "IN": "is one of",
+}  # fmt: skip
+
 
 def in_words(kind: str, kwargs: Mapping[str, Any]) -> str:
     """An expectation as a person would say it."""
@@ -72,7 +78,8 @@ def _condition(condition: Any) -> str:
     if not isinstance(condition, Mapping):
         return str(condition)
     if "conditions" in condition:
-        return f" {condition['type']} ".join(_condition(part) for part in condition["conditions"])
+        return " and ".join(_condition(part) for part in condition["conditions"])
+    said = OPERATORS.get(str(condition["operator"]).upper(), str(condition["operator"]))
     parameter = condition.get("parameter", "")
     shown = _listed(parameter) if isinstance(parameter, list | tuple) else parameter
-    return f"{condition['column']['name']} {condition['operator']} {shown}".lower()
+    return f"{condition['column']['name']} {said} {shown}"

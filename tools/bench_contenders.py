@@ -102,7 +102,9 @@ def mllib(folder: Path) -> dict:
     from jobs.spark import LOCAL_CONF
 
     chosen = Params()
-    builder = SparkSession.builder.master("local[*]").config("spark.ui.enabled", "false")
+    builder = SparkSession.builder.master("local[*]")
+    for name in ("spark.ui.enabled", "spark.ui.showConsoleProgress"):
+        builder = builder.config(name, "false")
     for name, value in LOCAL_CONF.items():
         builder = builder.config(name, value)
     spark = builder.config("spark.local.dir", str(folder / "spark")).getOrCreate()

@@ -176,7 +176,8 @@ def show_failure(console: Console, lake: Lake, as_of: datetime, tasks: list[Task
         evidence = sorted((lake.root / "evidence" / io.label(as_of) / step).glob("*.json"))
         if task.task_id.endswith("_gate") and evidence:
             newest = max(evidence, key=lambda path: path.stat().st_mtime)
-            console.print(f"evidence: {newest}", highlight=False, markup=False, soft_wrap=True)
+            if str(newest) not in task.error:
+                console.print(f"evidence: {newest}", highlight=False, markup=False, soft_wrap=True)
         console.print(f"log: {task.log}", highlight=False, markup=False, soft_wrap=True)
     released = current(lake)
     serving = f"{released[0]} still serves" if released else "nothing is served yet"

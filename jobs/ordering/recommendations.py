@@ -41,7 +41,7 @@ class Params:
     # order puts them.
     quotas: Mapping[str, float] = field(
         default_factory=lambda: {
-            **dict.fromkeys(SOURCES, 0.0), "collaborative": 0.05, "new_arrivals": 0.05,
+            **dict.fromkeys(SOURCES, 0.0), "item_to_item": 0.05, "new_arrivals": 0.05,
         }
     )  # fmt: skip
     # How deep a person's pools are read; several times the length, so that filters leave enough.

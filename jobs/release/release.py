@@ -302,14 +302,17 @@ def _digest(run_id: str, files: dict[str, dict[str, Any]]) -> str:
 
 
 def _share_unchanged(folder: Path, files: dict[str, dict[str, Any]], before: Release | None) -> int:
-    """Link files whose content the release before has too; returns how many."""
+    """Link large files whose content the release before has too; returns how many.
+
+    A small one saves no room worth the risk: damage to a shared file is damage to both releases.
+    """
     if before is None:
         return 0
     known = {entry["sha256"]: name for name, entry in before.manifest["files"].items()}
     shared = 0
     for name, entry in files.items():
         twin = before.path(known.get(entry["sha256"], ""))
-        if not twin.is_file():
+        if entry["bytes"] <= releases.SMALL or not twin.is_file():
             continue
         if not twin.samefile(folder / name):
             if releases.digest(twin) != entry["sha256"]:
@@ -409,7 +412,9 @@ def _shelve(night: Night) -> Release:
         "created": created.isoformat(timespec="seconds"),
         "lag_seconds": round((created - release.as_of).total_seconds()),
     }
-    io.write_json(folder / "manifest.json", manifest)
+    # Written beside the folder: a kill here leaves no stray file in it.
+    io.write_json(night.staged / "release-manifest.json", manifest)
+    os.replace(night.staged / "release-manifest.json", folder / "manifest.json")
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         # The same run made the same files before; only a damaged one is replaced.

@@ -30,7 +30,9 @@ from jobs.errors import Fault
 from jobs.io import Lake
 
 FORMAT = 1  # raised when a reader of the older format could misread a release
-SMALL = 1 << 20  # bytes up to which a reader always checks a file's hash, not only its size
+# Bytes up to which a reader always checks a file's hash, not only its size, and up to which
+# releases have files of their own.
+SMALL = 1 << 20
 ID = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{10}$")
 _NO_ROOM = (ENOSPC, EDQUOT, EFBIG, EACCES, EROFS, EPERM)
 

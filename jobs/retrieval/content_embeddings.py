@@ -92,8 +92,9 @@ def token_counts(items: pa.Table, params: Params) -> sp.csr_matrix:
     vocabulary: dict[str, int] = {}
     codes: list[int] = []
     ends: list[int] = [0]
-    for row in zip(*columns, strict=True):
-        for token in set(tokens(*row, params.price_ratio)):
+    for title, category, brand, seller, price, flags, attributes in zip(*columns, strict=True):
+        named = tokens(title, category, brand, seller, price, flags, attributes, params.price_ratio)
+        for token in sorted(set(named)):
             codes.append(vocabulary.setdefault(token, len(vocabulary)))
         ends.append(len(codes))
     names = np.array(list(vocabulary), dtype=object)

@@ -168,9 +168,9 @@ def build(
     cells = 1 if exact_search else max(1, int(params.cell_factor * np.sqrt(n_items)))
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim + 1), dim + 1, cells, faiss.METRIC_L2)
     index.cp.seed = seed % 2**31
-    index.cp.niter = 10
+    index.cp.niter = 8
     index.cp.min_points_per_centroid = 1
-    index.cp.max_points_per_centroid = 128
+    index.cp.max_points_per_centroid = 64
     index.train(points)
     index.add_with_ids(points, np.ascontiguousarray(positions, dtype=np.int64))
     facts = {

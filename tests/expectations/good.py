@@ -168,8 +168,8 @@ def lists() -> dict[str, pa.Table]:
         }),
         "features": table("features", {
             **listed, "event_timestamp": AS_OF,
-            "features": [[("buy_again_signal", 1.0)]] * people * LISTED, "feature_version": "1",
-            "feature_hash": "h",
+            "feature_version": "1", "feature_hash": "h",
+            **{f"{source}_signal": 0.5 for source in tables.SOURCES},
         }),
         "delivery": table("delivery", {
             "surface": "homepage", "source": ["buy_again", "collaborative"],

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import io, params, tables
-from jobs.errors import Fault
+from jobs import gate, io, params, tables
+from jobs.errors import Fault, GateRed
 from jobs.io import Lake
 from jobs.release import release, releases
 from tests.release import nights
@@ -51,15 +51,18 @@ def test_published_tables_are_shared_and_never_copied(lake):
         assert path.samefile(inside / path.name)
 
 
-def test_files_that_did_not_change_are_shared_with_the_release_before(lake):
+def test_large_files_that_did_not_change_are_shared_with_the_release_before(lake, monkeypatch):
+    monkeypatch.setattr(releases, "SMALL", 500)
     first = releases.root(lake) / nights.whole(lake, nights.AS_OF)
     second = releases.root(lake) / nights.whole(lake, nights.day(1), "run-2")
     for name in ("id_maps/part-00000.parquet", "index/items.faiss"):
         assert (first / name).samefile(second / name)
+    assert not (first / "index/index.json").samefile(second / "index/index.json")
     assert releases.load(second).manifest["previous"] == first.name
 
 
-def test_a_rotten_file_of_the_release_before_is_not_shared(lake):
+def test_a_rotten_file_of_the_release_before_is_not_shared(lake, monkeypatch):
+    monkeypatch.setattr(releases, "SMALL", 500)
     first = releases.root(lake) / nights.whole(lake, nights.AS_OF)
     (first / "id_maps/part-00000.parquet").write_bytes(b"rot")
     second = releases.root(lake) / nights.whole(lake, nights.day(1), "run-2")
@@ -236,6 +239,28 @@ def test_pools_lose_what_nobody_may_get_and_their_ranks_close_up(lake):
 )
 def test_overrides_that_break_a_promise_are_refused(override, sentence):
     assert params.faults("release", release.Params, override) == [f"release: {sentence}"]
+
+
+# --- the real gate ---------------------------------------------------------------------------
+def test_the_gate_publishes_a_good_release_and_its_step(lake):
+    nights.publish(lake)
+    gate.judge(nights.stage(lake))
+    served = releases.current_id(lake)
+    assert (
+        io.read_json(lake.published("release", nights.AS_OF).table("release.json"))["id"] == served
+    )
+
+
+def test_a_red_gate_leaves_the_release_that_serves(lake):
+    first = nights.whole(lake)
+    changes = with_column("recommendations", "item_id", swapped("i2", "i29"))
+    nights.publish(lake, nights.day(1), "run-2", **changes)
+    with pytest.raises(GateRed, match="nobody may get"):
+        gate.judge(nights.stage(lake, nights.day(1), "run-2"))
+    assert releases.current_id(lake) == first
+    assert [one.id for one in releases.readable(lake)] == [first]
+    with pytest.raises(Fault, match="nothing is published"):
+        lake.published("release", nights.day(1))
 
 
 # --- bad places ------------------------------------------------------------------------------

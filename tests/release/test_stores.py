@@ -185,7 +185,7 @@ def _gone(*_: object) -> None:
 
 
 def test_a_redis_without_memory_refuses_and_nothing_changes(lake, tmp_path):
-    server = start_redis(tmp_path, "--maxmemory", "1mb", "--maxmemory-policy", "noeviction")
+    server = start_redis(tmp_path, "--maxmemory", "500kb", "--maxmemory-policy", "noeviction")
     try:
         nights.publish(lake)
         with pytest.raises(Fault, match="refuses"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io as io_module
 import json
 import os
 import subprocess
@@ -96,7 +97,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def text_of(show, *arguments) -> str:
-    console = Console(record=True, width=100, file=open(os.devnull, "w"))
+    console = Console(record=True, width=100, file=io_module.StringIO())
     show(console, *arguments)
     return console.export_text()
 

@@ -1,0 +1,297 @@
+"""The DAG under Airflow itself: ``make run``'s runner, then scheduler, REST trigger and backfill.
+
+One small shop, one Airflow home: two nights by ``make run``'s own program, then the services of
+``make ui`` on the same home, which show those nights, refuse bad triggers, stop at a red gate,
+and fill the same two nights again into another lake with the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from jobs import io, steps, tables
+from jobs.io import Lake
+from tests import small_shop
+
+pytestmark = pytest.mark.airflow
+ROOT = Path(__file__).resolve().parents[2]
+DATES = ("2024-02-29", "2024-03-01")
+SECONDS = 900  # for what takes one or two minutes on a quiet machine
+PYTHON = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory) -> Path:
+    return small_shop.write(tmp_path_factory.mktemp("shop") / "shop", people=150).folder
+
+
+@pytest.fixture(scope="module")
+def spoiled(tmp_path_factory, shop) -> Path:
+    """The same shop with a third of its events without a key: more than any gate lets pass."""
+    folder = tmp_path_factory.mktemp("spoiled") / "shop"
+    shutil.copytree(shop, folder)
+    rows = small_shop.read_table(folder, "events").to_pylist()
+    for row in rows[::3]:
+        row["key"] = None
+    small_shop.write_table(folder, "events", pa.Table.from_pylist(rows, small_shop.EVENTS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """What the child processes see: a fresh Airflow home, nothing of this process's own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "NIGHTJAR"))}
+    home = tmp_path_factory.mktemp("airflow")
+    return {**kept, "PATH": PYTHON, "NIGHTJAR_AIRFLOW_HOME": str(home)}
+
+
+def night(environment: dict[str, str], **values: str) -> subprocess.CompletedProcess[str]:
+    """One ``make run`` without make."""
+    return subprocess.run(
+        [sys.executable, "-m", "tools.night"],
+        cwd=ROOT, env={**environment, **values}, capture_output=True, text=True, timeout=SECONDS,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def single(environment, shop, tmp_path_factory) -> tuple[Path, list[str]]:
+    """A lake with the two nights, each run by itself, and what each run printed."""
+    lake = tmp_path_factory.mktemp("single") / "lake"
+    shown = []
+    for date in DATES:
+        done = night(environment, SOURCE=str(shop), AS_OF=date, LAKE=str(lake))
+        assert done.returncode == 0, done.stdout + done.stderr
+        shown.append(done.stdout)
+    return lake, shown
+
+
+@dataclass
+class Airflow:
+    """A running ``make ui``: its address, and a token of its admin."""
+
+    process: subprocess.Popen[str]
+    address: str
+    token: str = ""
+
+    def ask(self, path: str, body: Any = None, token: bool = True) -> tuple[int, Any]:
+        """GET, or POST where there is a body: the status and the answer."""
+        request = urllib.request.Request(f"{self.address}{path}")
+        request.add_header("Content-Type", "application/json")
+        if token:
+            request.add_header("Authorization", f"Bearer {self.token}")
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(request, data, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def trigger(self, **conf: Any) -> tuple[int, Any]:
+        return self.ask("/api/v2/dags/nightly/dagRuns", {"logical_date": None, "conf": conf})
+
+    def wait(self, run_id: str) -> dict[str, str]:
+        """Wait until a run ends; the state of each task, and of the run under ''."""
+        run = f"/api/v2/dags/nightly/dagRuns/{urllib.parse.quote(run_id)}"
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            _, found = self.ask(run)
+            if found["state"] in ("success", "failed"):
+                break
+            time.sleep(1)
+        # The tear-down may still be closing the night when the run is already decided.
+        while time.monotonic() < deadline:
+            _, answer = self.ask(f"{run}/taskInstances?limit=100")
+            states = {task["task_id"]: task["state"] for task in answer["task_instances"]}
+            if states["close_night"] in ("success", "failed", "upstream_failed"):
+                break
+            time.sleep(1)
+        return {**states, "": found["state"]}
+
+
+@pytest.fixture(scope="module")
+def airflow(environment, single) -> Iterator[Airflow]:
+    """Airflow's services over the home in which the two nights ran."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.ui"],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    told = ""
+    for line in process.stdout:
+        told += line
+        if "Ctrl-C" in line:
+            break
+    found = re.search(r"Airflow: (\S+)\n\s+login\s+(\S+)\n\s+password (\S+)", told)
+    assert found, told
+    made = Airflow(process, found.group(1))
+    login = {"username": found.group(2), "password": found.group(3)}
+    status, answer = made.ask("/auth/token", login, token=False)
+    assert status == 201, answer
+    made.token = answer["access_token"]
+    family = psutil.Process(process.pid).children(recursive=True)
+    yield made
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive, "make ui left processes behind"
+
+
+def published(lake: Path, date: str) -> dict[str, list[dict[str, Any]]]:
+    """Every table of a night, its rows in an order of their own."""
+    found = {}
+    for name, table in tables.TABLES.items():
+        as_of = datetime.fromisoformat(date).replace(tzinfo=UTC)
+        rows = io.read_arrow(Lake(lake).published(table.step, as_of).table(name)).to_pylist()
+        found[name] = sorted(rows, key=lambda row: json.dumps(row, default=str, sort_keys=True))
+    return found
+
+
+def test_a_night_by_make_run_ends_with_its_table_and_a_release(single):
+    lake, shown = single
+    for step in steps.STEPS:
+        assert re.search(rf"│ {step} +│", shown[-1]), step
+    for words in ("people served", "NDCG@10", "index recall", "release", "make show PERSON="):
+        assert words in shown[-1]
+    assert (lake / "releases" / "CURRENT").read_text().strip() in shown[-1]
+
+
+def test_a_night_leaves_no_engine_no_lock_and_no_process(single):
+    lake, _ = single
+    assert not (lake / ".night" / "lock.json").exists()
+    assert not (lake / ".night" / "engine.json").exists()
+    mine = [p for p in psutil.process_iter(["cmdline"]) if str(lake) in str(p.info["cmdline"])]
+    assert not mine
+
+
+def test_airflow_listens_on_loopback_alone(airflow):
+    family = [psutil.Process(airflow.process.pid)]
+    family += family[0].children(recursive=True)
+    heard = {
+        connection.laddr.ip
+        for process in family
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert heard <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert heard
+
+
+def test_the_ui_shows_the_nights_of_make_run_with_their_logs(airflow):
+    _, answer = airflow.ask("/api/v2/dags/nightly/dagRuns")
+    nights = [run for run in answer["dag_runs"] if run["conf"].get("as_of") in DATES]
+    assert [run["state"] for run in nights[:2]] == ["success", "success"]
+    run_id = urllib.parse.quote(nights[0]["dag_run_id"])
+    _, log = airflow.ask(
+        f"/api/v2/dags/nightly/dagRuns/{run_id}/taskInstances/signals.events/logs/1"
+    )
+    assert "table=events" in json.dumps(log["content"])
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({"as_of": "the first"}, "is not a 'date'"),
+        ({"lake": ""}, "non-empty"),
+        ({"params": {"candidates": 5}}, "is not of type 'object'"),
+    ],
+)
+def test_a_bad_parameter_is_refused_when_a_night_is_triggered(airflow, conf, words):
+    status, answer = airflow.trigger(**conf)
+    assert status == 400
+    assert words in answer["detail"]
+
+
+def test_an_unknown_override_fails_the_first_task_and_takes_nothing(airflow, shop, tmp_path):
+    status, run = airflow.trigger(
+        as_of=DATES[1], source=str(shop), lake=str(tmp_path / "lake"),
+        params={"candidates": {"no_such": 1}},
+    )  # fmt: skip
+    assert status == 200
+    states = airflow.wait(run["dag_run_id"])
+    assert states[""] == "failed"
+    assert states["open_night"] == "failed"
+    assert states["signals.events"] == "upstream_failed"
+    assert not (tmp_path / "lake" / ".night" / "lock.json").exists()
+
+
+def test_a_red_gate_stops_what_follows_and_the_run_ends_red(airflow, single, spoiled):
+    lake, _ = single
+    serving = (lake / "releases" / "CURRENT").read_text()
+    before = published(lake, DATES[1])["events_counts"]
+    status, run = airflow.trigger(as_of=DATES[1], source=str(spoiled), lake=str(lake))
+    assert status == 200
+    states = airflow.wait(run["dag_run_id"])
+    assert states[""] == "failed"
+    assert states["signals.events"] == "success"
+    assert states["signals.events_gate"] == "failed"
+    reached = {"open_night", "sources.source", "sources.source_gate", "signals.events"}
+    after = set(states) - reached - {"", "signals.events_gate", "close_night"}
+    assert {states[task] for task in after} == {"upstream_failed"}
+    assert states["close_night"] == "success"
+    assert (lake / "releases" / "CURRENT").read_text() == serving
+    assert published(lake, DATES[1])["events_counts"] == before
+    assert not (lake / ".night" / "lock.json").exists()
+
+
+def test_a_backfill_leaves_the_rows_of_single_nights(airflow, environment, single, shop, tmp_path):
+    lake = tmp_path / "backfilled"
+    code = (
+        "import sys; from tools import airflow_home; airflow_home.set_environment(); "
+        "from airflow.__main__ import main; sys.argv[0] = 'airflow'; main()"
+    )
+    done = subprocess.run(
+        [
+            sys.executable, "-c", code, "backfill", "create", "--dag-id", "nightly",
+            "--from-date", DATES[0], "--to-date", f"{DATES[1]}T23:59:59", "--max-active-runs", "1",
+            "--dag-run-conf", json.dumps({"source": str(shop), "lake": str(lake)}),
+        ],
+        cwd=ROOT, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for date in DATES:
+        states = airflow.wait(f"backfill__{date}T02:00:00+00:00")
+        assert states[""] == "success", {k: v for k, v in states.items() if v != "success"}
+    for date in DATES:
+        ours, theirs = published(lake, date), published(single[0], date)
+        different = [name for name in ours if ours[name] != theirs[name]]
+        assert not different
+
+
+def test_an_asset_event_is_announced_for_every_green_gate(airflow):
+    _, answer = airflow.ask("/api/v2/assets/events?limit=200")
+    announced = {(event["uri"], event["extra"].get("as_of")) for event in answer["asset_events"]}
+    for step in steps.STEPS:
+        assert (f"nightjar://lake/{step}", DATES[0]) in announced
+
+
+def test_a_taken_port_is_passed_over():
+    from tools import ui
+
+    with socket.socket() as taken:
+        taken.bind((ui.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        before, ui.PORT = ui.PORT, port
+        try:
+            assert ui.free_port() != port
+        finally:
+            ui.PORT = before

@@ -1,0 +1,169 @@
+"""Readers take the newest valid release, and give pools where a personal list would be wrong."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from datetime import timedelta
+
+import pytest
+
+from jobs.errors import Fault
+from jobs.release import releases
+from jobs.release.reader import Reader
+from jobs.release.rollback import rollback
+from tests.release import nights
+
+
+def fresh():
+    """A moment at which the first night's release is a few hours old."""
+    return nights.AS_OF + timedelta(hours=7)
+
+
+def ids(answer) -> list[str]:
+    return [item.item_id for item in answer.items]
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def reader(request, lake, redis_url) -> Reader:
+    nights.whole(lake, redis_url=redis_url)
+    if request.param == "redis":
+        return Reader.open_redis(redis_url, now=fresh)
+    return Reader.open(lake.root, now=fresh)
+
+
+def test_a_person_gets_the_own_list_in_order_with_sources(reader):
+    answer = reader.recommendations(reader.person("account", "p0"))
+    assert answer.kind == "personal"
+    assert ids(answer) == ["i1", "i2", "i3", "i4", "i5"]
+    assert answer.items[0].sources == ("buy_again", "item_to_item")
+    assert [item.score for item in answer.items] == sorted(
+        (item.score for item in answer.items), reverse=True
+    )
+
+
+def test_every_key_of_a_person_gives_the_same_list(reader):
+    assert reader.person("device/id", "d%1") == reader.person("account", "p0")
+
+
+def test_similar_items_come_in_order_and_strangers_have_none(reader):
+    assert [item.item_id for item in reader.similar("i9")] == ["i0", "i1", "i2", "i3", "i4"]
+    assert reader.similar("nobody") == ()
+
+
+def test_a_stranger_gets_pools_that_anybody_may_get(reader):
+    answer = reader.recommendations(reader.person("account", "stranger"), length=3)
+    assert (answer.kind, answer.reason) == ("pools", "nobody is known by this id")
+    assert ids(answer) == ["i27", "i0", "i1"]  # i28 is not sold everywhere, i29 not at all
+
+
+def test_without_consent_the_answer_says_why_it_is_pools(reader):
+    answer = reader.recommendations("account:p1")
+    assert answer.kind == "pools"
+    assert "consent" in answer.reason
+    assert answer.items[0].sources == ("popular",)
+
+
+def test_a_surface_without_lists_gives_pools_of_the_persons_region(reader):
+    answer = reader.recommendations("account:p3", surface="basket", length=3)
+    assert answer.reason == "the person has no list on basket"
+    assert ids(answer) == ["i28", "i27", "i0"]
+
+
+def test_past_the_age_ceiling_everybody_gets_pools(lake):
+    nights.whole(lake)
+    late = Reader.open(lake.root, now=lambda: nights.AS_OF + timedelta(hours=97))
+    answer = late.recommendations("account:p0", length=4)
+    assert late.stale
+    assert (answer.kind, answer.reason) == (
+        "pools", "the release is 97 hours old, its ceiling is 96",
+    )  # fmt: skip
+    assert ids(answer) == ["i28", "i27", "i1", "i2"]  # i0 is blocked for this person
+    assert ids(late.recommendations("account:p2", length=2)) == ["i0", "i1"]  # no alcohol
+
+
+def test_two_readers_share_one_release(lake):
+    nights.whole(lake)
+    first, second = Reader.open(lake.root, now=fresh), Reader.open(lake.root, now=fresh)
+    assert first.similar("i9") == second.similar("i9")
+
+
+# --- the newest valid release ----------------------------------------------------------------
+@pytest.fixture
+def two(lake) -> list[str]:
+    return [nights.whole(lake, nights.day(n), f"run-{n}") for n in range(2)]
+
+
+def damage_manifest(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text()[:300])
+
+
+def damage_format(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+
+
+def damage_size(folder):
+    with open(folder / "kv/data.mdb", "ab") as file:
+        file.truncate(4096)
+
+
+def damage_bytes(folder):
+    path = folder / "scorer/linear.json"
+    path.write_text(path.read_text().replace("0", "1"))
+
+
+def remove_file(folder):
+    (folder / "index/items.faiss").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_manifest, damage_format, damage_size, damage_bytes, remove_file, shutil.rmtree],
+)
+def test_a_damaged_release_is_passed_over_with_a_warning(lake, two, damage, caplog):
+    damage(releases.root(lake) / two[1])
+    with caplog.at_level(logging.WARNING, "nightjar"):
+        assert Reader.open(lake.root, now=fresh).release_id == two[0]
+    assert two[1] in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "no such release\n", "../../etc\n", b"\xff\xfe"])
+def test_a_pointer_that_names_nothing_gives_the_newest_whole_release(lake, two, content):
+    pointer = releases.root(lake) / "CURRENT"
+    pointer.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert Reader.open(lake.root, now=fresh).release_id == two[1]
+
+
+def test_a_pointer_that_is_gone_gives_the_newest_whole_release(lake, two):
+    (releases.root(lake) / "CURRENT").unlink()
+    assert Reader.open(lake.root, now=fresh).release_id == two[1]
+
+
+def test_after_a_rollback_a_damaged_release_never_brings_back_the_newer_one(lake, two):
+    third = nights.whole(lake, nights.day(2), "run-2")
+    rollback(lake, two[1], None, "test")
+    damage_manifest(releases.root(lake) / two[1])
+    assert Reader.open(lake.root, now=fresh).release_id == two[0]
+    assert releases.readable(lake)[-1].id == third
+
+
+def test_rot_in_a_large_file_is_found_when_asked_for(lake, two, monkeypatch):
+    monkeypatch.setattr(releases, "SMALL", 10)
+    store = releases.root(lake) / two[1] / "kv/data.mdb"
+    content = bytearray(store.read_bytes())
+    content[-1] ^= 1
+    store.write_bytes(content)
+    assert Reader.open(lake.root, now=fresh).release_id == two[1]
+    assert Reader.open(lake.root, now=fresh, deep=True).release_id == two[0]
+
+
+def test_a_lake_without_a_release_says_what_to_do(lake):
+    with pytest.raises(Fault, match=r"holds no whole release .* run a night"):
+        Reader.open(lake.root)
+
+
+def test_a_redis_without_a_release_says_what_to_do(redis_url):
+    with pytest.raises(Fault, match="has no current release"):
+        Reader.open_redis(redis_url)

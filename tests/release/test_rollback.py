@@ -1,0 +1,106 @@
+"""Going back is one command, checked first and written down."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from jobs.errors import Fault
+from jobs.release import releases, rollback, stores
+from tests.release import nights
+
+
+@pytest.fixture
+def three(lake) -> list[str]:
+    return [nights.whole(lake, nights.day(n), f"run-{n}") for n in range(3)]
+
+
+def go(lake, to=None, redis_url=None):
+    rollback.main(argparse.Namespace(lake=str(lake.root), to=to, redis_url=redis_url))
+
+
+def history(lake) -> list[dict]:
+    text = (releases.root(lake) / "history.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_without_a_name_the_release_before_serves(lake, three, capsys):
+    go(lake)
+    assert releases.current_id(lake) == three[1]
+    assert f"{three[1]} serves now (as of 2017-12-02 00:00 UTC)" in capsys.readouterr().out
+    last = history(lake)[-1]
+    assert (last["what"], last["from"], last["to"]) == ("rollback", three[2], three[1])
+    assert last["by"]
+
+
+def test_twice_goes_back_two_nights_and_a_name_goes_anywhere(lake, three):
+    go(lake)
+    go(lake)
+    assert releases.current_id(lake) == three[0]
+    go(lake, to=three[2])
+    assert releases.current_id(lake) == three[2]
+
+
+def test_the_night_after_a_rollback_serves_again(lake, three):
+    go(lake, to=three[0])
+    assert nights.whole(lake, nights.day(3), "run-3") == releases.current_id(lake)
+
+
+def test_a_damaged_release_is_passed_over(lake, three):
+    (releases.root(lake) / three[1] / "index/index.json").write_text("{}")
+    go(lake)
+    assert releases.current_id(lake) == three[0]
+
+
+def test_a_damaged_release_is_refused_by_name(lake, three):
+    (releases.root(lake) / three[1] / "index/index.json").write_text("{}")
+    with pytest.raises(Fault, match=r"index.json has 2 bytes.*CURRENT is unchanged"):
+        go(lake, to=three[1])
+    assert releases.current_id(lake) == three[2]
+
+
+@pytest.mark.parametrize("name", ["20180101T000000Z-0123456789", "../x", "latest"])
+def test_a_release_that_does_not_exist_is_refused_with_those_that_do(lake, three, name):
+    with pytest.raises(Fault, match="there is no release") as caught:
+        go(lake, to=name)
+    assert all(one in str(caught.value) for one in three)
+
+
+def test_with_nothing_before_it_nothing_changes(lake):
+    only = nights.whole(lake)
+    with pytest.raises(Fault, match="no whole release before"):
+        go(lake)
+    assert releases.current_id(lake) == only
+
+
+def test_an_empty_lake_is_refused(lake):
+    with pytest.raises(Fault, match="the lake holds no release"):
+        go(lake)
+
+
+def test_the_release_that_serves_is_not_rolled_back_to(lake, three, capsys):
+    go(lake, to=three[2])
+    assert "serves already" in capsys.readouterr().out
+    assert history(lake)[-1]["what"] == "publish"
+
+
+def test_redis_follows_and_lost_keys_are_written_again(lake, redis_url):
+    made = [nights.whole(lake, nights.day(n), f"run-{n}", redis_url=redis_url) for n in range(2)]
+    store = stores.RedisStore(redis_url)
+    store.retire(keep={made[1]})
+    assert store.get_of(made[0], "m") is None
+    go(lake, redis_url=redis_url)
+    assert store.current() == made[0] == releases.current_id(lake)
+    assert store.get("s", "i9")["item_id"][0] == "i0"
+
+
+def test_an_unreachable_redis_changes_nothing(lake, mortal_redis):
+    made = [
+        nights.whole(lake, nights.day(n), f"run-{n}", redis_url=mortal_redis.url) for n in range(2)
+    ]
+    mortal_redis.kill()
+    with pytest.raises(ConnectionError):
+        go(lake, redis_url=mortal_redis.url)
+    assert releases.current_id(lake) == made[1]

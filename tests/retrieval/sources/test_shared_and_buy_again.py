@@ -1,0 +1,155 @@
+"""The sources that Spark computes: buy again, and the pools."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pyarrow as pa
+import pytest
+
+from jobs import tables
+from jobs.retrieval.sources import buy_again, pools
+from tests.conftest import AS_OF
+
+
+@pytest.fixture
+def history(session):
+    """The table ``history`` from (person, item, type, days ago)."""
+
+    def make(*rows: tuple):
+        filled = []
+        for number, (person, item, kind, days) in enumerate(rows):
+            moment = AS_OF - timedelta(days=days) + timedelta(hours=12)
+            filled.append(
+                {
+                    "event_id": str(number), "person_id": person, "item_id": item,
+                    "event_type": kind, "event_time": moment, "received_time": moment,
+                    "basket": f"{person}|{days}", "quantity": 1.0, "value": 1.0, "region": None,
+                    "event_date": moment.date(),
+                }
+            )  # fmt: skip
+        return session.createDataFrame(
+            pa.Table.from_pylist(filled, tables.TABLES["history"].schema)
+        )
+
+    return make
+
+
+def ranked(frame) -> list[str]:
+    rows = frame.toArrow().to_pylist()
+    return [row["item_id"] for row in sorted(rows, key=lambda row: row["rank"])]
+
+
+def test_what_is_bought_often_and_lately_comes_first(history):
+    found = buy_again.candidates(
+        history(
+            *[("p", "weekly", "purchase", days) for days in (3, 10, 17, 24)],
+            ("p", "once lately", "purchase", 2),
+            *[("p", "long ago", "purchase", days) for days in (300, 307, 314, 321)],
+            ("q", "other", "purchase", 1),
+        ).where("person_id = 'p'"),
+        AS_OF, 10, buy_again.Params(),
+    )  # fmt: skip
+    assert ranked(found) == ["weekly", "once lately", "long ago"]
+
+
+def test_two_purchases_on_one_day_count_once(history):
+    found = buy_again.candidates(
+        history(("p", "a", "purchase", 3), ("p", "a", "purchase", 3), ("p", "b", "purchase", 3)),
+        AS_OF, 10, buy_again.Params(),
+    ).toArrow().to_pylist()  # fmt: skip
+    assert found[0]["score"] == pytest.approx(found[1]["score"])
+
+
+def test_what_went_back_is_not_bought_again_until_it_is_bought_anew(history):
+    found = buy_again.candidates(
+        history(
+            ("p", "returned", "purchase", 9), ("p", "returned", "return", 8),
+            ("p", "anew", "purchase", 9), ("p", "anew", "return", 8), ("p", "anew", "purchase", 2),
+        ),
+        AS_OF, 10, buy_again.Params(),
+    )  # fmt: skip
+    assert ranked(found) == ["anew"]
+
+
+def test_a_list_goes_no_deeper_than_asked(history):
+    found = buy_again.candidates(
+        history(*[("p", f"i{n}", "purchase", n) for n in range(1, 9)]), AS_OF, 3, buy_again.Params()
+    )
+    assert ranked(found) == ["i1", "i2", "i3"]
+
+
+@pytest.fixture
+def shop(session):
+    """Persons of two regions, items with one arrival, and no curated list."""
+    people = [(f"n{i}", "north") for i in range(3)] + [(f"s{i}", "south") for i in range(3)]
+    persons = session.createDataFrame(
+        [(name, region, None) for name, region in people],
+        "person_id string, region string, segment string",
+    )
+    items = session.createDataFrame(
+        [
+            ("old", AS_OF - timedelta(days=200), True),
+            ("hot", AS_OF - timedelta(days=100), True),
+            ("new", AS_OF - timedelta(days=3), True),
+            ("gone", AS_OF - timedelta(days=3), False),
+        ],
+        "item_id string, first_seen timestamp, available boolean",
+    ).selectExpr("*", "cast(null as timestamp) created_time")
+    curated = session.createDataFrame(
+        [("spring", 2, "old"), ("spring", 1, "new"), ("top", 1, "old")],
+        "list_id string, position int, item_id string",
+    )
+    return persons, items, curated
+
+
+def by_pool(frame) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in sorted(frame.toArrow().to_pylist(), key=lambda row: row["rank"]):
+        found.setdefault((row["source"], row["context"]), []).append(row["item_id"])
+    return found
+
+
+def test_pools_speak_for_their_context_and_the_new_and_hot_are_told_apart(history, shop):
+    persons, items, curated = shop
+    rows = history(
+        *[(f"n{i}", "old", "purchase", days) for i in range(3) for days in (1, 8, 15, 22, 29)],
+        *[(f"s{i}", "hot", "purchase", days) for i in range(3) for days in (1, 2, 3)],
+        ("s0", "new", "purchase", 1),
+    )
+    found = by_pool(
+        pools.pools(rows, items, persons, curated, AS_OF, 10, pools.Params(min_context_people=2))
+    )
+    assert found["popular", ""][:2] == ["old", "hot"]
+    assert found["popular", "north"] == ["old"]
+    assert found["popular", "south"] == ["hot", "new"]
+    assert found["trending", ""][0] == "hot"
+    assert found["new_arrivals", ""] == ["new"]
+    assert found["editorial", ""] == ["new", "old"]
+
+
+def test_a_context_of_few_people_has_no_pool(history, shop):
+    persons, items, curated = shop
+    rows = history(("n0", "old", "purchase", 3))
+    found = by_pool(
+        pools.pools(rows, items, persons, curated, AS_OF, 10, pools.Params(min_context_people=4))
+    )
+    assert {context for _, context in found} == {""}
+
+
+def test_people_get_the_best_rank_over_their_contexts(history, shop):
+    persons, items, curated = shop
+    rows = history(
+        *[(f"n{i}", "old", "purchase", 3) for i in range(3)],
+        *[("s0", "hot", "purchase", days) for days in (1, 2, 3, 4)],
+    )
+    params = pools.Params(min_context_people=2)
+    shared = pools.pools(rows, items, persons, curated, AS_OF, 10, params)
+    mine = pools.for_people(shared, persons, 10, params).where(
+        "source = 'popular' and person_id in ('n0', 's0')"
+    )
+    best = {
+        row["person_id"]: row["item_id"] for row in mine.toArrow().to_pylist() if row["rank"] == 1
+    }
+    assert best["s0"] == "hot"
+    assert best["n0"] in {"hot", "old"}
