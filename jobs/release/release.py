@@ -214,7 +214,7 @@ def _write_scorer(night: Night, folder: Path) -> None:
         "format": 1,
         "kind": "linear",
         "formula": "score = sum of weights[name] * features[name] over the names of weights",
-        "features": "<source>_signal = 1 / log2(1 + rank), where rank, from 1, is the place at "
+        "features": "<source>_signal = 4 / (3 + rank), where rank, from 1, is the place at "
         "which the source named the item for the person; 0 where it did not name it",
         "feature_version": features.VERSION,
         "weights": {
