@@ -130,7 +130,7 @@ class Night:
         """Write the step's manifest beside its tables and return it."""
         import dataclasses
 
-        manifest = {
+        manifest: dict[str, Any] = {
             "step": self.step,
             "as_of": self.as_of.isoformat(),
             "run_id": self.run_id,

@@ -56,16 +56,18 @@ GIB = 2**30
 
 @dataclass
 class Measured:
-    """A night at one size: seconds and peak bytes of memory per job or gate, in order."""
+    """A night at one size: per job or gate, in order, seconds by the wall and by the processors,
+    and peak bytes of memory."""
 
     events: int
     seconds: dict[str, float] = field(default_factory=dict)
+    processor: dict[str, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
 
-    def of_steps(self) -> dict[str, float]:
+    def of_steps(self, spent: dict[str, float] | None = None) -> dict[str, float]:
         """Seconds per step, its gate included; making the data (step source) left out."""
         found: dict[str, float] = {}
-        for name, seconds in self.seconds.items():
+        for name, seconds in (self.seconds if spent is None else spent).items():
             step = name.removesuffix("_gate")
             if step not in ("source", "open_night"):
                 found[step] = found.get(step, 0.0) + seconds
@@ -161,6 +163,7 @@ def _drive(
                 now[0] = told["begin"]
             else:
                 measured.seconds[told["end"]] = told["seconds"]
+                measured.processor[told["end"]] = told["processor"]
                 peak = measured.memory.get(told["end"], 0) / GIB
                 print(
                     f"{source} {told['end']}: {told['seconds']:.1f} s, {peak:.1f} GiB", flush=True
@@ -208,8 +211,10 @@ def night_tables(nights: list[Measured]) -> list[str]:
         spent = [steps.get(step, float("nan")) for steps in per_size]
         lines.append(_row([step, *(f"{s:.1f}" for s in spent), *_growths(spent, nights)]))
     totals = [each.total for each in nights]
+    busy = [sum(each.of_steps(each.processor).values()) for each in nights]
     lines += [
         _row(["**total**", *(f"{s:.0f}" for s in totals), *_growths(totals, nights)]),
+        _row(["processor seconds", *(f"{s:.0f}" for s in busy), *_growths(busy, nights)]),
         _row(
             ["peak memory, GiB", *(f"{each.peak / GIB:.1f}" for each in nights), *[""] * len(grown)]
         ),

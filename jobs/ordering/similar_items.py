@@ -51,8 +51,9 @@ class Params:
     shared_crowd: float = 0.25
     # Item-to-item neighbours looked at.
     neighbours: int = 20
-    # What an item that nobody chose yet counts against one that somebody did.
-    unsold_share: float = 0.7
+    # What an item that nobody chose counts against a well known one: of a grocer's thirty equal
+    # milks, most have not sold for months, and a list of those helps nobody.
+    unknown_share: float = 0.7
 
     def __post_init__(self) -> None:
         check(self.length >= 1, "length must be at least 1")
@@ -61,7 +62,7 @@ class Params:
         check(self.known_people > 0, "known_people must be positive")
         check(self.shared_crowd >= 0, "shared_crowd must not be negative")
         check(self.neighbours >= 1, "neighbours must be at least 1")
-        check(0 <= self.unsold_share <= 1, "unsold_share must be in 0..1")
+        check(0 <= self.unknown_share <= 1, "unknown_share must be in 0..1")
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,6 @@ def _best(
         by_choice = np.einsum("ij,ij->i", known.factors[one], known.factors[two])
         score[first : first + BLOCK] = (1 - weight) * by_content + weight * by_choice
     score += params.shared_crowd * np.asarray(known.crowd[left, right]).ravel()
-    score *= np.where(known.people[right] > 0, 1.0, params.unsold_share)
+    score *= params.unknown_share + (1 - params.unknown_share) * trust[right]
     kept, rank = first_of_each(left, right, score, params.length)
     return left[kept], right[kept], rank, score[kept]

@@ -54,9 +54,9 @@ class Params:
 class Seen:
     """What the sources may look at: nothing in it was received at ``as_of`` or later.
 
-    ``content``: item_id and vector of the items known by then. ``people`` limits for whom candidates are made,
-    not from whom is learned; None is everybody. ``factors`` belong to the rows and columns of
-    ``interactions``' matrix; None fits them from it.
+    ``content``: item_id and vector of the items known by then. ``people`` limits for whom
+    candidates are made, not from whom is learned; None is everybody. ``factors`` belong to the rows
+    and columns of ``interactions``' matrix; None fits them from it.
     """
 
     as_of: datetime
@@ -189,5 +189,5 @@ def counts(candidates: DataFrame, shared_lists: DataFrame) -> DataFrame:
 
 
 def _aligned(rows: pa.Table, key: str, ids: pa.StringArray) -> np.ndarray:
-    """(n_ids, dim) float32: a factor table's vectors in the order of ``ids``, which it must hold."""
+    """(n_ids, dim) float32: a factor table's vectors in the order of ``ids``, all of which it has."""
     return matrix.vectors_of(rows.take(pc.index_in(ids, value_set=rows[key].combine_chunks())))

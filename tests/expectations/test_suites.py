@@ -214,6 +214,8 @@ def put(rows: pd.DataFrame, place: int | slice | list[int], values: dict[str, An
         column = rows[name].astype("object")
         column.iloc[place] = value
         kind = rows[name].dtype
+        if pd.api.types.is_integer_dtype(kind):
+            kind = "float64"  # where numpy has room for a null
         rows[name] = pd.Series(column.tolist(), index=rows.index, dtype=kind)
     return rows
 

@@ -12,7 +12,7 @@ from tools import bench, bench_contenders
 
 
 def measured(events: int, seconds: dict[str, float]) -> bench.Measured:
-    return bench.Measured(events, seconds, dict.fromkeys(seconds, 2 * bench.GIB))
+    return bench.Measured(events, seconds, seconds, dict.fromkeys(seconds, 2 * bench.GIB))
 
 
 def test_growth_is_the_ratio_of_times_over_the_ratio_of_sizes():
@@ -21,6 +21,7 @@ def test_growth_is_the_ratio_of_times_over_the_ratio_of_sizes():
     lines = bench.night_tables([small, large])
     assert "| events | 5.0 | 30.0 | 2.00 |" in lines
     assert "| **total** | 5 | 30 | 2.00 |" in lines
+    assert "| processor seconds | 5 | 30 | 2.00 |" in lines
     assert "| peak memory, GiB | 2.0 | 2.0 |  |" in lines
 
 

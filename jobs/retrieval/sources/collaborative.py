@@ -1,7 +1,7 @@
 """Collaborative: the items whose vectors a person's vector agrees with most.
 
-Exact: the whole product of people and items, block by block. It measured faster than an
-approximate index up to some 100 k items, and it knows eligibility before the best are taken.
+Exact: every person against every item that is allowed, so eligibility is known before the best
+are taken, and no list depends on how an approximate index was cut into cells.
 """
 
 from __future__ import annotations
@@ -48,25 +48,54 @@ def best(
     """
     kept = np.flatnonzero(allowed)
     items = np.ascontiguousarray(item_vectors[kept])
+    people = np.ascontiguousarray(person_vectors)
     depth = min(depth, len(kept))
-    n_people = len(person_vectors)
-    if depth == 0 or n_people == 0:
+    if depth == 0 or len(people) == 0:
         nothing = np.zeros(0, np.int64)
         return Nominated(nothing, nothing, nothing, np.zeros(0, np.float32))
-    step = max(1, BLOCK // len(kept))
-    parts = []
-    for first in range(0, n_people, step):
-        scores = person_vectors[first : first + step] @ items.T
-        if seen is not None:
-            block = seen[first : first + step][:, kept]
-            rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-            scores[rows, block.indices] = -np.inf
-        parts.append(_top(scores, depth))
-    columns = np.concatenate([part[0] for part in parts])
-    scores = np.concatenate([part[1] for part in parts])
+    if seen is None:
+        columns, scores = _search(people, items, depth)
+    else:
+        columns, scores = _multiply(people, items, depth, seen[:, kept])
     left = np.isfinite(scores)
     person, place = np.nonzero(left)
     return Nominated(person, kept[columns[left]], place + 1, scores[left])
+
+
+def _search(people: np.ndarray, items: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n_people, depth) columns and scores by FAISS, which takes a third less time than a partition
+    of the product; a person whose last place is tied is done by the product."""
+    import faiss
+
+    metric = faiss.METRIC_INNER_PRODUCT
+    wide, found = faiss.knn(people, items, min(depth + 1, len(items)), metric=metric)
+    order = np.lexsort((found, -wide), axis=1)
+    wide = np.take_along_axis(wide, order, axis=1)
+    columns = np.take_along_axis(found, order, axis=1)[:, :depth]
+    scores = wide[:, :depth]
+    if depth < len(items):
+        tied = np.flatnonzero(wide[:, depth - 1] == wide[:, depth])
+        if len(tied):
+            columns[tied], scores[tied] = _multiply(people[tied], items, depth, None)
+    return columns, scores
+
+
+def _multiply(
+    people: np.ndarray, items: np.ndarray, depth: int, seen: sp.csr_matrix | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n_people, depth) columns and scores by the whole product, block by block; a pair that was
+    seen scores minus infinity."""
+    step = max(1, BLOCK // len(items))
+    parts = []
+    for first in range(0, len(people), step):
+        scores = people[first : first + step] @ items.T
+        if seen is not None:
+            block = seen[first : first + step]
+            rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+            scores[rows, block.indices] = -np.inf
+        parts.append(_top(scores, depth))
+    columns, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return columns, scores
 
 
 def _top(scores: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
