@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pytest
 
 from expectations import VIEWS
+from expectations.columns import Column
 from jobs import batches, gate, io, steps, tables
 from jobs.errors import Fault, GateRed
 from jobs.io import Lake
@@ -302,9 +303,17 @@ def test_hostile_strings_stay_whole_in_evidence_up_to_a_length(bare: Lake) -> No
 
 
 # --- Spark -----------------------------------------------------------------------------------
+# Together these hold every kind of derived column.
 DERIVING = [
-    name for name in [*tables.TABLES, *VIEWS] if hasattr(gate.load(name), "COLUMNS")
+    "events_counts", "items", "item_vectors", "blend_evidence", "delivery", "similar_items",
+    "persons_served",
 ]  # fmt: skip
+
+
+def test_the_suites_compared_hold_every_kind_of_derived_column() -> None:
+    compared = [*DERIVING, "recommendations"]
+    kinds = {type(c) for name in compared for c in gate.load(name).COLUMNS.values()}
+    assert kinds == set(get_args(Column))
 
 
 @pytest.mark.parametrize("name", DERIVING)
@@ -327,6 +336,44 @@ def test_columns_derived_on_spark_equal_those_in_memory(
         return frame.sort_by([(column, "ascending") for column in names]).to_pylist()
 
     assert rows(on_spark.toArrow()) == rows(pa.Table.from_pandas(in_memory, preserve_index=False))
+
+
+def test_spark_and_memory_agree_on_what_is_forbidden_to_whom(
+    published: Lake, night: Callable[..., Night], tmp_path: Path
+) -> None:
+    people = {"personalised": True, "keys": 1}
+    persons = [
+        {"person_id": "sober", "region": "north", "restrictions": ["alcohol"], **people},
+        {"person_id": "southern", "region": "south", "restrictions": [], **people},
+        {"person_id": "nowhere", "region": None, "restrictions": ["gluten"], **people},
+        {"person_id": "northern", "region": "north", "restrictions": [], **people},
+    ]
+    listed = [
+        {"surface": "homepage", "person_id": person, "rank": place, "item_id": item, "score": 1.0,
+         "sources": ["popular"], "provenance": []}
+        for person in ("sober", "southern", "nowhere", "northern", "stranger")
+        for place, item in enumerate((good.ITEMS[0], good.ITEMS[-2]), start=1)
+    ]  # fmt: skip
+    io.write_arrow(tmp_path / "persons", good.table("persons", persons))
+    io.write_arrow(tmp_path / "recommendations", good.table("recommendations", listed))
+
+    def folder_of(table: str) -> Path:
+        own = tmp_path / table
+        step = tables.TABLES[table].step
+        return own if own.is_dir() else published.published(step, good.AS_OF).table(table)
+
+    names = ["person_id", "item_id"]
+    derived = gate.load("recommendations").COLUMNS
+    source = batches.Source(tmp_path / "recommendations")
+    in_memory = batches.in_memory(source, names, derived, folder_of)
+    on_spark = batches.on_spark(night("events"), source, names, derived, folder_of).toArrow()
+    forbidden = {
+        (row["person_id"], row["item_id"]) for row in on_spark.to_pylist() if row["forbidden"]
+    }
+    assert forbidden == {("sober", good.ITEMS[-2]), ("southern", good.ITEMS[-2])}
+    order = [("person_id", "ascending"), ("item_id", "ascending")]
+    memory = pa.Table.from_pandas(in_memory, preserve_index=False)
+    assert on_spark.sort_by(order).to_pylist() == memory.sort_by(order).to_pylist()
 
 
 def test_spark_finds_what_pandas_finds(

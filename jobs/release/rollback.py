@@ -22,8 +22,11 @@ log = logging.getLogger("nightjar")
 def main(chosen: argparse.Namespace) -> None:
     """Roll ``chosen.lake`` back and print what serves now."""
     lake = Lake(chosen.lake)
-    with releases.room("rollback", releases.root(lake)):
-        now, target = rollback(lake, chosen.to or None, chosen.redis_url, _user())
+    try:
+        with releases.room("rollback", releases.root(lake)):
+            now, target = rollback(lake, chosen.to or None, chosen.redis_url, _user())
+    except ConnectionError as error:
+        raise Fault(f"rollback: {error}") from None
     if now == target.id:
         print(f"{target.id} serves already.")
     else:

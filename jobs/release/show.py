@@ -141,9 +141,9 @@ def recommended(shown: Shown, surface: str) -> Table | Text:
     table.add_column("why", ratio=4)
     table.add_column("sources", ratio=2)
     for row in shown.places:
-        category = shown.items.get(row["item_id"], {}).get("category") or ""
+        path = (shown.items.get(row["item_id"], {}).get("category") or "").split(" > ")
         table.add_row(
-            str(row["rank"]), Text(_title(shown, row["item_id"])), Text(_plain(category)),
+            str(row["rank"]), Text(_title(shown, row["item_id"])), Text(_plain(" > ".join(path[:2]))),
             Text(_plain(why(shown, row))), Text(", ".join(row["sources"])),
         )  # fmt: skip
     return table

@@ -357,7 +357,7 @@ class RedisStore:
         ) as error:
             raise ConnectionError(
                 f"redis: {self.place} does not answer ({error}); what it serves is unchanged, "
-                "run the step again when it is back"
+                "run again when it is back"
             ) from error
         except redis.exceptions.RedisError as error:
             raise Fault(

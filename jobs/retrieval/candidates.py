@@ -189,5 +189,5 @@ def counts(candidates: DataFrame, shared_lists: DataFrame) -> DataFrame:
 
 
 def _aligned(rows: pa.Table, key: str, ids: pa.StringArray) -> np.ndarray:
-    """(n_ids, dim) float32: a factor table's vectors in the order of ``ids``, all of which it has."""
+    """(n_ids, dim) float32: a factor table's vectors in the order of ``ids``; it has them all."""
     return matrix.vectors_of(rows.take(pc.index_in(ids, value_set=rows[key].combine_chunks())))

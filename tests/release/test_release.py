@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -17,7 +18,7 @@ import pytest
 from jobs import gate, io, params, tables
 from jobs.errors import Fault, GateRed
 from jobs.io import Lake
-from jobs.release import release, releases
+from jobs.release import release, releases, rollback
 from tests.release import nights
 
 
@@ -291,6 +292,17 @@ def test_a_full_disk_is_one_clear_error_and_the_release_before_serves(tiny_disk)
     night = nights.stage(lake, nights.day(1), "run-2")
     assert release.verify(night) == []
     assert release.publish(night) == releases.current_id(lake)
+
+
+def test_a_lake_that_cannot_be_written_is_one_clear_error(tiny_disk):
+    lake = Lake(tiny_disk / "lake").open()
+    made = [nights.whole(lake, nights.day(n), f"run-{n}") for n in range(2)]
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    with pytest.raises(Fault, match="cannot be written"):
+        Lake(tiny_disk / "lake").open()
+    with pytest.raises(Fault, match=r"rollback: .* cannot be written"):
+        rollback.main(argparse.Namespace(lake=str(lake.root), to=None, redis_url=None))
+    assert releases.serving(lake)[0].id == made[1]
 
 
 def test_a_file_beyond_the_limit_is_one_clear_error(lake):

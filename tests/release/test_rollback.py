@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from jobs.__main__ import command
 from jobs.errors import Fault
 from jobs.release import releases, rollback, stores
 from tests.release import nights
@@ -101,6 +102,12 @@ def test_an_unreachable_redis_changes_nothing(lake, mortal_redis):
         nights.whole(lake, nights.day(n), f"run-{n}", redis_url=mortal_redis.url) for n in range(2)
     ]
     mortal_redis.kill()
-    with pytest.raises(ConnectionError):
+    with pytest.raises(Fault, match="does not answer"):
         go(lake, redis_url=mortal_redis.url)
     assert releases.current_id(lake) == made[1]
+
+
+def test_the_command_line_rolls_back_and_shows(lake, three, capsys):
+    command(["rollback", "--lake", str(lake.root), "--to", three[0]])
+    command(["show", "--lake", str(lake.root), "p0"])
+    assert f"release {three[0]}" in capsys.readouterr().out
