@@ -169,12 +169,19 @@ def _finding(name: str, expectation: Expectation, result: Any) -> Finding:
         severity=str(severity),
         notes=str(expectation.notes or ""),
         success=bool(result.success),
-        observed=_plain(facts.get("observed_value")),
+        observed=_observed(facts),
         rows=facts.get("element_count"),
         failing=facts["unexpected_count"] if counted else None,
         samples=_samples(facts.get("unexpected_rows")),
         error=None if result.success else _error(result.exception_info),
     )
+
+
+def _observed(facts: Mapping[str, Any]) -> Any:
+    missing = facts.get("partial_missing_list")
+    if missing:
+        return f"no {', '.join(str(value) for value in missing)}"
+    return _plain(facts.get("observed_value"))
 
 
 def _error(info: Any) -> str | None:

@@ -91,7 +91,8 @@ def interactions(history: DataFrame, as_of: datetime, params: Params) -> DataFra
         history.where(F.col("received_time") < F.lit(as_of))
         .groupBy("person_id", "item_id")
         .agg(
-            F.sum(weight).alias("weight"),
+            # Spark adds in any order; rounding makes a rerun equal to the last bit.
+            F.round(F.sum(weight), 9).alias("weight"),
             F.sum(F.when(bought, 1.0).when(returned, -1.0).otherwise(0.0)).alias("purchases"),
             F.count(F.lit(1)).alias("events"),
             F.min("event_time").alias("first_time"),

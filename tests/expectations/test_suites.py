@@ -230,6 +230,19 @@ def test_a_sentence_says_what_failed_how_often_and_why() -> None:
     assert failed[0].samples[0]["event_id"] == "e3"
 
 
+def test_a_value_that_must_be_there_is_named_where_it_is_not() -> None:
+    rows = frame("eligibility")
+    failed = [
+        f.sentence()
+        for f in evaluate("eligibility", rows[rows["kind"] == "region"], suite("eligibility"))
+        if not f.success
+    ]
+    assert failed == [
+        "eligibility: kind has availability; found no availability. "
+        "The rule for everybody is missing: unavailable items would be shown."
+    ]
+
+
 def test_an_expectation_that_cannot_be_evaluated_has_failed() -> None:
     rows = frame("events").drop(columns="value")
     findings = evaluate("events", rows, suite("events"))

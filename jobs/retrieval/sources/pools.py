@@ -97,9 +97,10 @@ def interest(history: DataFrame, persons: DataFrame, as_of: datetime, params: Pa
         days.join(contexts, on="person_id", how="inner")
         .groupBy("context_kind", "context", "item_id")
         .agg(
-            F.sum(F.when(in_popular, decayed).otherwise(0.0)).alias("popularity"),
-            F.sum(F.when(recent, F.col("strength")).otherwise(0.0)).alias("recent"),
-            F.sum(F.when(base, F.col("strength")).otherwise(0.0)).alias("base"),
+            # Spark adds in any order; rounding keeps equal counts equal, so that ties stay ties.
+            F.round(F.sum(F.when(in_popular, decayed).otherwise(0.0)), 9).alias("popularity"),
+            F.round(F.sum(F.when(recent, F.col("strength")).otherwise(0.0)), 9).alias("recent"),
+            F.round(F.sum(F.when(base, F.col("strength")).otherwise(0.0)), 9).alias("base"),
         )
     )
 
