@@ -109,8 +109,8 @@ class Lead:
 
 
 @dataclass(frozen=True)
-class Gap:
-    """How far two numbers are apart."""
+class Shortfall:
+    """What ``right`` lacks of ``left``; below 0 where it is more."""
 
     left: str
     right: str
@@ -120,4 +120,4 @@ class Gap:
         return (self.left, self.right)
 
 
-Column = Found | Forbidden | Length | Finite | Same | Dense | Portion | Lead | Gap
+Column = Found | Forbidden | Length | Finite | Same | Dense | Portion | Lead | Shortfall

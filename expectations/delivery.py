@@ -6,11 +6,11 @@ from datetime import datetime
 
 from great_expectations.expectations.expectation import Expectation
 
-from expectations.columns import Column, Gap
+from expectations.columns import Column, Shortfall
 from expectations.rules import WARNING, between, column, filled, rows, unique
 from jobs import limits
 
-COLUMNS: dict[str, Column] = {"gap": Gap("delivered", "intended")}
+COLUMNS: dict[str, Column] = {"short": Shortfall("intended", "delivered")}
 
 
 def suite(as_of: datetime) -> list[Expectation]:
@@ -24,10 +24,10 @@ def suite(as_of: datetime) -> list[Expectation]:
         between("A share outside 0 to 1.", "delivered", 0, 1),
         between("A negative count is a broken count.", "slots", 0),
         between(
-            "A source with a quota delivers far less or more than was meant.",
-            "gap",
-            0,
-            limits.DELIVERY_GAP,
+            "A source is delivered less than its quota: filters took more than it had to give.",
+            "short",
+            None,
+            limits.DELIVERY_SHORT,
             when=column("intended") > 0,
             severity=WARNING,
         ),

@@ -184,8 +184,8 @@ def _lead(table: pa.Table, column: Any, folder_of: Locate) -> pa.Array:
     return pa.array(leads, pa.float64())
 
 
-def _gap(table: pa.Table, column: Any, folder_of: Locate) -> pa.ChunkedArray:
-    return pc.abs(pc.subtract(table[column.left], table[column.right]))
+def _shortfall(table: pa.Table, column: Any, folder_of: Locate) -> pa.ChunkedArray:
+    return pc.subtract(table[column.left], table[column.right])
 
 
 def _whole(values: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -289,16 +289,16 @@ def _spark_lead(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> D
     return joined.withColumn(name, F.col(column.value) - F.col("__rival")).drop("__rival")
 
 
-def _spark_gap(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
-    return rows.withColumn(name, F.abs(F.col(column.left) - F.col(column.right)))
+def _spark_shortfall(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
+    return rows.withColumn(name, F.col(column.left) - F.col(column.right))
 
 
 _ARROW: dict[str, Callable[..., Any]] = {
     "Found": _found, "Forbidden": _forbidden, "Length": _length, "Finite": _finite,
-    "Same": _same, "Dense": _dense, "Portion": _portion, "Lead": _lead, "Gap": _gap,
+    "Same": _same, "Dense": _dense, "Portion": _portion, "Lead": _lead, "Shortfall": _shortfall,
 }  # fmt: skip
 _SPARK: dict[str, Callable[..., DataFrame]] = {
     "Found": _spark_found, "Forbidden": _spark_forbidden, "Length": _spark_length,
     "Finite": _spark_finite, "Same": _spark_same, "Dense": _spark_dense,
-    "Portion": _spark_portion, "Lead": _spark_lead, "Gap": _spark_gap,
+    "Portion": _spark_portion, "Lead": _spark_lead, "Shortfall": _spark_shortfall,
 }  # fmt: skip

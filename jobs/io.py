@@ -16,6 +16,7 @@ A staged step is renamed into ``tables/`` and becomes readable by one atomic rep
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -204,9 +205,11 @@ class Lake:
         """Make a staged step readable in one atomic step; its older attempts are then deleted."""
         home = self.root / "tables" / step / label(as_of)
         home.mkdir(parents=True, exist_ok=True)
+        # The same run may publish a step again; what is readable stays until the pointer moves.
+        taken = {path.name for path in home.iterdir()}
+        names = itertools.chain([attempt], (f"{attempt}.{n}" for n in itertools.count(2)))
+        attempt = next(name for name in names if name not in taken)
         target = home / attempt
-        if target.exists():
-            shutil.rmtree(target)
         os.rename(self.staged(step, as_of), target)
         sync_folder(home)
         write_text(home / "PUBLISHED", attempt + "\n")

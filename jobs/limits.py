@@ -68,8 +68,8 @@ RECALL_QUERIES = 20
 # --- ordering --------------------------------------------------------------------------------
 # The blend may fall behind the best single source by this much NDCG@10 and no more.
 BLEND_SLACK = 0.005
-# Share of a list's slots by which a source's delivery may miss its quota.
-DELIVERY_GAP = 0.15
+# Quotas are least shares; a source may miss its own by this share of the places.
+DELIVERY_SHORT = 0.02
 # Share of the people with consent who may be without a list.
 UNSERVED = 0.05
 # With fewer people judged the difference is chance: only a warning.

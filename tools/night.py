@@ -13,7 +13,6 @@ import time
 BEGAN = time.monotonic()
 
 import contextlib  # noqa: E402 the clock starts before anything else
-import importlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
@@ -24,16 +23,10 @@ from datetime import UTC, date, datetime  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from tools import airflow_home  # noqa: E402
+from tools import airflow_home, heavy  # noqa: E402
 
 # The newest day that Complete Journey fills before its last month, which is kept for judging.
 DEFAULT_AS_OF = "2017-12-01"
-# What the steps import, loaded while the JVM starts, in the order in which they are needed.
-HEAVY = (
-    "pyspark.sql.connect.session", "pyspark.sql.connect.functions", "pyarrow.dataset", "pandas",
-    "jobs.gate", "great_expectations", "scipy.sparse", "sklearn.feature_extraction.text",
-    "implicit.als", "faiss",
-)  # fmt: skip
 
 
 class BadInput(Exception):
@@ -139,7 +132,7 @@ def _run_dag(conf: dict[str, Any], told: Any) -> str:
     if dag is None:
         raise BadInput(f"{folder} holds no DAG {airflow_home.DAG_ID}: {bag.import_errors}")
     get_listener_manager().add_listener(told)
-    threading.Thread(target=_import_heavy, daemon=True).start()
+    threading.Thread(target=heavy.load, daemon=True).start()
     try:
         run = dag.test(run_conf=conf)
     except ParamValidationError as error:
@@ -160,13 +153,6 @@ def _clean_up(conf: dict[str, Any], run_id: str) -> None:
         lake = [f"--lake={conf['lake']}"] if "lake" in conf else []
         command(["close-night", f"--as-of={conf['as_of']}", f"--run-id={run_id}", *lake])
     airflow_home.end_unfinished_runs()
-
-
-def _import_heavy() -> None:
-    for name in HEAVY:
-        # What is missing or broken shows in the step that needs it, with its own message.
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,8 @@ SERVICES = {
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "dag-processor": ["dag-processor"],
 }
+# Tasks are forked from the scheduler: what it has imported, they need not.
+PROGRAM = {"scheduler": "tools.heavy"}
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -127,7 +129,7 @@ def _configure(port: int) -> None:
 def _start(name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
     with _open_log(name) as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "airflow", *arguments],
+            [sys.executable, "-m", PROGRAM.get(name, "airflow"), *arguments],
             cwd=airflow_home.ROOT,
             stdin=subprocess.DEVNULL,
             stdout=output,

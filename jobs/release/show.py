@@ -142,8 +142,9 @@ def recommended(shown: Shown, surface: str) -> Table | Text:
     table.add_column("sources", ratio=2)
     for row in shown.places:
         path = (shown.items.get(row["item_id"], {}).get("category") or "").split(" > ")
+        category = " > ".join(path[:2])
         table.add_row(
-            str(row["rank"]), Text(_title(shown, row["item_id"])), Text(_plain(" > ".join(path[:2]))),
+            str(row["rank"]), Text(_title(shown, row["item_id"])), Text(_plain(category)),
             Text(_plain(why(shown, row))), Text(", ".join(row["sources"])),
         )  # fmt: skip
     return table

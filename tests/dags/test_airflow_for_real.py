@@ -47,12 +47,12 @@ def shop(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def spoiled(tmp_path_factory, shop) -> Path:
-    """The same shop with a third of its events without a key: more than any gate lets pass."""
+    """The same shop with a third of its events without an item: more than any gate lets pass."""
     folder = tmp_path_factory.mktemp("spoiled") / "shop"
     shutil.copytree(shop, folder)
     rows = small_shop.read_table(folder, "events").to_pylist()
     for row in rows[::3]:
-        row["key"] = None
+        row["item_id"] = None
     small_shop.write_table(folder, "events", pa.Table.from_pylist(rows, small_shop.EVENTS))
     return folder
 

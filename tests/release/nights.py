@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def day(number: int) -> datetime:
     return AS_OF + timedelta(days=number)
 
 
+@cache
 def tables_of_night(as_of: datetime = AS_OF) -> dict[str, pa.Table]:
     """The tables that a release reads, small and whole."""
     items = [f"i{n}" for n in range(30)] + [f"item {text}" for text in HOSTILE] + list(HOSTILE)
