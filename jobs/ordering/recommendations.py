@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -74,81 +73,80 @@ def run(night: Night, params: Params) -> None:
         nominated, persons, night.frame("ineligible_items"), night.frame("blocked_pairs")
     )
     scored = features.wide(allowed).withColumn("score", features.linear_score(blend))
-    # Read by four tables; computing it is most of the step.
-    chosen = fill(scored, params).persist(StorageLevel.MEMORY_AND_DISK)
+    # A small part of what is scored, read by every table; computing it is most of the step.
+    listed = fill(scored, params).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        listed = chosen.where("listed")
-        night.write("recommendations", ordered(listed, params))
+        night.write("recommendations", ordered(listed, nominated, params))
         night.write("features", features.stamped(listed, night.as_of))
-        lists = night.spark.read.parquet(str(night.staged / "recommendations"))
-        night.write("shortfalls", shortfalls(chosen, persons, params))
-        night.write("delivery", delivery(lists, params))
+        night.write("shortfalls", shortfalls(listed, persons, params))
+        night.write("delivery", delivery(listed, params))
     finally:
-        chosen.unpersist()
+        listed.unpersist()
 
 
 def fill(scored: DataFrame, params: Params) -> DataFrame:
-    """Mark which eligible candidates are listed, and for which quota each is reserved.
+    """The eligible candidates that are listed, at most ``length`` a person.
 
-    Adds ``reserved`` (array of sources), ``listed`` (boolean), ``has_<source>`` per quota. Of each
-    source with a quota the best are reserved; the places left go to the best of the rest.
+    Of each source with a quota the best are reserved; the places left go to the best of the rest.
     """
-    by_score = [F.col("score").desc(), F.col("item_id")]
-    owed = params.slots()
-    columns, reserved = {}, []
-    for source, slots in owed.items():
-        has = F.array_contains("sources", source)
-        place = F.row_number().over(Window.partitionBy("person_id").orderBy(has.desc(), *by_score))
-        columns[f"reserved_{source}"] = has & (place <= slots)
-        reserved.append(F.col(f"reserved_{source}"))
-    marked = scored.withColumns(columns) if columns else scored
-    any_reserved = F.greatest(F.lit(False), *reserved, F.lit(False))
-    pick = F.row_number().over(
-        Window.partitionBy("person_id").orderBy(F.col("owed").desc(), *by_score)
+    best_first = [F.col("score").desc(), F.col("item_id")]
+    person = Window.partitionBy("person_id")
+    quotas = params.slots()
+    place = F.row_number().over(person.orderBy(*best_first))
+    # Past the list's length only what a quota may call upon can be listed.
+    marked = scored.withColumn("place", place).where(
+        (F.col("place") <= params.length) | features.named_by(*quotas)
     )
+    reserved = F.lit(False)
+    for source, slots in quotas.items():
+        named = features.named_by(source)
+        of_source = F.row_number().over(person.orderBy(named.desc(), *best_first))
+        reserved = reserved | (named & (of_source <= slots))
+    pick = F.row_number().over(person.orderBy(F.col("reserved").desc(), *best_first))
     return (
-        marked.withColumn("owed", any_reserved)
+        marked.withColumn("reserved", reserved)
         .withColumn("pick", pick)
-        .withColumn("listed", F.col("pick") <= params.length)
+        .where(F.col("pick") <= params.length)
+        .select("person_id", "item_id", "score", *features.COLUMNS)
     )
 
 
-def ordered(listed: DataFrame, params: Params) -> DataFrame:
-    """The table ``recommendations``: each list by score, ties by item id."""
+def ordered(listed: DataFrame, nominated: DataFrame, params: Params) -> DataFrame:
+    """The table ``recommendations``: each list by score, ties by item id, with its provenance."""
     best = Window.partitionBy("person_id").orderBy(F.col("score").desc(), "item_id")
-    return listed.select(
+    pair = ["person_id", "item_id"]
+    named = features.provenance(nominated.join(listed.select(*pair), on=pair, how="semi"))
+    return listed.join(named, on=pair, how="inner").select(
         F.lit(params.surface).alias("surface"), "person_id",
         F.row_number().over(best).alias("rank"), "item_id", "score", "sources", "provenance",
     )  # fmt: skip
 
 
-def delivery(lists: DataFrame, params: Params) -> DataFrame:
+def delivery(listed: DataFrame, params: Params) -> DataFrame:
     """The table ``delivery``: a slot counts for every source that named its item."""
-    counted = (
-        lists.select("surface", F.explode("sources").alias("source"))
-        .groupBy("surface", "source")
-        .agg(F.count(F.lit(1)).alias("slots"))
+    quotas = params.slots()
+    counted = listed.agg(
+        F.count(F.lit(1)).alias("places"),
+        *[F.count_if(features.named_by(source)).alias(source) for source in SOURCES],
     )
-    places = lists.groupBy("surface").agg(F.count(F.lit(1)).alias("places"))
-    owed = params.slots()
-    intended = F.lit(0.0)
-    for source, slots in owed.items():
-        intended = F.when(F.col("source") == source, slots / params.length).otherwise(intended)
-    every = lists.sparkSession.createDataFrame(
-        pa.table({"surface": [params.surface] * len(SOURCES), "source": list(SOURCES)})
+    entries = F.array(
+        *[
+            F.struct(
+                F.lit(source).alias("source"),
+                F.lit(quotas.get(source, 0) / params.length).alias("intended"),
+                F.col(source).alias("slots"),
+            )
+            for source in SOURCES
+        ]
     )
-    return (
-        every.join(counted, on=["surface", "source"], how="left")
-        .join(places, on="surface", how="left")
-        .withColumn("slots", F.coalesce("slots", F.lit(0)))
-        .select(
-            "surface", "source", intended.alias("intended"),
-            F.coalesce(F.col("slots") / F.col("places"), F.lit(0.0)).alias("delivered"), "slots",
-        )
+    share = F.when(F.col("places") > 0, F.col("entry.slots") / F.col("places")).otherwise(0.0)
+    return counted.select("places", F.explode(entries).alias("entry")).select(
+        F.lit(params.surface).alias("surface"), "entry.source", "entry.intended",
+        share.alias("delivered"), "entry.slots",
     )  # fmt: skip
 
 
-def shortfalls(chosen: DataFrame, persons: DataFrame, params: Params) -> DataFrame:
+def shortfalls(listed: DataFrame, persons: DataFrame, params: Params) -> DataFrame:
     """The table ``shortfalls``: per reason the people it touched and the slots.
 
     Reasons: ``quota of <source> not filled`` (too few eligible candidates), ``list short`` (fewer
@@ -156,21 +154,14 @@ def shortfalls(chosen: DataFrame, persons: DataFrame, params: Params) -> DataFra
     people with personal candidates that shared lists filled).
     """
     owed = params.slots()
-    shared_only = F.forall(
-        "sources", lambda s: s.isin("popular", "trending", "new_arrivals", "editorial")
-    )
+    shared_only = ~features.named_by(*[one for one in SOURCES if one not in pools.SHARED])
     per_person = (
         persons.select("person_id")
         .join(
-            chosen.where("listed")
-            .groupBy("person_id")
-            .agg(
+            listed.groupBy("person_id").agg(
                 F.count(F.lit(1)).alias("listed"),
-                F.sum(shared_only.cast("int")).alias("shared"),
-                *[
-                    F.sum(F.array_contains("sources", source).cast("int")).alias(f"of_{source}")
-                    for source in owed
-                ],
+                F.count_if(shared_only).alias("shared"),
+                *[F.count_if(features.named_by(source)).alias(f"of_{source}") for source in owed],
             ),
             on="person_id",
             how="left",

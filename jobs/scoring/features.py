@@ -27,29 +27,34 @@ def signal(rank: Column) -> Column:
 
 
 def wide(candidates: DataFrame) -> DataFrame:
-    """One row per (person_id, item_id): the features, ``sources`` and ``provenance``.
+    """One row per (person_id, item_id) with its features.
 
-    ``candidates``: a row per (person, item, source). Sources are listed by rank, ties by name.
+    ``candidates``: a row per (person, item, source). A signal above 0 says that the source named
+    the item.
     """
     columns = [
         F.max(F.when(F.col("source") == source, signal(F.col("rank"))).otherwise(0.0)).alias(name)
         for source, name in zip(SOURCES, COLUMNS, strict=True)
     ]
+    return candidates.groupBy("person_id", "item_id").agg(*columns)
+
+
+def provenance(candidates: DataFrame) -> DataFrame:
+    """One row per (person_id, item_id): ``sources`` and ``provenance``, by rank, ties by name."""
     named = F.struct("rank", "source", "score", "seed_item", "seed_time")
     rows = candidates.groupBy("person_id", "item_id").agg(
-        *columns, F.array_sort(F.collect_list(named)).alias("named")
+        F.array_sort(F.collect_list(named)).alias("named")
     )
-    provenance = F.transform(
-        "named",
-        lambda n: F.struct(
-            n["source"].alias("source"), n["rank"].alias("rank"), n["score"].alias("score"),
-            n["seed_item"].alias("seed_item"), n["seed_time"].alias("seed_time"),
-        ),
-    )  # fmt: skip
     return rows.select(
-        "person_id", "item_id", *COLUMNS,
+        "person_id", "item_id",
         F.transform("named", lambda n: n["source"]).alias("sources"),
-        provenance.alias("provenance"),
+        F.transform(
+            "named",
+            lambda n: F.struct(
+                n["source"].alias("source"), n["rank"].alias("rank"), n["score"].alias("score"),
+                n["seed_item"].alias("seed_item"), n["seed_time"].alias("seed_time"),
+            ),
+        ).alias("provenance"),
     )  # fmt: skip
 
 
@@ -64,6 +69,14 @@ def stamped(rows: DataFrame, as_of: datetime) -> DataFrame:
         F.lit(VERSION).alias("feature_version"), F.sha2(values, 256).alias("feature_hash"),
         *COLUMNS,
     )  # fmt: skip
+
+
+def named_by(*sources: str) -> Column:
+    """Whether any of these sources named the row's item."""
+    named = F.lit(False)
+    for source in sources:
+        named = named | (F.col(f"{source}_signal") > 0)
+    return named
 
 
 def linear_score(weights: dict[str, float]) -> Column:

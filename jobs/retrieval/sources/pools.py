@@ -15,6 +15,8 @@ from pyspark.sql import functions as F
 from jobs.params import check
 from jobs.retrieval.sources import editorial, new_arrivals, popular, trending
 
+SHARED = (popular.NAME, trending.NAME, new_arrivals.NAME, editorial.NAME)
+
 
 @dataclass(frozen=True)
 class Params:
