@@ -43,6 +43,9 @@ def main() -> int:
     except Fault as fault:
         print(f"error: {fault}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader of our output has had enough, as `| head` has; nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
