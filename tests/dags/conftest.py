@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 
-# A home of the tests' own: nobody's runs are touched. Removed with the session's other files.
-os.environ.setdefault("NIGHTJAR_AIRFLOW_HOME", tempfile.mkdtemp(prefix="nightjar-airflow-"))
-
 from tools import airflow_home
 
+# A home of the tests' own, so that nobody's runs are touched; it goes when this process ends.
+HOME = tempfile.TemporaryDirectory(prefix="nightjar-airflow-")
+os.environ["NIGHTJAR_AIRFLOW_HOME"] = HOME.name
 airflow_home.set_environment()

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -73,16 +74,24 @@ def night(environment: dict[str, str], **values: str) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
+@dataclass
+class Single:
+    """A lake with the two nights, each run by itself; what each printed and the rows it left."""
+
+    lake: Path
+    shown: list[str]
+    rows: dict[str, dict[str, list[dict[str, Any]]]]
+
+
 @pytest.fixture(scope="module")
-def single(environment, shop, tmp_path_factory) -> tuple[Path, list[str]]:
-    """A lake with the two nights, each run by itself, and what each run printed."""
+def single(environment, shop, tmp_path_factory) -> Single:
     lake = tmp_path_factory.mktemp("single") / "lake"
     shown = []
     for date in DATES:
         done = night(environment, SOURCE=str(shop), AS_OF=date, LAKE=str(lake))
         assert done.returncode == 0, done.stdout + done.stderr
         shown.append(done.stdout)
-    return lake, shown
+    return Single(lake, shown, {date: published(lake, date) for date in DATES})
 
 
 @dataclass
@@ -166,7 +175,7 @@ def published(lake: Path, date: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_a_night_by_make_run_ends_with_its_table_and_a_release(single):
-    lake, shown = single
+    lake, shown = single.lake, single.shown
     for step in steps.STEPS:
         assert re.search(rf"│ {step} +│", shown[-1]), step
     for words in ("people served", "NDCG@10", "index recall", "release", "make show PERSON="):
@@ -175,11 +184,34 @@ def test_a_night_by_make_run_ends_with_its_table_and_a_release(single):
 
 
 def test_a_night_leaves_no_engine_no_lock_and_no_process(single):
-    lake, _ = single
+    lake = single.lake
     assert not (lake / ".night" / "lock.json").exists()
     assert not (lake / ".night" / "engine.json").exists()
     mine = [p for p in psutil.process_iter(["cmdline"]) if str(lake) in str(p.info["cmdline"])]
     assert not mine
+
+
+def test_a_stopped_night_is_closed_and_nothing_of_it_stays(environment, shop, tmp_path):
+    lake = tmp_path / "lake"
+    values = {"SOURCE": str(shop), "AS_OF": DATES[0], "LAKE": str(lake)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.night"],
+        cwd=ROOT, env={**environment, **values, "NIGHTJAR_AIRFLOW_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if "sources.source_gate" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=120)[0]
+    assert process.returncode == 130, told
+    assert "nothing was published" in told
+    assert not (lake / ".night" / "lock.json").exists()
+    assert not (lake / ".night" / "engine.json").exists()
+    mine = [p for p in psutil.process_iter(["cmdline"]) if str(lake) in str(p.info["cmdline"])]
+    assert not mine
+    with sqlite3.connect(tmp_path / "home" / "airflow.db") as database:
+        assert database.execute("select state from dag_run").fetchall() == [("failed",)]
 
 
 def test_airflow_listens_on_loopback_alone(airflow):
@@ -234,9 +266,8 @@ def test_an_unknown_override_fails_the_first_task_and_takes_nothing(airflow, sho
 
 
 def test_a_red_gate_stops_what_follows_and_the_run_ends_red(airflow, single, spoiled):
-    lake, _ = single
+    lake = single.lake
     serving = (lake / "releases" / "CURRENT").read_text()
-    before = published(lake, DATES[1])["events_counts"]
     status, run = airflow.trigger(as_of=DATES[1], source=str(spoiled), lake=str(lake))
     assert status == 200
     states = airflow.wait(run["dag_run_id"])
@@ -248,7 +279,8 @@ def test_a_red_gate_stops_what_follows_and_the_run_ends_red(airflow, single, spo
     assert {states[task] for task in after} == {"upstream_failed"}
     assert states["close_night"] == "success"
     assert (lake / "releases" / "CURRENT").read_text() == serving
-    assert published(lake, DATES[1])["events_counts"] == before
+    counts = published(lake, DATES[1])["events_counts"]
+    assert counts == single.rows[DATES[1]]["events_counts"]
     assert not (lake / ".night" / "lock.json").exists()
 
 
@@ -271,7 +303,7 @@ def test_a_backfill_leaves_the_rows_of_single_nights(airflow, environment, singl
         states = airflow.wait(f"backfill__{date}T02:00:00+00:00")
         assert states[""] == "success", {k: v for k, v in states.items() if v != "success"}
     for date in DATES:
-        ours, theirs = published(lake, date), published(single[0], date)
+        ours, theirs = published(lake, date), single.rows[date]
         different = [name for name in ours if ours[name] != theirs[name]]
         assert not different
 
