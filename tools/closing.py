@@ -109,7 +109,7 @@ def headline(lake: Lake, as_of: datetime) -> list[tuple[str, str]]:
     found += [
         ("index recall", f"{row['recall']:.3f} on {row['queries']:,} held queries")
         for row in recall
-        if row["kind"] == "overall"
+        if (row["kind"], row["stratum"]) == ("overall", "all")
     ]
     judged = arrow("blend", "blend_evidence", ["ranking", "ndcg_at_10", "people"]).to_pylist()
     scores = {row["ranking"]: row["ndcg_at_10"] for row in judged}
