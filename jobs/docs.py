@@ -189,7 +189,7 @@ def _sections(read: dict[str, pa.Table]) -> Iterator[dict[str, Any]]:
         yield _section(
             "Delivery",
             "The least share of a list meant for each source, and the share of places whose item "
-            "it named first.",
+            "it named.",
             rows, plot,
         )  # fmt: skip
     if "shortfalls" in read:
