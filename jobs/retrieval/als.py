@@ -41,6 +41,9 @@ def fit(
 
     weights = matrix.astype(np.float32, copy=True)
     weights.data *= np.float32(confidence / weights.data.mean(dtype=np.float64))
+    # What was seen never counts less than what was not: a view among purchases falls below 1, and
+    # left there it cost a simulated shop 4 % of recall@100. Complete Journey has no such pair.
+    np.maximum(weights.data, np.float32(1.0), out=weights.data)
     with threadpool_limits(limits=1, user_api="blas"):
         model = AlternatingLeastSquares(
             factors=factors, regularization=regularization, iterations=iterations, dtype=np.float32

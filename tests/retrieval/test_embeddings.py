@@ -74,6 +74,7 @@ def test_the_fit_agrees_with_the_textbook_equations() -> None:
     weights = matrix.build(crowds(40, 24)).matrix
     scaled = weights.toarray().astype(np.float64)
     scaled *= 4.0 / scaled[scaled > 0].mean()
+    scaled = np.where(scaled > 0, np.maximum(scaled, 1.0), 0.0)
     start = als.random_start(weights.shape, 4, SEED)
     ours = als.fit(
         weights, factors=4, iterations=40, regularization=1.0, confidence=4.0, start=start
@@ -82,6 +83,23 @@ def test_the_fit_agrees_with_the_textbook_equations() -> None:
     np.testing.assert_allclose(
         ours.people @ ours.items.T, theirs.people @ theirs.items.T, atol=0.02
     )
+
+
+def test_a_pair_that_was_seen_never_counts_less_than_one_that_was_not() -> None:
+    weights = matrix.build(crowds(40, 24)).matrix
+    start = als.random_start(weights.shape, 4, SEED)
+    fits = []
+    for faint in (0.1, 0.001):  # confidences of 0.4 and 0.004
+        views = weights.copy()
+        views.data[:] = 1.0
+        views.data[::3] = faint
+        fits.append(
+            als.fit(
+                views, factors=4, iterations=10, regularization=1.0,
+                confidence=4.0 * float(views.data.mean()), start=start,
+            )
+        )  # fmt: skip
+    np.testing.assert_allclose(fits[0].items, fits[1].items, atol=1e-4)
 
 
 def test_equal_inputs_give_equal_bits_on_any_number_of_threads() -> None:

@@ -53,31 +53,10 @@ def best(
     if depth == 0 or len(people) == 0:
         nothing = np.zeros(0, np.int64)
         return Nominated(nothing, nothing, nothing, np.zeros(0, np.float32))
-    if seen is None:
-        columns, scores = _search(people, items, depth)
-    else:
-        columns, scores = _multiply(people, items, depth, seen[:, kept])
+    columns, scores = _multiply(people, items, depth, None if seen is None else seen[:, kept])
     left = np.isfinite(scores)
     person, place = np.nonzero(left)
     return Nominated(person, kept[columns[left]], place + 1, scores[left])
-
-
-def _search(people: np.ndarray, items: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n_people, depth) columns and scores by FAISS, which takes a third less time than a partition
-    of the product; a person whose last place is tied is done by the product."""
-    import faiss
-
-    metric = faiss.METRIC_INNER_PRODUCT
-    wide, found = faiss.knn(people, items, min(depth + 1, len(items)), metric=metric)
-    order = np.lexsort((found, -wide), axis=1)
-    wide = np.take_along_axis(wide, order, axis=1)
-    columns = np.take_along_axis(found, order, axis=1)[:, :depth]
-    scores = wide[:, :depth]
-    if depth < len(items):
-        tied = np.flatnonzero(wide[:, depth - 1] == wide[:, depth])
-        if len(tied):
-            columns[tied], scores[tied] = _multiply(people[tied], items, depth, None)
-    return columns, scores
 
 
 def _multiply(
@@ -99,22 +78,27 @@ def _multiply(
 
 
 def _top(scores: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n_rows, depth) columns and scores of the largest in each row, ties by column.
+    """(n_rows, depth) columns and scores of the largest in each row, best first, ties by column.
 
-    A partition alone chooses freely among scores equal to the last one kept; those rows are
-    sorted whole.
+    The columns fall into disjoint sets; the ``depth``-th largest of the sets' maxima is a floor
+    under the row's ``depth``-th score. Only what reaches the floor, ties among it, is sorted.
+    Half the processor time of a flat FAISS index, product included, at 60 k items.
     """
     n_rows, n_columns = scores.shape
-    if depth == n_columns:
-        columns = np.tile(np.arange(n_columns), (n_rows, 1))
-    else:
-        columns = np.argpartition(scores, n_columns - depth, axis=1)[:, n_columns - depth :]
-        last = np.take_along_axis(scores, columns, axis=1).min(axis=1)
-        tied = np.flatnonzero((scores == last[:, None]).sum(axis=1) > 1)
-        if len(tied):
-            order = np.argsort(-scores[tied], axis=1, kind="stable")
-            columns[tied] = order[:, :depth]
-    columns.sort(axis=1)
-    values = np.take_along_axis(scores, columns, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
+    floor = np.full(n_rows, -np.inf, scores.dtype)
+    width = min(64, n_columns // (4 * depth))
+    if width > 1:
+        sets = n_columns // width
+        tops = scores[:, : width * sets].reshape(n_rows, width, sets).max(axis=1)
+        floor = np.partition(tops, sets - depth, axis=1)[:, sets - depth]
+    flat = np.flatnonzero(scores >= floor[:, None])
+    starts = np.searchsorted(flat, np.arange(n_rows + 1) * n_columns)
+    counts = np.diff(starts)
+    rows = np.repeat(np.arange(n_rows), counts)
+    places = np.arange(len(flat)) - starts[rows]
+    columns = np.zeros((n_rows, counts.max()), np.int64)
+    values = np.full(columns.shape, -np.inf, scores.dtype)
+    columns[rows, places] = flat - rows * n_columns
+    values[rows, places] = scores.ravel()[flat]
+    order = np.argsort(-values, axis=1, kind="stable")[:, :depth]
     return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
