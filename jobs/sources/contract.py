@@ -75,6 +75,7 @@ CONTRACT: dict[str, tuple[Contracted, ...]] = {
         event_id=TEXT, revision=(INTEGER,), event_time=TIME, received_time=(TIME,), key_type=TEXT,
         key=TEXT, session_id=(TEXT,), event_type=TEXT, item_id=TEXT, quantity=(NUMBER,),
         value=(NUMBER,), channel=(TEXT,), region=(TEXT,), request_id=(TEXT,),
+        campaign=(TEXT,),
     ),
     "items": _columns(
         item_id=TEXT, title=(TEXT,), category=(TEXT,), brand=(TEXT,), seller=(TEXT,),
