@@ -242,7 +242,8 @@ with DAG(
         events = step("events", reads=[source])
         catalogue = step("catalogue", reads=[source, events])
         identities = step("identities", reads=[source, events])
-        interactions = step("interactions", reads=[events, identities, catalogue])
+        sessions = step("sessions", reads=[source, events, identities])
+        interactions = step("interactions", reads=[sessions, catalogue])
 
     with TaskGroup("retrieval", tooltip="Vectors, their index, and candidates from every source"):
         embeddings = step("embeddings", reads=[interactions])
@@ -250,14 +251,21 @@ with DAG(
         index = step("index", reads=[embeddings, content_embeddings])
         candidates = step(
             "candidates",
-            reads=[interactions, embeddings, content_embeddings, identities, catalogue],
+            reads=[
+                sessions,
+                interactions,
+                embeddings,
+                content_embeddings,
+                identities,
+                catalogue,
+            ],
         )
 
     with TaskGroup("filtering", tooltip="What may be shown where, and to whom not"):
-        filters = step("filters", reads=[catalogue, identities, interactions])
+        filters = step("filters", reads=[catalogue, identities, sessions])
 
     with TaskGroup("ordering", tooltip="One list a person and one an item"):
-        blend = step("blend", reads=[interactions, identities, catalogue, content_embeddings])
+        blend = step("blend", reads=[sessions, identities, catalogue, content_embeddings])
         recommendations = step("recommendations", reads=[candidates, filters, blend, identities])
         similar_items = step(
             "similar_items", reads=[interactions, embeddings, content_embeddings, filters]
@@ -269,8 +277,9 @@ with DAG(
         release = step("release", reads=[index, recommendations, similar_items])
 
     steps = [
-        source, events, catalogue, identities, interactions, embeddings, content_embeddings,
-        index, candidates, filters, blend, recommendations, similar_items, release,
+        source, events, catalogue, identities, sessions, interactions, embeddings,
+        content_embeddings, index, candidates, filters, blend, recommendations, similar_items,
+        release,
     ]  # fmt: skip
     # A tear-down that could fail the run (on_failure_fail_dagrun) would be its only leaf, and a
     # night with a red gate would end green: the release's gate is the leaf that decides.

@@ -31,6 +31,7 @@ class View:
 VIEWS: dict[str, View] = {
     "items_held": View("catalogue", "items", previous=True),
     "events_identified": View("identities", "events"),
+    "history_placed": View("interactions", "history"),
     "items_described": View("content_embeddings", "items"),
     "items_indexed": View("index", "items"),
     "persons_served": View("recommendations", "persons", where="personalised"),

@@ -120,4 +120,16 @@ class Shortfall:
         return (self.left, self.right)
 
 
-Column = Found | Forbidden | Length | Finite | Same | Dense | Portion | Lead | Shortfall
+@dataclass(frozen=True)
+class Elapsed:
+    """Hours from the time in ``since`` to the one in ``until``; below 0 where it is the earlier."""
+
+    since: str
+    until: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.since, self.until)
+
+
+Column = Found | Forbidden | Length | Finite | Same | Dense | Portion | Lead | Shortfall | Elapsed

@@ -1,4 +1,4 @@
-"""history: events under person ids, of people who consent."""
+"""history: events under person ids and in sessions, of people who consent."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from datetime import datetime
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.columns import Column, Found
-from expectations.rules import among, between, filled, holds, rows, unique
+from expectations.rules import WARNING, among, between, filled, holds, rows, unique
+from jobs import limits
 from jobs.tables import EVENT_TYPES
 
 COLUMNS: dict[str, Column] = {
     "consented": Found(("person_id",), "persons", where=(("personalised", True),)),
-    "known": Found(("item_id",), "items"),
+    "stitched": Found(("session",), "sessions"),
 }
 
 
@@ -34,6 +35,8 @@ def suite(as_of: datetime) -> list[Expectation]:
             "event_date",
         ),
         *filled("Units bought weigh the interaction.", "quantity"),
+        *filled("What a session holds is counted by these.", "session", "key_type", "key"),
+        *filled("Whether a key or a login says whose event it was.", "resolved_by"),
         unique("An event counted twice doubles its weight.", "event_id"),
         among(
             "A type without a weight would be dropped from the interactions.",
@@ -51,5 +54,21 @@ def suite(as_of: datetime) -> list[Expectation]:
         holds(
             "Events of a person without consent to personalisation train the model.", "consented"
         ),
-        holds("Events of an item that the catalogue does not know cannot be placed.", "known"),
+        holds("Events of a session that has no row.", "stitched"),
+        among("Only a key or a login says whose event it was.", "resolved_by", ("key", "login")),
+        among(
+            "Most events find their person by a login alone: the links between keys are broken, or "
+            "one client session holds everybody.",
+            "resolved_by",
+            ("key",),
+            mostly=1 - limits.BY_LOGIN,
+        ),
+        among(
+            "Many events find their person by a login alone: look for links that are missing or "
+            "quarantined.",
+            "resolved_by",
+            ("key",),
+            mostly=1 - limits.BY_LOGIN_UNUSUAL,
+            severity=WARNING,
+        ),
     ]

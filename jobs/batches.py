@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # 4 M candidates need about 1 GB here; past that Spark's way is the safer one.
 ARROW_ROWS = 4_000_000
+HOUR_MICROSECONDS = 3_600e6
 Locate = Callable[[str], Path]
 
 
@@ -188,6 +189,11 @@ def _shortfall(table: pa.Table, column: Any, folder_of: Locate) -> pa.ChunkedArr
     return pc.subtract(table[column.left], table[column.right])
 
 
+def _elapsed(table: pa.Table, column: Any, folder_of: Locate) -> pa.ChunkedArray:
+    microseconds = pc.subtract(table[column.until], table[column.since]).cast(pa.int64())
+    return pc.divide(microseconds.cast(pa.float64()), HOUR_MICROSECONDS)
+
+
 def _whole(values: pa.ChunkedArray | pa.Array) -> pa.Array:
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
@@ -293,12 +299,19 @@ def _spark_shortfall(rows: DataFrame, name: str, column: Any, folder_of: Locate)
     return rows.withColumn(name, F.col(column.left) - F.col(column.right))
 
 
+def _spark_elapsed(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
+    microseconds = F.unix_micros(column.until) - F.unix_micros(column.since)
+    return rows.withColumn(name, microseconds / F.lit(HOUR_MICROSECONDS))
+
+
 _ARROW: dict[str, Callable[..., Any]] = {
     "Found": _found, "Forbidden": _forbidden, "Length": _length, "Finite": _finite,
     "Same": _same, "Dense": _dense, "Portion": _portion, "Lead": _lead, "Shortfall": _shortfall,
+    "Elapsed": _elapsed,
 }  # fmt: skip
 _SPARK: dict[str, Callable[..., DataFrame]] = {
     "Found": _spark_found, "Forbidden": _spark_forbidden, "Length": _spark_length,
     "Finite": _spark_finite, "Same": _spark_same, "Dense": _spark_dense,
     "Portion": _spark_portion, "Lead": _spark_lead, "Shortfall": _spark_shortfall,
+    "Elapsed": _spark_elapsed,
 }  # fmt: skip

@@ -61,6 +61,17 @@ LINK_OUTCOMES = (
 # What can change persons from one night to the next.
 CHANGE_CAUSES = ("link", "unlink", "cap", "policy", "data")
 
+# --- sessions --------------------------------------------------------------------------------
+# A day without half an hour of rest is not one person's shopping but a till's or a script's.
+SESSION_HOURS = 24
+# One such key in a shop is a warning; this share of all sessions means that pauses are not seen.
+SESSIONS_TOO_LONG = 0.001
+# Events that found their person by a login in the session and not by their key. Shared devices
+# (2 in 100) and recycled cookies (5 in 100) leave a few of them; a fifth is three times as many.
+BY_LOGIN_UNUSUAL = 0.20
+# More than half: the links between keys do not arrive, or one client session id is everybody's.
+BY_LOGIN = 0.50
+
 # --- retrieval -------------------------------------------------------------------------------
 # ALS norms on Complete Journey stay below 20; a fit that diverges leaves this far behind.
 NORM = 1_000.0

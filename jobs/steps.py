@@ -13,6 +13,7 @@ STEPS: dict[str, str] = {
     "events": "jobs.signals.events",
     "catalogue": "jobs.signals.catalogue",
     "identities": "jobs.signals.identities",
+    "sessions": "jobs.signals.sessions",
     "interactions": "jobs.signals.interactions",
     "embeddings": "jobs.retrieval.embeddings",
     "content_embeddings": "jobs.retrieval.content_embeddings",

@@ -128,9 +128,17 @@ _table(
     outcome=S, rows=I64,
 )  # fmt: skip
 _table(
-    "history", "interactions", "one row per event of a person, ids resolved", "event_id",
+    "history", "sessions",
+    "one row per event of a person; resolved_by: key, or login (an anonymous event that a login in "
+    "its session gave to the person)", "event_id",
     event_id=S, person_id=S, item_id=S, event_type=S, event_time=TIME, received_time=TIME,
-    basket=S, quantity=F64, value=_maybe(F64), region=_maybe(S), event_date=DATE,
+    session=S, basket=S, quantity=F64, value=_maybe(F64), region=_maybe(S), channel=_maybe(S),
+    event_date=DATE, resolved_by=S, key_type=S, key=S,
+)  # fmt: skip
+_table(
+    "sessions", "sessions", "one row per session of a person", "session",
+    session=S, person_id=S, started=TIME, ended=TIME, events=I64, items=I64, keys=I64,
+    channels=STRINGS, purchases=I64, value=F64, by_login=I64,
 )  # fmt: skip
 _table(
     "interactions", "interactions", "one row per (person, item) with positive net intent",

@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SIZES = "1000000,3000000,10000000"
 END = "2024-03-01"  # the run date that sees all of the simulator's events
 HORIZON = timedelta(days=28)
-TO_INTERACTIONS = ("source", "events", "catalogue", "identities", "interactions")
+TO_INTERACTIONS = ("source", "events", "catalogue", "identities", "sessions", "interactions")
 # Complete Journey's days from 2017-12-01 on are for final judgements only.
 BESIDE = {
     "simulated shop": ("simulated:events=1000000", "2024-02-02"),

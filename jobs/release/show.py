@@ -214,7 +214,7 @@ def _where(shown: Shown, source: str, item_id: str) -> str:
 def _history(lake: Lake, release: Release, person_id: str) -> pa.Table | None:
     """The person's events in the release's night, newest first; None where they are gone."""
     try:
-        folder = lake.published("interactions", release.as_of.astimezone(UTC)).table("history")
+        folder = lake.published("sessions", release.as_of.astimezone(UTC)).table("history")
     except Fault:
         return None
     columns = ["event_id", "item_id", "event_type", "event_time", "quantity", "value"]

@@ -1,8 +1,6 @@
-"""Who did what with which item, and how much intent to buy it shows.
+"""How much intent to buy an item a person's events show.
 
-Reads ``events``, ``identities`` and ``persons``. Writes ``history`` (a row per event of a person
-who consents to personalisation, ids resolved) and ``interactions`` (a row per person and item with
-positive net intent). People without that consent are in neither: their events train nothing.
+Reads ``history``. Writes ``interactions`` (a row per person and item with positive net intent).
 """
 
 from __future__ import annotations
@@ -51,31 +49,14 @@ class Params:
 
 
 def run(night: Night, params: Params) -> None:
-    """Stage ``history`` and ``interactions``."""
-    events = night.frame("events")
-    resolved = resolve(events, night.frame("identities"), night.frame("persons"))
-    night.write("history", resolved)
-    history = night.spark.read.parquet(str(night.staged / "history"))
-    night.write("interactions", interactions(history, night.as_of, params))
+    """Stage ``interactions``."""
+    night.write("interactions", interactions(night.frame("history"), night.as_of, params))
     rows = night.spark.read.parquet(str(night.staged / "interactions"))
     if rows.isEmpty():
         raise Fault(
             f"interactions: no person with consent has a signal of intent before {night.as_of}; "
             "check the consents in people and the event types in events"
         )
-
-
-def resolve(events: DataFrame, identities: DataFrame, persons: DataFrame) -> DataFrame:
-    """The table ``history``: events under person ids, of people who consent."""
-    consenting = identities.select("key_type", "key", "person_id").join(
-        persons.where("personalised").select("person_id"), on="person_id", how="semi"
-    )
-    own_day = F.concat_ws("|", "person_id", F.col("event_date").cast("string"))
-    return events.join(consenting, on=["key_type", "key"], how="inner").select(
-        "event_id", "person_id", "item_id", "event_type", "event_time", "received_time",
-        F.coalesce("session_id", own_day).alias("basket"), "quantity", "value", "region",
-        "event_date",
-    )  # fmt: skip
 
 
 def interactions(history: DataFrame, as_of: datetime, params: Params) -> DataFrame:

@@ -41,6 +41,7 @@ def all_tables() -> dict[str, pa.Table]:
 def signals() -> dict[str, pa.Table]:
     people, items = len(PERSONS), len(ITEMS)
     keys = [person.removeprefix("account:") for person in PERSONS]
+    sessions = [f"{person}|{BEFORE:%Y-%m-%dT%H:%M:%S}Z" for person in PERSONS]
     event = {
         "event_id": [f"e{n}" for n in range(people)],
         "event_time": BEFORE, "received_time": BEFORE, "first_received": BEFORE,
@@ -98,7 +99,15 @@ def signals() -> dict[str, pa.Table]:
         "identity_counts": table("identity_counts", [
             {"outcome": "keys", "rows": people}, {"outcome": "persons", "rows": people},
         ]),
-        "history": table("history", {**event, "person_id": PERSONS, "basket": "b"}),
+        "history": table("history", {
+            **event, "person_id": PERSONS, "basket": "b", "resolved_by": "key",
+            "session": sessions, "key_type": "account", "key": keys,
+        }),
+        "sessions": table("sessions", {
+            "session": sessions, "person_id": PERSONS, "started": BEFORE,
+            "ended": BEFORE + timedelta(minutes=9), "events": 3, "items": 2, "keys": 1,
+            "channels": [["store"]] * people, "purchases": 1, "value": 2.5, "by_login": 0,
+        }),
         "interactions": table("interactions", {
             **pairs, "weight": 1.5, "purchases": 1.0, "events": 1, "first_time": BEFORE,
             "last_time": BEFORE,

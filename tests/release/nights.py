@@ -115,8 +115,10 @@ def tables_of_night(as_of: datetime = AS_OF) -> dict[str, pa.Table]:
     history = [
         {"event_id": f"e{n}", "person_id": "account:p0", "item_id": f"i{n % 3}",
          "event_type": "purchase", "event_time": as_of - timedelta(days=n + 1, hours=2),
-         "received_time": as_of - timedelta(days=n + 1), "basket": f"b{n}", "quantity": 2.0,
-         "value": 3.5, "region": "north", "event_date": (as_of - timedelta(days=n + 1)).date()}
+         "received_time": as_of - timedelta(days=n + 1), "session": f"account:p0|{n}",
+         "basket": f"b{n}", "quantity": 2.0, "value": 3.5, "region": "north",
+         "event_date": (as_of - timedelta(days=n + 1)).date(), "resolved_by": "key",
+         "key_type": "account", "key": "p0"}
         for n in range(20)
     ]  # fmt: skip
     return {

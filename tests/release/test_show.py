@@ -91,7 +91,7 @@ def test_without_a_release_it_says_what_to_do(lake):
 
 
 def test_history_that_is_gone_is_said_so(shop, capsys):
-    shutil.rmtree(shop.root / "tables" / "interactions")
+    shutil.rmtree(shop.root / "tables" / "sessions")
     assert "no longer in the lake" in printed(shop, capsys, "p0")
 
 

@@ -1,0 +1,378 @@
+"""Whose event it was, and in which session of that person.
+
+Reads ``events``, ``identities``, ``persons`` and the contract table ``identity_links`` (its
+observed logins). Writes ``history`` (a row per event of a person who consents to personalisation)
+and ``sessions`` (a row per session of such a person). People without that consent are in neither:
+their events train nothing.
+
+An event belongs to its key's person. An anonymous event, one under a key whose person holds no
+account, belongs to the account that logged in within the same session, where exactly one did. That
+moves single events: it never merges persons and never reaches into another session. Where two
+accounts claim an event it stays with its key, since a wrong merge is worse than a missed one.
+
+A session ends when its person (for a login: its key) does nothing for a while. That is the whole
+definition: the client's own ``session_id`` neither ends a session nor holds one together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, Window, WindowSpec
+from pyspark.sql import functions as F
+
+from jobs.night import Night
+from jobs.params import check
+from jobs.sources import contract
+
+KEY = ["key_type", "key"]
+LOGINS = (
+    "key_type_a string, key_a string, key_type_b string, key_b string, observed_time timestamp, "
+    "known_time timestamp"
+)
+
+
+@dataclass(frozen=True)
+class Params:
+    """What ends a session."""
+
+    # A longer pause ends a session, one of exactly this length does not. Half an hour is what web
+    # analytics has agreed on; it also keeps a walk through a store in one piece.
+    inactivity_minutes: int = 30
+    # Whether a session also ends at midnight UTC, so that none is in two days' numbers.
+    at_midnight: bool = False
+    # Whether a session also ends where its campaign changes to another one.
+    at_campaign: bool = False
+
+    def __post_init__(self) -> None:
+        check(
+            1 <= self.inactivity_minutes <= 24 * 60,
+            "inactivity_minutes must be 1 to 1440, which is a day",
+        )
+
+
+def run(night: Night, params: Params) -> None:
+    """Stage ``history`` and ``sessions``."""
+    events, identities = night.frame("events"), night.frame("identities")
+    logins = known_logins(night, night.as_of)
+    account_types = night.params_of("identities").account_types
+    keys = persons_of_keys(identities, night.frame("persons"), account_types)
+    claims = claimed(events, keys, logins, params, account_types)
+    if claims is not None:
+        # Saves a second run of the login stage, for the count below.
+        claims = claims.persist(StorageLevel.MEMORY_AND_DISK)
+    night.write("history", stitch(resolve(events, keys, claims), params))
+    if claims is not None:
+        night.notes["events_claimed_twice"] = claims.where("person_id IS NULL").count()
+        claims.unpersist()
+    written = night.spark.read.parquet(str(night.staged / "history"))
+    night.write("sessions", sessions(written))
+
+
+def known_logins(night: Night, cut: datetime) -> DataFrame:
+    """The logins observed and known before ``cut``: key_type_a, key_a, key_type_b, key_b,
+    observed_time, known_time."""
+    links = contract.read(night.spark, night.source_folder(), "identity_links")
+    if links is None:
+        return night.spark.createDataFrame([], LOGINS)
+    known_time = F.coalesce("received_time", "observed_time")
+    observed = F.coalesce(F.col("action") == "link", F.lit(True)) & (F.col("source") == "login")
+    return links.where(
+        observed & (known_time < F.lit(cut)) & F.col("confidence").between(0, 1)
+    ).select(
+        "key_type_a", "key_a", "key_type_b", "key_b", "observed_time",
+        known_time.alias("known_time"),
+    )  # fmt: skip
+
+
+def history(
+    events: DataFrame,
+    identities: DataFrame,
+    persons: DataFrame,
+    logins: DataFrame,
+    params: Params,
+    account_types: Sequence[str],
+) -> DataFrame:
+    """The table ``history`` from events, keys, persons and logins as known at any one instant.
+
+    ``logins``: key_type_a, key_a, key_type_b, key_b, observed_time (and more), in either order of
+    the two keys. ``account_types``: the key types that stand for a person who has logged in.
+    """
+    keys = persons_of_keys(identities, persons, account_types)
+    claims = claimed(events, keys, logins, params, account_types)
+    return stitch(resolve(events, keys, claims), params)
+
+
+# --- whose it was ----------------------------------------------------------------------------
+def persons_of_keys(
+    identities: DataFrame, persons: DataFrame, account_types: Sequence[str]
+) -> DataFrame:
+    """Per key: key_type, key, person_id, personalised, and whether the person is ``anonymous``."""
+    with_account = (
+        identities.where(F.col("key_type").isin(*account_types))
+        .select("person_id", F.lit(True).alias("with_account"))
+        .distinct()
+    )
+    return (
+        identities.select(*KEY, "person_id")
+        .join(persons.select("person_id", "personalised"), on="person_id", how="inner")
+        .join(with_account, on="person_id", how="left")
+        .select(*KEY, "person_id", "personalised", F.isnull("with_account").alias("anonymous"))
+    )
+
+
+def claimed(
+    events: DataFrame,
+    keys: DataFrame,
+    logins: DataFrame,
+    params: Params,
+    account_types: Sequence[str],
+) -> DataFrame | None:
+    """The anonymous events that an account claims: event_id, person_id, personalised.
+
+    ``person_id`` is null where two accounts claim the event, or one that nobody knows. None
+    without any claim: no anonymous key, or neither a login on one nor a client session with both
+    an anonymous event and one of an account.
+    """
+    anonymous = keys.where("anonymous").select(*KEY)
+    if anonymous.isEmpty():
+        return None
+    claims = []
+    by_account = logins_of_accounts(logins, keys, account_types)
+    if not by_account.isEmpty():
+        claims.append(claimed_by_login(events, by_account, params))
+    shared = shared_client_sessions(events, anonymous, account_types)
+    if not shared.isEmpty():
+        claims.append(claimed_by_client_session(events, keys, shared, params, account_types))
+    if not claims:
+        return None
+    agreed = (F.min("claimant") == F.max("claimant")) & F.min("personalised").isNotNull()
+    return (
+        reduce(DataFrame.unionByName, claims)
+        .groupBy("event_id")
+        .agg(
+            F.when(agreed, F.min("claimant")).alias("person_id"),
+            F.min("personalised").alias("personalised"),
+        )
+    )
+
+
+def logins_of_accounts(
+    logins: DataFrame, keys: DataFrame, account_types: Sequence[str]
+) -> DataFrame:
+    """Logins on anonymous keys: key_type, key, event_time, and the ``login`` as a structure of
+    claimant and personalised; the claimant is null where two logged in at the same instant."""
+    sides = [
+        logins.select(
+            F.col(f"key_type_{key}").alias("key_type"), F.col(f"key_{key}").alias("key"),
+            F.col(f"key_type_{account}").alias("account_type"),
+            F.col(f"key_{account}").alias("account"),
+            F.col("observed_time").alias("event_time"),
+        )
+        for key, account in (("a", "b"), ("b", "a"))
+    ]  # fmt: skip
+    persons = keys.select(
+        F.col("key_type").alias("account_type"), F.col("key").alias("account"),
+        "person_id", "personalised",
+    )  # fmt: skip
+    # The login of an account that nobody knows claims nothing, but ends the claim of another.
+    who = F.coalesce("person_id", F.concat_ws(":", "account_type", "account"))
+    alone = F.min(who) == F.max(who)
+    return (
+        sides[0]
+        .unionByName(sides[1])
+        .where(F.col("account_type").isin(*account_types) & F.col("event_time").isNotNull())
+        .join(keys.where("anonymous").select(*KEY), on=KEY, how="semi")
+        .join(persons, on=["account_type", "account"], how="left")
+        .groupBy(*KEY, "event_time")
+        .agg(
+            F.when(alone, F.min(who)).alias("claimant"),
+            F.when(alone, F.min("personalised")).alias("personalised"),
+        )
+        .select(*KEY, "event_time", F.struct("claimant", "personalised").alias("login"))
+    )
+
+
+def claimed_by_login(events: DataFrame, by_account: DataFrame, params: Params) -> DataFrame:
+    """Events of keys that an account logged in on: event_id, claimant, personalised.
+
+    The last login in the key's session up to the event claims it, else the first one after it. A
+    login is activity of its key, as an event is.
+    """
+    on_these = by_account.select(*KEY).distinct()
+    points = (
+        events.join(on_these, on=KEY, how="semi")
+        .select(*KEY, "event_time", "event_id")
+        .unionByName(by_account, allowMissingColumns=True)
+    )
+    order = ("event_time", F.col("event_id").asc_nulls_first())  # a login before its instant
+    numbered = number_sessions(points, Window.partitionBy(*KEY).orderBy(*order), params)
+    session = Window.partitionBy(*KEY, "number").orderBy(*order)
+    so_far = session.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    whole = session.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
+    login = F.coalesce(
+        F.last("login", ignorenulls=True).over(so_far),
+        F.first("login", ignorenulls=True).over(whole),
+    )
+    return (
+        numbered.withColumn("login", login)
+        .where(F.col("event_id").isNotNull() & F.col("login").isNotNull())
+        .select("event_id", "login.claimant", "login.personalised")
+    )
+
+
+def shared_client_sessions(
+    events: DataFrame, anonymous: DataFrame, account_types: Sequence[str]
+) -> DataFrame:
+    """``session_id`` of client sessions with an anonymous event and one of an account's key."""
+    with_id = events.where(F.col("session_id").isNotNull())
+    return (
+        with_id.where(F.col("key_type").isin(*account_types))
+        .select("session_id")
+        .join(
+            with_id.join(anonymous, on=KEY, how="semi").select("session_id"),
+            on="session_id",
+            how="semi",
+        )
+        .distinct()
+    )
+
+
+def claimed_by_client_session(
+    events: DataFrame,
+    keys: DataFrame,
+    shared: DataFrame,
+    params: Params,
+    account_types: Sequence[str],
+) -> DataFrame:
+    """Anonymous events beside an account's in one client session: event_id, claimant, personalised.
+
+    A client session is cut at pauses as every other one, since some clients keep an id for years.
+    The claimant is null where the account is not alone: the events of another person who holds an
+    account, whatever the key, stand against it.
+    """
+    points = (
+        events.where(F.col("session_id").isNotNull())
+        .join(shared, on="session_id", how="semi")
+        .join(keys, on=KEY, how="inner")
+        .select(
+            "event_id", "session_id", "event_time", "anonymous",
+            F.col("key_type").isin(*account_types).alias("of_account"),
+            F.when(~F.col("anonymous"), F.col("person_id")).alias("known"),
+            F.when(~F.col("anonymous"), F.col("personalised")).alias("personalised"),
+        )
+    )  # fmt: skip
+    order = Window.partitionBy("session_id").orderBy("event_time", "event_id")
+    whole = Window.partitionBy("session_id", "number")
+    alone = F.min("known").over(whole) == F.max("known").over(whole)
+    return (
+        number_sessions(points, order, params)
+        .withColumns(
+            {
+                "of_account": F.max("of_account").over(whole),
+                "claimant": F.when(alone, F.min("known").over(whole)),
+                "personalised": F.when(alone, F.min("personalised").over(whole)),
+            }
+        )
+        .where(F.col("anonymous") & F.col("of_account"))
+        .select("event_id", "claimant", "personalised")
+    )
+
+
+def resolve(events: DataFrame, keys: DataFrame, claims: DataFrame | None) -> DataFrame:
+    """Events with ``person_id`` and ``resolved_by`` (key or login), of people who consent.
+
+    An event that a login gives to a person needs the consent of both that person and its key's.
+    """
+    keyed = events.join(keys.where("personalised"), on=KEY, how="inner")
+    if claims is None:
+        return keyed.withColumn("resolved_by", F.lit("key"))
+    # Split first, so that the events of persons with an account need not be joined by their ids.
+    known = keyed.where(~F.col("anonymous")).withColumn("resolved_by", F.lit("key"))
+    given = claims.select(
+        "event_id", F.col("person_id").alias("given_to"), F.col("personalised").alias("agrees")
+    )
+    moved = F.col("given_to").isNotNull()
+    anonymous = (
+        keyed.where("anonymous")
+        .join(given, on="event_id", how="left")
+        .where(~moved | F.col("agrees"))
+        .withColumns(
+            {
+                "person_id": F.coalesce("given_to", "person_id"),
+                "resolved_by": F.when(moved, "login").otherwise("key"),
+            }
+        )
+        .select(*known.columns)
+    )
+    return known.unionByName(anonymous)
+
+
+# --- in which session ------------------------------------------------------------------------
+def stitch(resolved: DataFrame, params: Params) -> DataFrame:
+    """The table ``history``: resolved events, each with its person's session across all keys.
+
+    A session's id is its person and its first instant, which later events do not change.
+    """
+    in_time = Window.partitionBy("person_id").orderBy("event_time", "event_id")
+    begins = paused(in_time, params)
+    if params.at_midnight:
+        begins = begins | (F.col("event_date") != F.lag("event_date").over(in_time))
+    started = _latest(F.when(begins, F.col("event_time")), in_time)
+    rows = resolved.withColumn("started", started)
+    if params.at_campaign:
+        within = Window.partitionBy("person_id", "started").orderBy("event_time", "event_id")
+        before = within.rowsBetween(Window.unboundedPreceding, -1)
+        changes = F.col("campaign") != F.last("campaign", ignorenulls=True).over(before)
+        rows = rows.withColumn("turned", F.when(changes, F.col("event_time")))
+        rows = rows.withColumn("started", F.coalesce(_latest(F.col("turned"), within), "started"))
+    own_day = F.concat_ws("|", "person_id", F.col("event_date").cast("string"))
+    iso = F.concat(F.translate(F.col("started").cast("string"), " ", "T"), F.lit("Z"))
+    return rows.select(
+        "event_id", "person_id", "item_id", "event_type", "event_time", "received_time",
+        F.concat_ws("|", "person_id", iso).alias("session"),
+        F.coalesce("session_id", own_day).alias("basket"), "quantity", "value", "region",
+        "channel", "event_date", "resolved_by", *KEY,
+    )  # fmt: skip
+
+
+def sessions(history: DataFrame) -> DataFrame:
+    """The table ``sessions`` from the table ``history``."""
+    bought = F.col("event_type") == "purchase"
+    return history.groupBy("session").agg(
+        F.min("person_id").alias("person_id"),
+        F.min("event_time").alias("started"),
+        F.max("event_time").alias("ended"),
+        F.count(F.lit(1)).alias("events"),
+        F.size(F.collect_set("item_id")).cast("long").alias("items"),
+        F.size(F.collect_set(F.struct(*KEY))).cast("long").alias("keys"),
+        F.array_sort(F.collect_set("channel")).alias("channels"),
+        F.count_if(bought).alias("purchases"),
+        # Spark adds in any order; rounding makes a rerun equal to the last bit.
+        F.round(F.coalesce(F.sum(F.when(bought, F.col("value"))), F.lit(0.0)), 9).alias("value"),
+        F.count_if(F.col("resolved_by") == "login").alias("by_login"),
+    )
+
+
+def paused(in_time: WindowSpec, params: Params) -> Column:
+    """True for the first row of each partition and after a pause that ends a session."""
+    pause = F.col("event_time") - F.lag("event_time").over(in_time)
+    longest = F.expr(f"INTERVAL {params.inactivity_minutes} MINUTES")
+    return F.coalesce(pause > longest, F.lit(True))
+
+
+def number_sessions(points: DataFrame, in_time: WindowSpec, params: Params) -> DataFrame:
+    """The points with the ``number`` of their session within their partition, from 1."""
+    so_far = in_time.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    begun = points.withColumn("begins", paused(in_time, params).cast("int"))
+    return begun.withColumn("number", F.sum("begins").over(so_far)).drop("begins")
+
+
+def _latest(values: Column, in_time: WindowSpec) -> Column:
+    """The last value that is not null, up to and with each row."""
+    so_far = in_time.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    return F.last(values, ignorenulls=True).over(so_far)
