@@ -14,6 +14,7 @@ STEPS: dict[str, str] = {
     "catalogue": "jobs.signals.catalogue",
     "identities": "jobs.signals.identities",
     "interactions": "jobs.signals.interactions",
+    "audits": "jobs.signals.audits.audits",
     "embeddings": "jobs.retrieval.embeddings",
     "content_embeddings": "jobs.retrieval.content_embeddings",
     "index": "jobs.retrieval.index",
