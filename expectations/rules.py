@@ -35,6 +35,15 @@ def filled(
     ]
 
 
+def empty(
+    notes: str, name: str, *, naming: Iterable[str] = (), severity: str = CRITICAL
+) -> Expectation:
+    """No row has a value; the sentence names those that do by the columns ``naming``."""
+    return gxe.ExpectColumnValuesToBeNull(
+        column=name, notes=notes, severity=severity, meta={"naming": list(naming)}
+    )
+
+
 def unique(notes: str, *columns: str, severity: str = CRITICAL) -> Expectation:
     """No two rows share the values of these columns."""
     if len(columns) == 1:
@@ -70,12 +79,13 @@ def among(
     *,
     mostly: float = 1.0,
     when: Condition | None = None,
+    naming: Iterable[str] = (),
     severity: str = CRITICAL,
 ) -> Expectation:
-    """Every value is one of these."""
+    """Every value is one of these; the sentence names the rest by the columns ``naming``."""
     return gxe.ExpectColumnValuesToBeInSet(
         column=name, value_set=list(values), mostly=mostly, notes=notes, severity=severity,
-        **_limited(when),
+        meta={"naming": list(naming)}, **_limited(when),
     )  # fmt: skip
 
 
@@ -91,9 +101,16 @@ def holds(
     return among(notes, name, [True], mostly=mostly, when=when, severity=severity)
 
 
-def never(notes: str, name: str, *, severity: str = CRITICAL) -> Expectation:
+def never(
+    notes: str,
+    name: str,
+    *,
+    when: Condition | None = None,
+    naming: Iterable[str] = (),
+    severity: str = CRITICAL,
+) -> Expectation:
     """The boolean column is false."""
-    return among(notes, name, [False], severity=severity)
+    return among(notes, name, [False], when=when, naming=naming, severity=severity)
 
 
 def contains(notes: str, name: str, values: Iterable[Any], severity: str = CRITICAL) -> Expectation:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 SAMPLE_ROWS = 20
+NAMED_ROWS = 3
 LONGEST_TEXT = 200
 LONGEST_LIST = 8
 
@@ -37,16 +38,25 @@ class Finding:
     failing: int | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
+    naming: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
-        """The failure in one line."""
+        """The failure in one line; rows are named where the rule says by which columns."""
         if self.error:
             how = f"could not be evaluated ({self.error})"
         elif self.failing is not None:
-            how = f"{self.failing:,} of {self.rows or 0:,} rows do not"
+            how = f"{self.failing:,} of {self.rows or 0:,} rows do not{self._named()}"
         else:
             how = f"found {self.observed}"
         return f"{self.table}: {self.words}; {how}. {self.notes}"
+
+    def _named(self) -> str:
+        if not (self.naming and self.samples):
+            return ""
+        values = [[row.get(name) for name in self.naming] for row in self.samples[:NAMED_ROWS]]
+        names = [" ".join(str(v) for v in row if v is not None) for row in values]
+        more = (self.failing or 0) - len(names)
+        return f" ({'; '.join(names)}{f'; and {more:,} more' if more > 0 else ''})"
 
 
 def evaluate(name: str, frame: Any, expectations: list[Expectation]) -> list[Finding]:
@@ -57,7 +67,7 @@ def evaluate(name: str, frame: Any, expectations: list[Expectation]) -> list[Fin
     """
     validator = _validator(frame)
     numbered = [
-        expectation.copy(update={"meta": {"place": place}})
+        expectation.copy(update={"meta": {**(expectation.meta or {}), "place": place}})
         for place, expectation in enumerate(expectations)
     ]
     by_row = [e for e in numbered if _is_row_rule(e)]
@@ -174,6 +184,7 @@ def _finding(name: str, expectation: Expectation, result: Any) -> Finding:
         failing=facts["unexpected_count"] if counted else None,
         samples=_samples(facts.get("unexpected_rows")),
         error=None if result.success else _error(result.exception_info),
+        naming=list((expectation.meta or {}).get("naming", ())),
     )
 
 

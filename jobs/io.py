@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -189,6 +190,10 @@ class Lake:
 
     def previous(self, step: str, as_of: datetime) -> Published | None:
         """The newest published attempt of a step with an earlier run date, if there is one."""
+        return next(self.earlier(step, as_of), None)
+
+    def earlier(self, step: str, as_of: datetime) -> Iterator[Published]:
+        """The published attempts of a step with earlier run dates, newest first."""
         folder = self.root / "tables" / step
         earlier = (
             sorted(path.name for path in folder.iterdir() if path.name < label(as_of))
@@ -198,8 +203,7 @@ class Lake:
         for name in reversed(earlier):
             found = self.at(step, name)
             if found is not None:
-                return found
-        return None
+                yield found
 
     def publish(self, step: str, as_of: datetime, attempt: str) -> Published:
         """Make a staged step readable in one atomic step; its older attempts are then deleted."""

@@ -72,6 +72,22 @@ BY_LOGIN_UNUSUAL = 0.20
 # More than half: the links between keys do not arrive, or one client session id is everybody's.
 BY_LOGIN = 0.50
 
+# --- audits ----------------------------------------------------------------------------------
+# A feed with fewer events than this can be silent by chance: only a warning.
+FEED_EVENTS = 500
+# Share of active persons whom evidence ties to another active or passive person after merging.
+# The policy leaves guesses apart on purpose, some persons in a hundred; above this it may be
+# too strict, or a link feed is broken.
+SPLIT_UNUSUAL = 0.10
+# Half of the people are several persons: the merge did not happen, and lists rank fragments.
+SPLIT_GROSS = 0.50
+# With fewer persons than this a share is an anecdote: only a warning.
+SPLIT_PERSONS = 200
+# Above this share of revenue without an account the lists are made for cookies, not for customers.
+ANONYMOUS_REVENUE = 0.50
+# The blend's weight that may move between sources while the model still counts as it was.
+WEIGHTS_CLOSE = 0.2
+
 # --- retrieval -------------------------------------------------------------------------------
 # ALS norms on Complete Journey stay below 20; a fit that diverges leaves this far behind.
 NORM = 1_000.0

@@ -72,6 +72,8 @@ def _step(lake: Lake, found: Published, depth: int, seen: set[tuple[str, str]]) 
     yield f"{pad}    code {manifest.get('code_version')}  seed {manifest.get('seed')}"
     changed = _changed(found.step, manifest.get("params", {}))
     yield f"{pad}    params: {changed or 'all defaults'}"
+    for name, digest in manifest.get("notes", {}).get("files", {}).items():
+        yield f"{pad}    file: {name}  sha256 {digest[:12]}"
     inputs = manifest.get("inputs", {})
     if not inputs:
         yield f"{pad}    source: {manifest.get('source')}"

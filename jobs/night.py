@@ -6,6 +6,7 @@ recorded, so that every table's manifest names the way back.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 import tempfile
@@ -73,6 +74,18 @@ class Night:
         if found is not None:
             self._record(found)
         return found
+
+    def earlier(self, step: str, label: str) -> Published:
+        """A step's published output for an earlier run date, recorded as an input."""
+        found = self.lake.published(step, io.parse_as_of(label))
+        self._record(found)
+        return found
+
+    def read_file(self, path: Path) -> None:
+        """Record a file of the lake that is no step's table as an input."""
+        name = path.relative_to(self.lake.root).as_posix()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.notes.setdefault("files", {})[name] = digest
 
     def frame(self, table: str) -> DataFrame:
         """A published table as a Spark frame."""

@@ -15,6 +15,7 @@ STEPS: dict[str, str] = {
     "identities": "jobs.signals.identities",
     "sessions": "jobs.signals.sessions",
     "interactions": "jobs.signals.interactions",
+    "audits": "jobs.signals.audits.audits",
     "embeddings": "jobs.retrieval.embeddings",
     "content_embeddings": "jobs.retrieval.content_embeddings",
     "index": "jobs.retrieval.index",

@@ -124,6 +124,13 @@ _table(
     key_type_b=_maybe(S), key_b=_maybe(S), link_source=_maybe(S), cause=S, as_of=TIME,
 )  # fmt: skip
 _table(
+    "identity_links", "identities",
+    "one row per unordered pair of keys and link source, its state at as_of",
+    "key_type_a key_a key_type_b key_b source",
+    key_type_a=S, key_a=S, key_type_b=S, key_b=S, source=S, confidence=_maybe(F64),
+    observed_time=_maybe(TIME), known_time=TIME, outcome=S, detail=_maybe(S),
+)  # fmt: skip
+_table(
     "identity_counts", "identities", "one row per kind of link and what became of it", "outcome",
     outcome=S, rows=I64,
 )  # fmt: skip
@@ -144,6 +151,41 @@ _table(
     "interactions", "interactions", "one row per (person, item) with positive net intent",
     "person_id item_id", person_id=S, item_id=S, weight=F64, purchases=F64, events=I64,
     first_time=TIME, last_time=TIME,
+)  # fmt: skip
+
+# --- audits ----------------------------------------------------------------------------------
+_table(
+    "signal_freshness", "audits",
+    "one row per measure of how old signals are, and the drift window", "measure population",
+    measure=S, population=S, people=I64, median=F64, p95=F64, limit=_maybe(F64), unit=S,
+    gated=BOOL,
+)  # fmt: skip
+_table(
+    "feed_freshness", "audits", "one row per feed; source: the type of its keys",
+    "event_type source channel",
+    event_type=S, source=S, channel=S, events=I64, recent=I64, newest_event=TIME, age_hours=F64,
+    usual_gap_hours=_maybe(F64), lag_median_hours=F64, lag_p95_hours=F64, limit_hours=F64,
+    late=BOOL, reason=_maybe(S),
+)  # fmt: skip
+_table(
+    "identity_coverage", "audits",
+    "one row per population, stage and reason why keys of one human being are apart",
+    "population stage by", population=S, stage=S, total=F64, split=F64, share=F64, by=S,
+)  # fmt: skip
+_table(
+    "promises", "audits", "one row per earlier release, ranking and slice of people",
+    "released ranking slice_kind slice",
+    released=TIME, ranking=S, slice_kind=S, slice=S, horizon_days=F64, people=I64,
+    promised=_maybe(F64), promised_low=_maybe(F64), promised_high=_maybe(F64), realised=F64,
+    realised_low=F64, realised_high=F64, gap=_maybe(F64), gap_low=_maybe(F64),
+    gap_high=_maybe(F64), final=BOOL, flag=_maybe(S),
+)  # fmt: skip
+_table(
+    "conversion_windows", "audits",
+    "one row per category that people bought from after a signal; one of '' where nobody did",
+    "category", category=S, conversions=I64, window_median_hours=_maybe(F64),
+    window_p25_hours=_maybe(F64), window_p75_hours=_maybe(F64), serving_median_hours=F64,
+    decided_before=F64, revenue_share=F64, late=BOOL,
 )  # fmt: skip
 
 # --- retrieval -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ def in_words(kind: str, kwargs: Mapping[str, Any]) -> str:
     said = {
         "expect_table_row_count_to_be_between": f"has {_range(kwargs)} rows",
         "expect_column_values_to_not_be_null": f"{name} is filled",
+        "expect_column_values_to_be_null": f"{name} is empty",
         "expect_column_values_to_be_unique": f"{name} is unique",
         "expect_compound_columns_to_be_unique": (
             f"({', '.join(kwargs.get('column_list', ()))}) is unique"

@@ -1,0 +1,273 @@
+"""How old the signals are, on three clocks, and which feed is late.
+
+The event clock says when something happened, the received clock when the lake knew it, the release
+clock when lists made from it are served. What is held against the behaviour-drift window is the
+median age of each active person's *last* event, and of each feed the lag of its deliveries and its
+silence. The weighted age of all signals behind a list is only reported: on a year of groceries its
+median is months, and rightly so.
+
+A feed is what comes by one way: an event type, the type of the keys that it names people by, and a
+channel. The contract has no other origin of an event; a shop's trackers, apps and tills each have a
+key type of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs.io import Lake
+from jobs.release import releases
+from jobs.signals import interactions
+from jobs.tables import TABLES
+
+if TYPE_CHECKING:
+    from jobs.signals.audits.audits import Params, Window
+
+FEED = ["event_type", "key_type", "channel"]
+ACTIVE = "active"
+MEASURES = ("last_event_age", "last_received_age", "signal_age_weighted", "time_to_release")
+DAY, HOUR = 86_400.0, 3_600.0
+# A gap between two days of a feed that only one in a hundred exceeds is still a usual silence.
+USUAL = 0.99
+
+
+# --- people ----------------------------------------------------------------------------------
+def of_people(
+    history: DataFrame, persons: DataFrame, as_of: datetime, weights: interactions.Params
+) -> DataFrame:
+    """A row per person: last event on two clocks, weighted age of all signals, and who it is.
+
+    Ages are in days. An event weighs as it does in the interactions; one that subtracts intent
+    weighs nothing here.
+    """
+    age = (F.lit(as_of).cast("double") - F.col("event_time").cast("double")) / DAY
+    weight = (
+        interactions.type_weight(weights)
+        * interactions.recency(as_of, weights)
+        * interactions.value_factor(weights)
+    )
+    weight = F.greatest(weight, F.lit(0.0))
+    seen = history.groupBy("person_id").agg(
+        F.max("event_time").alias("last_event"),
+        F.max("received_time").alias("last_received"),
+        F.min("event_time").alias("first_event"),
+        # Spark adds in any order; rounding makes a rerun equal to the last bit.
+        F.round(F.sum(weight * age), 6).alias("weighted"),
+        F.round(F.sum(weight), 6).alias("weight"),
+    )
+    return seen.join(
+        persons.select("person_id", "region", "segment"), on="person_id", how="inner"
+    ).select(
+        "person_id", "region", "segment", "last_event", "last_received", "first_event",
+        F.when(F.col("weight") > 0, F.col("weighted") / F.col("weight")).alias("weighted_age"),
+    )  # fmt: skip
+
+
+def signals(
+    people: pa.Table, as_of: datetime, window: Window, lag_hours: float | None, params: Params
+) -> pa.Table:
+    """The table ``signal_freshness`` from rows of :func:`of_people`."""
+    rows = [_window_row(window)]
+    last = _age(people["last_event"], as_of)
+    active = last <= params.active(window)
+    if not active.any():
+        # Nobody left to have a median: everyone's last event is at least as old as the newest.
+        newest = float(last.min(initial=np.inf))
+        rows += [_row("last_event_age", ACTIVE, 0, newest, newest, window.days)]
+        return _table(rows)
+    ages = {
+        "last_event_age": last,
+        "last_received_age": _age(people["last_received"], as_of),
+        "signal_age_weighted": people["weighted_age"].to_numpy(zero_copy_only=False).astype(float),
+    }
+    if lag_hours is not None:
+        ages["time_to_release"] = last + lag_hours / 24
+    for name, members in _populations(people, active, as_of, params):
+        for measure, values in ages.items():
+            known = values[members & np.isfinite(values)]
+            if not len(known):
+                continue
+            median, high = np.quantile(known, [0.5, 0.95])
+            gated = measure == "last_event_age" and name == ACTIVE
+            limit = window.days if gated else None
+            rows.append(_row(measure, name, len(known), float(median), float(high), limit))
+    return _table(rows)
+
+
+def usual_lag(lake: Lake, as_of: datetime, backfill_hours: float) -> float | None:
+    """The median hours from run date to publishing of the earlier releases that the lake keeps.
+
+    A release published much later than its run date was backfilled and says nothing of a night.
+    """
+    lags = [
+        release.manifest["lag_seconds"] / HOUR
+        for release in releases.readable(lake)
+        if release.as_of < as_of and "lag_seconds" in release.manifest
+    ]
+    usual = [lag for lag in lags if lag <= backfill_hours]
+    return float(np.median(usual)) if usual else None
+
+
+def _populations(
+    people: pa.Table, active: np.ndarray, as_of: datetime, params: Params
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Names of populations and who is in them, (n_people,) bool."""
+    yield ACTIVE, active
+    new = _age(people["first_event"], as_of) <= params.new_days
+    yield "new", active & new
+    yield "returning", active & ~new
+    for kind in ("region", "segment"):
+        for value, members in largest(people[kind], active, params.max_groups):
+            yield f"{kind}: {value}", members
+
+
+def largest(
+    values: pa.ChunkedArray, among: np.ndarray, count: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The most frequent values of a column among some rows, and which of these rows have each;
+    ties in the order of the values."""
+    texts = values.to_numpy(zero_copy_only=False).astype(object)
+    found: dict[str, int] = {}
+    for text in texts[among]:
+        if text is not None:
+            found[text] = found.get(text, 0) + 1
+    for value, _ in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:count]:
+        yield value, among & (texts == value)
+
+
+def _window_row(window: Window) -> dict[str, Any]:
+    high = window.days if window.high is None else window.high
+    how = "measured" if window.measured else "assumed"
+    return _row("drift_window", how, 0, window.days, max(high, window.days), None)
+
+
+def _row(
+    measure: str, population: str, people: int, median: float, high: float, limit: float | None
+) -> dict[str, Any]:
+    return {
+        "measure": measure, "population": population, "people": people, "median": median,
+        "p95": high, "limit": limit, "unit": "days", "gated": limit is not None,
+    }  # fmt: skip
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, TABLES["signal_freshness"].schema)
+
+
+def _age(times: pa.ChunkedArray, as_of: datetime) -> np.ndarray:
+    """(n,) float64 days from each time to the run date."""
+    micros = pc.cast(times, pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    return (as_of.timestamp() - micros / 1e6) / DAY
+
+
+# --- feeds -----------------------------------------------------------------------------------
+def days_of_feeds(events: DataFrame) -> DataFrame:
+    """A row per feed and day with events: how many, and the newest."""
+    return (
+        _named(events)
+        .groupBy(*FEED, "event_date")
+        .agg(F.count(F.lit(1)).alias("events"), F.max("event_time").alias("newest"))
+    )
+
+
+def lags_of_feeds(events: DataFrame, as_of: datetime, days: float) -> DataFrame:
+    """A row per feed with events of the last days: how many, and their lag in hours.
+
+    The days are of the event clock: an old history that was loaded at once is not a late feed.
+    """
+    since = F.lit(as_of - timedelta(days=days))
+    lag = (F.col("received_time").cast("double") - F.col("event_time").cast("double")) / HOUR
+    return (
+        _named(events)
+        .where(F.col("event_time") >= since)
+        .groupBy(*FEED)
+        .agg(
+            F.count(F.lit(1)).alias("recent"),
+            F.percentile(F.greatest(lag, F.lit(0.0)), [0.5, 0.95]).alias("lags"),
+        )
+        .select(*FEED, "recent", F.col("lags")[0].alias("median"), F.col("lags")[1].alias("p95"))
+    )
+
+
+def feeds(
+    days: pa.Table, lags: pa.Table, as_of: datetime, window: Window, params: Params
+) -> pa.Table:
+    """The table ``feed_freshness`` from rows of :func:`days_of_feeds` and :func:`lags_of_feeds`."""
+    lag_of = {tuple(row[name] for name in FEED): row for row in lags.to_pylist()}
+    by_feed: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in days.to_pylist():
+        by_feed.setdefault(tuple(row[name] for name in FEED), []).append(row)
+    rows = []
+    for feed, active in sorted(by_feed.items()):
+        newest = max(row["newest"] for row in active)
+        age = max((as_of - newest).total_seconds() / HOUR, 0.0)
+        usual = usual_gap([row["event_date"].toordinal() for row in active])
+        lag = lag_of.get(feed, {"recent": 0, "median": 0.0, "p95": 0.0})
+        late, reason = judge(feed, age, usual, lag["p95"], window, params)
+        rows.append({
+            "event_type": feed[0], "source": feed[1], "channel": feed[2],
+            "events": sum(row["events"] for row in active), "recent": lag["recent"],
+            "newest_event": newest, "age_hours": age, "usual_gap_hours": usual,
+            "lag_median_hours": lag["median"], "lag_p95_hours": lag["p95"],
+            "limit_hours": window.days * 24, "late": late, "reason": reason,
+        })  # fmt: skip
+    return pa.Table.from_pylist(rows, TABLES["feed_freshness"].schema)
+
+
+def usual_gap(days: list[int]) -> float | None:
+    """The silence in hours, from day to day, that is usual; None for a feed of one day."""
+    gaps = np.diff(np.unique(days))
+    return float(np.quantile(gaps, USUAL, method="higher")) * 24 if len(gaps) else None
+
+
+def judge(
+    feed: tuple[str, ...],
+    age: float,
+    usual: float | None,
+    lag: float,
+    window: Window,
+    params: Params,
+) -> tuple[bool, str | None]:
+    """Whether a feed is late, and in words what is wrong with it; all in hours.
+
+    Late: 95 % of its events take longer than the window to arrive, or it is silent for longer than
+    the window and than is usual. A silence that is unusual but within the window is told, and so is
+    a feed that has been silent for so long that it seems to have ended.
+    """
+    if "/".join(feed) in params.ended_feeds:
+        return False, None
+    name = name_of(feed)
+    known = "" if usual is None else f", where {_span(usual)} is usual"
+    since = f"the newest event is {_span(age)} old{known}"
+    if age > params.recent(window) * 24:
+        return False, f"{name} seem to have ended: {since}"
+    limit = f"behaviour drifts in {_span(window.days * 24)}"
+    if lag > window.days * 24:
+        return True, f"{name} come late: one in 20 takes over {_span(lag)} to arrive, and {limit}"
+    if age > max(window.days * 24, usual or 0.0):
+        return True, f"{name} are silent: {since}, and {limit}"
+    if usual is not None and age > usual + 24:
+        return False, f"{name} are quieter than usual: {since}"
+    return False, None
+
+
+def name_of(feed: tuple[str, ...]) -> str:
+    """``purchase events of account keys in web``."""
+    event_type, source, channel = feed
+    return f"{event_type} events of {source} keys" + (f" in {channel}" if channel else "")
+
+
+def _span(hours: float) -> str:
+    return f"{hours / 24:.3g} days" if hours >= 48 else f"{hours:.3g} hours"
+
+
+def _named(events: DataFrame) -> DataFrame:
+    return events.withColumn("channel", F.coalesce("channel", F.lit("")))
