@@ -28,6 +28,7 @@ from jobs.evaluation import metrics
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import candidates, matrix
+from jobs.retrieval.candidates import Seen
 from jobs.scoring import features
 from jobs.signals import interactions
 from jobs.tables import SOURCES, TABLES
@@ -156,20 +157,7 @@ def judge(
 ) -> Judged:
     """Run the sources as of the cut for the people sampled, and mark what they bought after it."""
     wanted_people = night.spark.createDataFrame(people)
-    pairs = interactions.interactions(before, cut, night.params_of("interactions")).toArrow()
-    known = F.least("first_seen", "created_time")
-    items = night.frame("items").where(F.coalesce(known < F.lit(cut), F.lit(True)))
-    seen = candidates.Seen(
-        as_of=cut,
-        history=before,
-        interactions=matrix.build(pairs),
-        items=items,
-        persons=night.frame("persons"),
-        editorial=night.frame("editorial"),
-        content=content_known(night.arrow("content_vectors"), items.select("item_id").toArrow()),
-        factors=None,
-        people=people["person_id"].combine_chunks(),
-    )
+    seen = seen_at(night, before, people["person_id"].combine_chunks(), cut)
     scratch = night.staged / "cut"
     nominated = candidates.nominate(night, seen, night.params_of("candidates"), scratch)
     bought = after.select("person_id", "item_id").distinct()
@@ -186,6 +174,27 @@ def judge(
     truth = bought.groupBy("person_id").agg(F.count(F.lit(1)).alias("wanted")).toArrow()
     shutil.rmtree(scratch)
     return as_arrays(rows, truth, people["person_id"])
+
+
+def seen_at(night: Night, before: DataFrame, people: pa.StringArray, cut: datetime) -> Seen:
+    """What the sources may look at as of a cut, for these people.
+
+    ``before``: the part of ``history`` that had happened and been received by then.
+    """
+    pairs = interactions.interactions(before, cut, night.params_of("interactions")).toArrow()
+    known = F.least("first_seen", "created_time")
+    items = night.frame("items").where(F.coalesce(known < F.lit(cut), F.lit(True)))
+    return Seen(
+        as_of=cut,
+        history=before,
+        interactions=matrix.build(pairs),
+        items=items,
+        persons=night.frame("persons"),
+        editorial=night.frame("editorial"),
+        content=content_known(night.arrow("content_vectors"), items.select("item_id").toArrow()),
+        factors=None,
+        people=people,
+    )
 
 
 def content_known(content: pa.Table, items: pa.Table) -> pa.Table:
