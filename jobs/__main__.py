@@ -118,6 +118,8 @@ def measure_staleness(chosen: argparse.Namespace) -> None:
     if faults:
         raise Fault("params: " + "; ".join(faults))
     chosen.params = json.dumps(overrides)
+    if Path(chosen.source).is_dir():
+        chosen.source = str(Path(chosen.source).resolve())
     # A name of its own: the lake is then refused to it while any other run holds it.
     chosen.run_id = f"staleness-{secrets.token_hex(4)}"
     chosen.step = "staleness"

@@ -36,11 +36,12 @@ class Named:
 
     def score_of(self, pair: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(n,) float64 weighted signals of these pairs; 0 where no source names one."""
-        place = np.searchsorted(self.pair, pair)
-        place[place == len(self.pair)] = 0
-        found = self.pair[place] == pair if len(self.pair) else np.zeros(len(pair), bool)
         score = np.zeros(len(pair))
-        score[found] = self.signals[place[found]] @ weights
+        if len(self.pair):
+            place = np.searchsorted(self.pair, pair)
+            place[place == len(self.pair)] = 0
+            found = self.pair[place] == pair
+            score[found] = self.signals[place[found]] @ weights
         return score
 
 
