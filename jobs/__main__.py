@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import logging
 import os
+import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -107,6 +110,53 @@ def gate_step(chosen: argparse.Namespace) -> None:
     gate.judge(night)
 
 
+def measure_staleness(chosen: argparse.Namespace) -> None:
+    """Make the tables that are not published yet, measure on an engine of its own, and tell."""
+    from jobs.evaluation import advice, staleness
+
+    overrides = params.from_json(chosen.params)
+    own = overrides.pop("staleness", {})
+    faults = params.faults("staleness", staleness.Params, own)
+    if faults:
+        raise Fault("params: " + "; ".join(faults))
+    chosen.params = json.dumps(overrides)
+    if Path(chosen.source).is_dir():
+        chosen.source = str(Path(chosen.source).resolve())
+    # A name of its own: the lake is then refused to it while any other run holds it.
+    chosen.run_id = f"staleness-{secrets.token_hex(4)}"
+    chosen.step = "staleness"
+    missing = _missing(_night(chosen), staleness.NEEDS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engine is ended
+    open_night(chosen)
+    try:
+        for step in missing:
+            of_step = argparse.Namespace(**{**vars(chosen), "step": step})
+            run_step(of_step)
+            gate_step(of_step)
+        night = _night(chosen)
+        lock.renew(night.lake, night.run_id)
+        night.reset()
+        found = staleness.run(night, params.build(staleness.Params, own))
+    finally:
+        close_night(chosen)
+    for line in advice.told(*advice.read(found)):
+        print(line)
+    print(f"\nmeasured: {found}")
+    print(f"page: {night.lake.root / 'docs' / advice.page(found)} (built by make docs)")
+
+
+def _missing(night: Night, needs: Sequence[str]) -> list[str]:
+    """The steps among ``needs`` that are not published for the run date, in the night's order."""
+    found = {step: night.lake.at(step, io.label(night.as_of)) for step in steps.STEPS}
+    for published in found.values():
+        if published is not None and published.manifest["source"] != night.source:
+            raise Fault(
+                f"lake: {night.lake.root} holds the night of {published.as_of} of the source "
+                f"{published.manifest['source']}, not of {night.source}; give another LAKE"
+            )
+    return [step for step in steps.STEPS if step in needs and found[step] is None]
+
+
 def check_overrides(overrides: dict[str, dict[str, Any]]) -> None:
     """Refuse overrides of unknown steps or parameters, all named at once."""
     found = []
@@ -182,11 +232,15 @@ def _parser() -> argparse.ArgumentParser:
         add_redis(sub)
         return sub
 
-    opening = add_run("open-night", open_night, "take the lake and start the engine")
-    opening.add_argument("--master", default="local[*]", help="local[*], spark://… or sc://…")
-    opening.add_argument(
-        "--conf", action="append", type=_pair, metavar="NAME=VALUE", help="Spark settings"
-    )
+    def add_engine(name: str, function: Any, text: str) -> None:
+        sub = add_run(name, function, text)
+        sub.add_argument("--master", default="local[*]", help="local[*], spark://… or sc://…")
+        sub.add_argument(
+            "--conf", action="append", type=_pair, metavar="NAME=VALUE", help="Spark settings"
+        )
+
+    add_engine("open-night", open_night, "take the lake and start the engine")
+    add_engine("staleness", measure_staleness, "what lists lose as tables age")
     add_run("close-night", close_night, "end the engine and let the lake go")
     add_run("run", run_step, "do a step").add_argument("step", choices=steps.STEPS)
     add_run("gate", gate_step, "judge and publish a step").add_argument("step", choices=steps.STEPS)

@@ -1,8 +1,9 @@
 """Data docs and report pages: what the gates found and what a release reached, as HTML.
 
-Reads the lake's evidence and published tables. Writes an index, a page per run date with every
-expectation, and a report per run date. The pages are files that need nothing but a browser: no
-script, nothing loaded from elsewhere, everything from the data escaped.
+Reads the lake's evidence, published tables and measured staleness. Writes an index, a page per run
+date with every expectation, a report per run date, and a page per measurement. The pages are files
+that need nothing but a browser: no script, nothing loaded from elsewhere, everything from the data
+escaped.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from jobs import io, plots, steps, tables
 from jobs.errors import Fault
+from jobs.evaluation import advice
+from jobs.evaluation.ageing import KINDS, NDCG_AT, RECALL_AT
 from jobs.findings import Finding
 from jobs.io import Lake
 
@@ -45,8 +49,14 @@ def build(lake: Lake, out: Path) -> Path:
         _write(out / f"{found['label']}.html", pages, "night.html", night=found)
         shown = report(lake, found["label"])
         _write(out / f"report-{found['label']}.html", pages, "report.html", **shown)
+    measured = [staleness(folder) for folder in measurements(lake)]
+    for shown in measured:
+        _write(out / shown["page"], pages, "staleness.html", **shown)
     index = out / "index.html"
-    _write(index, pages, "index.html", lake=lake.root, nights=nights, current=current(lake))
+    _write(
+        index, pages, "index.html", lake=lake.root, nights=nights, current=current(lake),
+        measured=measured,
+    )  # fmt: skip
     return index
 
 
@@ -214,6 +224,92 @@ def _sections(read: dict[str, pa.Table]) -> Iterator[dict[str, Any]]:
     for name, (title, words) in titles.items():
         if name in read:
             yield _section(title, words, read[name])
+
+
+# --- staleness -------------------------------------------------------------------------------
+def measurements(lake: Lake) -> list[Path]:
+    """The folders of staleness that were measured, by source, the newest run date first."""
+    found = sorted((lake.root / "staleness").glob("*/*/staleness.json"), reverse=True)
+    return sorted((path.parent for path in found), key=lambda folder: folder.parent.name)
+
+
+def staleness(folder: Path) -> dict[str, Any]:
+    """What the page ``staleness.html`` shows of one measurement."""
+    facts, rows = advice.read(folder)
+    return {
+        "page": advice.page(folder),
+        "label": folder.name,
+        "source": facts["source"],
+        "sentences": list(advice.sentences(facts)),
+        "headlines": list(_staleness_headlines(facts)),
+        "sections": list(_staleness_sections(facts, rows)),
+    }
+
+
+def _staleness_headlines(facts: dict[str, Any]) -> Iterator[dict[str, str]]:
+    days, low, high = (text(facts[name]) for name in ("drift_window_days", "low", "high"))
+    least = "at least " if facts["drift_window_days"] >= facts["largest_age_days"] else ""
+    yield {"name": f"drift window ({low} to {high})", "value": f"{least}{days} days"}
+    if facts["tau_days"]:
+        ends = f"{text(facts['tau_low'])} to {text(facts['tau_high']) or 'no end'}"
+        yield {"name": f"fades by 1/e in ({ends})", "value": f"{text(facts['tau_days'])} days"}
+    yield {"name": "people", "value": text(facts["people"])}
+    yield {"name": "cuts judged", "value": text(len(facts["cuts"]))}
+
+
+def _staleness_sections(facts: dict[str, Any], rows: pa.Table) -> Iterator[dict[str, Any]]:
+    whole = rows.filter(pc.field("tier") == "all")
+    for metric, name in (("ndcg", f"NDCG@{NDCG_AT}"), ("recall", f"recall@{RECALL_AT}")):
+        yield _section(
+            f"{name} against age",
+            "Of all items, one table as old as the axis says and all others fresh, with intervals "
+            "over people. Those of differences are smaller, since all ages serve the same people: "
+            "see the losses.",
+            _columns(whole, "kind", "age_days", "people", metric, f"{metric}_loss"),
+            _curves(whole, "kind", metric, name),
+        )  # fmt: skip
+    for kind in KINDS:
+        mine = rows.filter(pc.field("kind") == kind)
+        yield _section(
+            f"{kind.capitalize()}: NDCG@{NDCG_AT} lost, by tier of items",
+            "Paired differences to age 0, judged on purchases of the tier's items alone. Hot items "
+            "hold half of the recent interest between them, warm ones the rest, cold ones none.",
+            _columns(mine, "tier", "age_days", "people", "ndcg", "loss"),
+            _curves(mine, "tier", "loss", f"NDCG@{NDCG_AT} lost"),
+        )  # fmt: skip
+    names = (
+        "table", "tier", "cadence", "loss", "loss_low", "loss_high", "window_days", "low", "high",
+        "verdict", "tau_days", "tau_low", "tau_high", "people", "fresh_ndcg",
+    )  # fmt: skip
+    yield _section(
+        "How often to refresh",
+        f"The longest usual period that loses at most {facts['accepted_loss']:.0%} of the fresh "
+        "NDCG by its end. loss is that share; window_days is where the limit is crossed, and "
+        "tau_days in how many days what fades has fallen by 1/e (empty: no end can be given).",
+        pa.Table.from_pylist([{name: row[name] for name in names} for row in facts["cadence"]]),
+    )
+    waiting = whole.filter(pc.field("kind") == KINDS[0]).select(["age_days", "no_list_yet"])
+    yield _section(
+        "Buyers without a list yet",
+        "The share of those who bought in the judged days and had no signal when lists of that age "
+        "were made. They are not in the curves.",
+        waiting,
+    )
+
+
+def _columns(rows: pa.Table, *names: str) -> pa.Table:
+    """These columns, measures with their intervals."""
+    ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    return rows.select([name for name in ends if name in rows.schema.names])
+
+
+def _curves(rows: pa.Table, by: str, metric: str, up: str) -> str:
+    """A line over the ages for each value of the column ``by``."""
+    series = {}
+    for name in pc.unique(rows[by]).to_pylist():
+        mine = rows.filter(pc.field(by) == name)
+        series[name] = tuple(mine[f"{metric}{end}"].to_pylist() for end in ("", "_low", "_high"))
+    return plots.lines(pc.unique(rows["age_days"]).to_pylist(), "age, days", up, **series)
 
 
 def _section(title: str, words: str, rows: pa.Table, plot: str = "") -> dict[str, Any]:

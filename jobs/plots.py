@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Drawn in this colour, then told to take the page's.
 INK = "#010203"
 FIRST, SECOND = "#3584e4", "#e5a50a"
+# Told apart without colours too: by the marks and the strokes.
+STYLES = ((FIRST, "o", "-"), (SECOND, "s", "--"), ("#2ec27e", "^", "-."), ("#c061cb", "D", ":"))
 LONGEST_NAME = 40
 
 
@@ -44,6 +46,26 @@ def bars(names: Sequence[str], **series: Sequence[float]) -> str:
     return _drawn(figure, axes, names)
 
 
+def lines(
+    places: Sequence[float],
+    across: str,
+    up: str,
+    **series: tuple[Sequence[float], Sequence[float], Sequence[float]],
+) -> str:
+    """Up to four lines over the same ``places``, each (middles, lows, highs) in a band."""
+    figure, axes = _figure(9)
+    for (label, (middles, lows, highs)), (colour, mark, stroke) in zip(
+        series.items(), STYLES, strict=False
+    ):
+        axes.plot(places, middles, color=colour, marker=mark, linestyle=stroke, label=label)
+        axes.fill_between(places, lows, highs, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.set_xlabel(across, color=INK)
+    axes.set_ylabel(up, color=INK)
+    axes.legend(frameon=False, labelcolor=INK)
+    return _finished(figure, axes)
+
+
 def _figure(rows: int) -> tuple[Figure, Axes]:
     import matplotlib
 
@@ -59,14 +81,18 @@ def _figure(rows: int) -> tuple[Figure, Axes]:
 
 
 def _drawn(figure: Figure, axes: Axes, names: Sequence[str]) -> str:
-    import matplotlib
-
     cut = [n if len(n) <= LONGEST_NAME else n[: LONGEST_NAME - 1] + "…" for n in names]
     axes.set_yticks(range(len(names)))
     for label in axes.set_yticklabels(cut):
         label.set_parse_math(False)
     axes.margins(y=0.01)
     axes.invert_yaxis()
+    return _finished(figure, axes)
+
+
+def _finished(figure: Figure, axes: Axes) -> str:
+    import matplotlib
+
     axes.tick_params(colors=INK)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))

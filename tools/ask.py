@@ -6,11 +6,14 @@ as not given.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from tools import night
 
 ROOT = Path(__file__).resolve().parent.parent
 # Variables that become options, and the commands that know them.
@@ -35,6 +38,19 @@ def arguments(command: str, names: list[str], values: Mapping[str, str]) -> list
     return [*line, "--", *(values[name] for name in names)] if names else line
 
 
+def measurement(values: Mapping[str, str]) -> list[str]:
+    """The command line of ``staleness``: what is given, read and checked as for ``make run``."""
+    given = night.trigger(values)
+    if "params" in given:
+        given["params"] = json.dumps(given["params"])
+    if values.get("MASTER"):
+        given["master"] = values["MASTER"]
+    options = {"source": "--source", "as_of": "--as-of", "lake": "--lake", "params": "--params",
+               "master": "--master"}  # fmt: skip
+    return ["staleness", *(f"{option}={given[name]}" for name, option in options.items()
+                           if name in given)]  # fmt: skip
+
+
 def main() -> int:
     command, *names = sys.argv[1:]
     if command == "test":
@@ -50,7 +66,13 @@ def main() -> int:
         )
     from jobs.__main__ import main as jobs
 
-    sys.argv = ["jobs", *arguments(command, names, os.environ)]
+    try:
+        measured = command == "staleness"
+        line = measurement(os.environ) if measured else arguments(command, names, os.environ)
+    except night.BadInput as unable:
+        print(f"error: {unable}", file=sys.stderr)
+        return 2
+    sys.argv = ["jobs", *line]
     return jobs()
 
 

@@ -89,9 +89,7 @@ def main() -> int:
     lakes = {setting.name: Lake(home / setting.name) for setting in settings}
     households = bought_by_households(lakes["whole"], as_of)
     per_household = {name: judge(lake, as_of, households) for name, lake in lakes.items()}
-    reached = {
-        name: summary(lakes[name], as_of, scores) for name, scores in per_household.items()
-    }
+    reached = {name: summary(lakes[name], as_of, scores) for name, scores in per_household.items()}
     gain = metrics.interval(per_household["merged"]["ndcg"] - per_household["apart"]["ndcg"], SEED)
     pairs = found_pairs(lakes["merged"], as_of)
     io.write_json(home / "ghosts.json", {

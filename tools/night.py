@@ -62,7 +62,7 @@ def trigger(values: Mapping[str, str]) -> dict[str, Any]:
     as_of = values.get("AS_OF") or ("" if source else DEFAULT_AS_OF)
     if not as_of:
         raise BadInput(
-            f"AS_OF is not given; write `make run SOURCE={source} AS_OF=YYYY-MM-DD`, the first "
+            f"AS_OF is not given; write SOURCE={source} AS_OF=YYYY-MM-DD, the first "
             "day that the night does not read"
         )
     try:

@@ -27,6 +27,7 @@ from jobs.evaluation import metrics
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import candidates, matrix
+from jobs.retrieval.candidates import Seen
 from jobs.scoring import features
 from jobs.signals import interactions
 from jobs.tables import SOURCES, TABLES
@@ -155,20 +156,7 @@ def judge(
 ) -> Judged:
     """Run the sources as of the cut for the people sampled, and mark what they bought after it."""
     wanted_people = night.spark.createDataFrame(people)
-    pairs = interactions.interactions(before, cut, night.params_of("interactions")).toArrow()
-    known = F.least("first_seen", "created_time")
-    items = night.frame("items").where(F.coalesce(known < F.lit(cut), F.lit(True)))
-    seen = candidates.Seen(
-        as_of=cut,
-        history=before,
-        interactions=matrix.build(pairs),
-        items=items,
-        persons=night.frame("persons"),
-        editorial=night.frame("editorial"),
-        content=content_known(night.arrow("content_vectors"), items.select("item_id").toArrow()),
-        factors=None,
-        people=people["person_id"].combine_chunks(),
-    )
+    seen = seen_at(night, before, people["person_id"].combine_chunks(), cut)
     nominated = candidates.nominate(night, seen, night.params_of("candidates"))
     bought = (
         after.select("person_id", "item_id")
@@ -177,6 +165,27 @@ def judge(
         .toArrow()
     )
     return as_arrays(nominated, bought, people["person_id"])
+
+
+def seen_at(night: Night, before: DataFrame, people: pa.StringArray, cut: datetime) -> Seen:
+    """What the sources may look at as of a cut, for these people.
+
+    ``before``: the part of ``history`` that had happened and been received by then.
+    """
+    pairs = interactions.interactions(before, cut, night.params_of("interactions")).toArrow()
+    known = F.least("first_seen", "created_time")
+    items = night.frame("items").where(F.coalesce(known < F.lit(cut), F.lit(True)))
+    return Seen(
+        as_of=cut,
+        history=before,
+        interactions=matrix.build(pairs),
+        items=items,
+        persons=night.frame("persons"),
+        editorial=night.frame("editorial"),
+        content=content_known(night.arrow("content_vectors"), items.select("item_id").toArrow()),
+        factors=None,
+        people=people,
+    )
 
 
 def content_known(content: pa.Table, items: pa.Table) -> pa.Table:
@@ -189,20 +198,12 @@ def as_arrays(nominated: pa.Table, bought: pa.Table, people: pa.ChunkedArray) ->
 
     ``nominated``: person_id, item_id, source, rank; ``bought``: person_id, item_id, a pair once.
     """
-    item_ids, items = matrix.encode(
-        pa.chunked_array([*nominated["item_id"].chunks, *bought["item_id"].chunks], pa.string())
-    )
-    named, wanted = items[: nominated.num_rows], items[nominated.num_rows :]
-    pairs = features.wide(
-        features.Named(
-            person=matrix.known(nominated["person_id"], people, "person of candidates"),
-            item=named,
-            source=matrix.known(nominated["source"], pa.array(SOURCES), "source of candidates"),
-            rank=nominated["rank"].to_numpy().astype(np.int64),
-        )
-    )
+    both = [*nominated["item_id"].chunks, *bought["item_id"].chunks]
+    items, _ = matrix.encode(pa.chunked_array(both, pa.string()))
+    pairs = features.wide(features.coded(nominated, people, items))
     buyer = matrix.known(bought["person_id"], people, "person of purchases")
-    size = len(item_ids)
+    wanted = matrix.known(bought["item_id"], items, "item of purchases")
+    size = len(items)
     return Judged(
         person=pairs.person,
         signals=pairs.signals,

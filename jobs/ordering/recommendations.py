@@ -131,12 +131,7 @@ def gather(
 ) -> tuple[Named, np.ndarray]:
     """What was named for these people, in codes: their own candidates, then the pools; and the
     sources' own scores of the same rows."""
-    mine = Named(
-        person=matrix.known(own["person_id"], people["person_id"], "person of candidates"),
-        item=matrix.known(own["item_id"], items.ids, "item of candidates"),
-        source=matrix.known(own["source"], pa.array(SOURCES), "source of candidates"),
-        rank=own["rank"].to_numpy().astype(np.int64),
-    )
+    mine = features.coded(own, people["person_id"], items.ids)
     common, scores = shared.of_people(people["region"], people["segment"])
     both = Named(*(
         np.concatenate([getattr(each, column) for each in (mine, common)])

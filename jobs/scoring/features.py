@@ -15,6 +15,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
+from jobs.retrieval.matrix import known
 from jobs.tables import SOURCES, TABLES
 
 VERSION = "source-ranks-1"
@@ -45,6 +46,19 @@ class Pairs:
     item: np.ndarray
     signals: np.ndarray
     pair_of: np.ndarray
+
+
+def coded(
+    rows: pa.Table, people: pa.Array | pa.ChunkedArray, items: pa.Array | pa.ChunkedArray
+) -> Named:
+    """Rows with person_id, item_id, source and rank in codes: an id's code is its place in
+    ``people`` or ``items``. Raises ``Fault`` for an id that is not there."""
+    return Named(
+        person=known(rows["person_id"], people, "person of candidates"),
+        item=known(rows["item_id"], items, "item of candidates"),
+        source=known(rows["source"], pa.array(SOURCES), "source of candidates"),
+        rank=rows["rank"].to_numpy().astype(np.int64),
+    )
 
 
 def signal(rank: np.ndarray) -> np.ndarray:
