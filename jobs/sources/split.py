@@ -35,7 +35,7 @@ from jobs.errors import Fault
 from jobs.sources import contract, source, writing
 from jobs.sources.simulated import links, truth
 from jobs.sources.simulated import settings as simulated
-from jobs.sources.simulated.keys import ACCOUNT, CARD, COOKIE, DEVICE, Keyring
+from jobs.sources.simulated.keys import ACCOUNT, CARD, COOKIE, DEVICE, Keyring, Pace
 
 VERSION = "1"
 USAGE = "split:completejourney,seed=7"
@@ -143,7 +143,9 @@ def split(events: pa.Table, folder: Path, chosen: Split) -> dict[str, int]:
     if not len(at):
         raise Fault("source: split finds no event under a key of type account; nothing to split")
     baskets = Baskets.of(mine)
-    keyring = Keyring(chosen, len(baskets.accounts), baskets.days, baskets.accounts, LETTER)
+    often = np.bincount(baskets.person) / baskets.days * chosen.apart
+    pace = Pace(often * ELSEWHERE[COOKIE], often * ELSEWHERE[DEVICE])
+    keyring = Keyring(chosen, baskets.days, baskets.accounts, pace, LETTER)
     code, observed = _keys(baskets, keyring, chosen)
     key_type, key = keyring.names(code[baskets.basket])
     keyring.see(code)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from jobs.sources.simulated import days, requests, settings, truth
-
 from jobs.sources.simulated.crowd import Crowd
 from jobs.sources.simulated.goods import Goods
 from jobs.sources.simulated.settings import Shop

@@ -15,10 +15,16 @@ import pyarrow.compute as pc
 from jobs.sources import writing
 from jobs.sources.simulated import links, truth
 from jobs.sources.simulated.goods import REGION_SHARES, REGIONS, Goods
-from jobs.sources.simulated.keys import Keyring
+from jobs.sources.simulated.keys import Keyring, Pace
 from jobs.sources.simulated.settings import Shop
 from jobs.sources.simulated.spells import renewed
 
+CHANNELS = ("web", "app", "store")
+CHANNEL_SHARES = (0.5, 0.25, 0.25)
+WEB, APP, STORE = range(len(CHANNELS))
+COOKIE_ON_WEB = 0.5  # share of web sessions that begin without an account
+DEVICE_IN_APP = 0.3  # share of sessions in the app that do
+EVENTS_A_SESSION = 4.4  # about; for expectations only
 SEGMENTS = ("family", "single", "senior")
 FAVOURITES = 3
 STAPLES = 8
@@ -45,11 +51,19 @@ class Crowd:
         self.phase = rng.integers(0, 61, shop.people * STAPLES)
         self.consents = rng.random(shop.people) > 0.03
         self.abstains = rng.random(shop.people) < 0.02
-        self.keyring = Keyring(shop, shop.people, shop.days, self._accounts())
+        self.keyring = Keyring(shop, shop.days, self._accounts(), self._pace())
 
     def _accounts(self) -> pa.Array:
         number = pa.array(np.arange(self.shop.people) + 10_000)
         return pc.binary_join_element_wise("a", number.cast(pa.string()), "")
+
+    def _pace(self) -> Pace:
+        sessions = self.shop.events / self.shop.days / EVENTS_A_SESSION
+        pace = self.weight / self.activity[-1] * sessions
+        return Pace(
+            cookie=pace * CHANNEL_SHARES[WEB] * COOKIE_ON_WEB,
+            device=pace * CHANNEL_SHARES[APP] * DEVICE_IN_APP,
+        )
 
     def tastes(self, person: np.ndarray, day: int) -> np.ndarray:
         """(n, FAVOURITES) the categories that people like that day."""
@@ -104,10 +118,9 @@ class Crowd:
             }), part)  # fmt: skip
 
 
-def _drawn(
-    rng: np.random.Generator, cumulative: np.ndarray, follows: np.ndarray
-) -> np.ndarray:
+def _drawn(rng: np.random.Generator, cumulative: np.ndarray, follows: np.ndarray) -> np.ndarray:
     """A number for each spell, by weight; one that ``follows`` another is not the same."""
+
     def draw(count: int) -> np.ndarray:
         found = np.searchsorted(cumulative, rng.random(count) * cumulative[-1])
         return np.minimum(found, len(cumulative) - 1)

@@ -16,13 +16,21 @@ import pyarrow.compute as pc
 
 from jobs.sources import writing
 from jobs.sources.simulated import links, truth
-from jobs.sources.simulated.crowd import Crowd
+from jobs.sources.simulated.crowd import CHANNELS, Crowd
 from jobs.sources.simulated.goods import REGIONS, Goods
 from jobs.sources.simulated.keys import ACCOUNT
 from jobs.sources.simulated.requests import CANDIDATES, PLACES, WEEK, given_above
 from jobs.sources.simulated.visits import (
-    CHANNELS, DAY_SECONDS, PURCHASE, RETURN, SECOND, TYPES, Asked, Day, Rows, Visits,
-)  # fmt: skip
+    DAY_SECONDS,
+    PURCHASE,
+    RETURN,
+    SECOND,
+    TYPES,
+    Asked,
+    Day,
+    Rows,
+    Visits,
+)
 
 ROWS_PER_FILE = 500_000
 WEEKDAY_WEIGHTS = (0.9, 0.9, 0.95, 1.0, 1.15, 1.3, 0.8)

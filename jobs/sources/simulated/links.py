@@ -90,9 +90,9 @@ def of_sessions(
     logs_in = np.flatnonzero(anonymous & (rng.random(count) < settings.logins))
     length = sessions.ended - sessions.began
     login_time = np.full(count, np.iinfo(np.int64).max)
-    login_time[logs_in] = (
-        sessions.began[logs_in] + (rng.random(len(logs_in)) * length[logs_in]).astype(np.int64)
-    )
+    login_time[logs_in] = sessions.began[logs_in] + (
+        rng.random(len(logs_in)) * length[logs_in]
+    ).astype(np.int64)
     mailed = np.flatnonzero((kind == COOKIE) & (rng.random(count) < settings.email_clicks))
     guessed = np.flatnonzero(anonymous & (rng.random(count) < settings.guesses))
     account = sessions.person * 8 + ACCOUNT

@@ -86,15 +86,13 @@ class Logging:
         self, rng: np.random.Generator, day: int, session: np.ndarray, person: np.ndarray,
         there: np.ndarray,
     ) -> Requests:  # fmt: skip
-        """A list for each of the sessions, and what its person did; ``there``: (items,) in stock."""
+        """A list for each session, and what its person did; ``there``: (items,) in stock."""
         segment = self.crowd.segment[person]
         items = self.items[day // WEEK, segment]
         likes = (
             self.goods.category[items][:, :, None] == self.crowd.tastes(person, day)[:, None, :]
         ).any(axis=2)
-        attraction = np.minimum(
-            ATTRACTION * self.quality[items] * np.where(likes, LIKED, 1.0), 0.9
-        )
+        attraction = np.minimum(ATTRACTION * self.quality[items] * np.where(likes, LIKED, 1.0), 0.9)
         conversion = np.minimum(
             CONVERSION * self.goods.pull(day)[items] * np.where(likes, LIKED_CONVERSION, 1.0), 0.9
         ) * there[items]  # fmt: skip

@@ -56,9 +56,7 @@ class KeySettings:
 
     def _check_shares(self, *names: str, least: float = 0.0, most: float = 1.0) -> None:
         for name in names:
-            check(
-                least <= getattr(self, name) <= most, f"{name} must be in [{least:g}, {most:g}]"
-            )
+            check(least <= getattr(self, name) <= most, f"{name} must be in [{least:g}, {most:g}]")
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,20 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from jobs.sources.simulated import links
-from jobs.sources.simulated.crowd import FAVOURITES, STAPLES, Crowd
+from jobs.sources.simulated.crowd import (
+    CHANNEL_SHARES,
+    CHANNELS,
+    COOKIE_ON_WEB,
+    DEVICE_IN_APP,
+    FAVOURITES,
+    STAPLES,
+    STORE,
+    Crowd,
+)
 from jobs.sources.simulated.goods import Goods
 from jobs.sources.simulated.keys import ACCOUNT, CARD, COOKIE, DEVICE
 from jobs.sources.simulated.requests import PLACES, Logging, Requests
 
-CHANNELS = ("web", "app", "store")
-CHANNEL_SHARES = (0.5, 0.25, 0.25)
-WEB, APP, STORE = range(len(CHANNELS))
 TYPES = ("view", "click", "add_to_cart", "purchase", "remove_from_cart", "return", "reject")
 VIEW, CLICK, CART, PURCHASE, REMOVE, RETURN, REJECT = range(len(TYPES))
 HOUR_WEIGHTS = (1, 1, 1, 1, 1, 2, 4, 6, 8, 9, 10, 11, 12, 11, 10, 10, 11, 13, 15, 16, 15, 11, 6, 3)
@@ -128,8 +134,8 @@ class Visits:
         self, rng: np.random.Generator, day: int, person: np.ndarray, steps: np.ndarray,
         shown: Requests, there: np.ndarray, demand: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        """(session, item, whether it is a staple that is due, and where a step answers a request,
-        its row in ``shown`` * PLACES + its place, else -1) of every step, in the sessions' order."""
+        """Every step, in the sessions' order: its session, its item, whether it is a staple that is
+        due, and where it answers a request, its row in ``shown`` * PLACES + its place, else -1."""
         own = np.repeat(np.arange(len(steps)), steps)
         staple, item = self._choose(rng, day, person[own], there, demand)
         request, place = np.nonzero(shown.clicked)
@@ -195,14 +201,15 @@ class Visits:
         cut = int(at[-1]) + 1  # sessions in the data; the last one may go on behind the last row
         goes_on = total[used - 1] > count or (used < len(session) and session[used] == at[-1])
         whole = cut - int(goes_on)
-        last = np.searchsorted(at, np.arange(cut), side="right") - 1
+        first = np.searchsorted(at, np.arange(cut))
+        last = np.append(first[1:], count) - 1
         device = self.crowd.keyring.device_of(rng, person[:cut], day)
         key = self.crowd.keyring.code(
             self._key_kinds(rng, person[:cut], channel[:cut]), person[:cut], device, day
         )
         seen, login = links.of_sessions(
             rng, self.crowd.keyring, self.shop, day,
-            links.Sessions(person[:cut], key, device, began[:cut], time[last]),
+            links.Sessions(person[:cut], key, device, time[first], time[last]),
         )  # fmt: skip
         logged_in = time > login[at]
         number = day * SESSIONS_A_DAY + np.arange(cut)
@@ -228,8 +235,8 @@ class Visits:
     ) -> np.ndarray:
         """The kind of key under which each session begins."""
         chance = rng.random(len(person))
-        web = np.where(chance < 0.5, ACCOUNT, COOKIE)
-        app = np.where(chance < 0.7, ACCOUNT, DEVICE)
+        web = np.where(chance < COOKIE_ON_WEB, COOKIE, ACCOUNT)
+        app = np.where(chance < DEVICE_IN_APP, DEVICE, ACCOUNT)
         store = np.where(self.crowd.keyring.has_card[person], CARD, ACCOUNT)
         return np.choose(channel, [web, app, store])
 
