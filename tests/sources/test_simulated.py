@@ -137,13 +137,12 @@ def test_tastes_have_the_planted_hazard(shop):
 
 
 def test_a_persons_tastes_follow_one_another_without_gaps(shop):
-    tastes = truth(shop, "tastes").sort_values(["kind", "person", "slot", "starts"])
-    same = tastes.duplicated(["kind", "person", "slot"], keep="first")
+    tastes = truth(shop, "tastes")
     spells = tastes.sort_values(["kind", "person", "slot", "starts"], na_position="first")
     before = spells.groupby(["kind", "person", "slot"])["ends"].shift()
     inner = spells["starts"].notna()
     assert (before[inner] == spells["starts"][inner]).all()
-    assert same.any()
+    assert inner.sum() > 1000
     changed = spells.groupby(["kind", "person", "slot"])[["category", "item_id"]].shift()
     favourite = inner & (spells["kind"] == "favourite")
     assert (changed["category"][favourite] != spells["category"][favourite]).all()

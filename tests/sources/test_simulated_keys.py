@@ -177,14 +177,14 @@ def test_households_are_known_of_their_share_of_people(shop, links):
     assert len(told) >= (size > 1).sum() / 2
 
 
-@pytest.mark.parametrize(("name", "kind"), [("shared", "device"), ("recycled", "cookie")])
-def test_twice_the_rate_plants_twice_as_much(name, kind, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "other", "kind"), [("shared", "recycled", "device"), ("recycled", "shared", "cookie")]
+)
+def test_twice_the_rate_plants_twice_as_much(name, other, kind, tmp_path):
     found = []
     for rate in (0.05, 0.10, 0.20):
         folder = tmp_path / str(rate)
-        simulated.convert(f"events=60000,people=1200,items=100,shared=0,{name}={rate}"
-                          if name != "shared" else
-                          f"events=60000,people=1200,items=100,recycled=0,{name}={rate}", folder)  # fmt: skip
+        simulated.convert(f"events=60000,people=1200,items=100,{other}=0,{name}={rate}", folder)
         rows = pd.read_parquet(folder / "truth" / "keys")
         rows = rows[rows["key_type"] == kind]
         found.append((rows.groupby("key")["person"].nunique() > 1).mean())

@@ -12,7 +12,9 @@ import pytest
 from jobs.sources import simulated
 from jobs.sources.simulated import requests
 
-SETTINGS = "events=300000,people=3000,items=200,days=28,requests=0.6,position_bias=0.7,stockouts=0.1"
+SETTINGS = (
+    "events=300000,people=3000,items=200,days=28,requests=0.6,position_bias=0.7,stockouts=0.1"
+)
 
 
 @pytest.fixture(scope="module")
