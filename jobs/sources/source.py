@@ -7,8 +7,8 @@ converts. Writes
 - ``source_tables``: one row per table of the contract.
 
 A conversion lies in the lake under ``sources/<adapter>/<digest>/``, built aside and renamed when
-it is whole; the digest covers the adapter's version and the upstream files' contents, so the same
-files are converted once.
+it is whole; the digest covers the adapter's version and settings and the upstream files' contents,
+so the same files are converted once.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ from jobs.night import Night
 from jobs.sources import contract
 
 # Each adapter is a module with VERSION, upstream(argument), the files that it reads, and
-# convert(argument, folder), which writes the contract and returns its counts.
+# convert(argument, folder), which writes the contract and returns its counts; where more than the
+# files decides the rows, options(argument) says it as a text.
 ADAPTERS = {
     "completejourney": "completejourney",
     "online_retail": "online_retail:FOLDER",
     "retailrocket": "retailrocket:FILE_OR_FOLDER",
     "simulated": "simulated or simulated:events=1000000,seed=7",
+    "split": "split:completejourney, split:FOLDER or split:completejourney,seed=7",
 }
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -101,7 +103,8 @@ def _converted(
     name: str, adapter: str, module: ModuleType, argument: str | None, home: Path, reuse: bool
 ) -> Source:
     paths = module.upstream(argument)
-    digest = _digest(adapter, module.VERSION, argument if not paths else None, paths)
+    options = module.options(argument) if hasattr(module, "options") else ""
+    digest = _digest(adapter, module.VERSION, options, paths)
     folder = home / adapter / digest
     note_file = folder / "conversion.json"
     if not (reuse and note_file.is_file()):
@@ -145,8 +148,8 @@ def _unwritable(folder: Path, error: OSError) -> Fault:
     )
 
 
-def _digest(adapter: str, version: str, argument: str | None, paths: list[Path]) -> str:
-    digest = hashlib.sha256(f"{adapter}\0{version}\0{argument or ''}\0".encode())
+def _digest(adapter: str, version: str, options: str, paths: list[Path]) -> str:
+    digest = hashlib.sha256(f"{adapter}\0{version}\0{options}\0".encode())
     for path in paths:
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +13,12 @@ import pytest
 
 from jobs.errors import Fault
 from jobs.sources import contract, simulated
+from jobs.sources.simulated import days, keys, visits
 from tests.sources import shared
 
-SETTINGS = "events=40000,seed=3,people=500,items=300,days=60"
+SETTINGS = "events=60000,seed=3,people=800,items=300,days=90,taste_days=40"
+END = pd.Timestamp("2024-03-01", tz="UTC")
+START = END - pd.Timedelta(days=90)
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +33,38 @@ def events(shop) -> pd.DataFrame:
     return pd.read_parquet(shop / "events")
 
 
+@pytest.fixture(scope="module")
+def persons(shop, events) -> pd.DataFrame:
+    """Distinct events, with the person of each."""
+    once = events[events["revision"] == 0].drop_duplicates("event_id")
+    return once.merge(truth(shop, "sessions"), on="session_id", how="left")
+
+
+def truth(shop: Path, name: str) -> pd.DataFrame:
+    return pd.read_parquet(shop / "truth" / name)
+
+
+# --- the delivery ----------------------------------------------------------------------------
 def test_it_fits_the_contract_with_exactly_the_rows_asked_for(shop):
     facts = {fact.table: fact.rows for fact in contract.check(shop)}
-    assert facts["events"] == 40_000
-    assert (facts["items"], facts["people"]) == (300, 500)
-    assert facts["identity_links"] > 100
+    assert facts["events"] == 60_000
+    assert facts["people"] == 800
+    assert len(set(shared.column(shop, "items", "item_id"))) == 300
+    for table in ("identity_links", "promotions", "recommendation_log"):
+        assert facts[table] > 100
+
+
+@pytest.mark.parametrize("settings", [
+    "events=1000,people=20,items=50,days=2", "events=5000,days=400,returns=0.5,people=30",
+    "events=3000,people=40,requests=1,logins=1,email_clicks=1,guesses=1,false_links=1,links_late=1",
+    "events=3000,people=40,shared=0,recycled=0,unlinks=0,households=0,requests=0,promotions=0,"
+    "stockouts=0,taste_days=0,device_days=0,logins=0,email_clicks=0,guesses=0",
+    "events=3000,people=40,shared=0.5,recycled=0.5,cookie_days=1,device_days=1,taste_days=1",
+])  # fmt: skip
+def test_extreme_settings_make_shops_too(settings, tmp_path):
+    counted = simulated.convert(settings, tmp_path)
+    facts = {fact.table: fact.rows for fact in contract.check(tmp_path)}
+    assert facts["events"] == counted["events"] == counted["rows"]["events"]
 
 
 def test_equal_settings_give_equal_rows_and_another_seed_others(shop, tmp_path):
@@ -45,19 +76,23 @@ def test_equal_settings_give_equal_rows_and_another_seed_others(shop, tmp_path):
     ]
     assert digests[0] == digests[1]
     assert digests[0][0] != digests[2][0]
+    truths = [
+        [path.read_bytes() for path in sorted((folder / "truth").rglob("*.*"))]
+        for folder in (shop, tmp_path / "same")
+    ]
+    assert truths[0] == truths[1]
 
 
 def test_files_are_written_as_the_days_are_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(simulated, "ROWS_PER_FILE", 300)
+    monkeypatch.setattr(days, "ROWS_PER_FILE", 300)
     simulated.convert("events=2000,people=50,items=60,days=10", tmp_path)
     assert len(list((tmp_path / "events").iterdir())) > 3
     assert contract.check(tmp_path)[0].rows == 2000
 
 
 def test_events_lie_within_the_days_and_are_received_after_they_happen(events):
-    end = datetime(2024, 3, 1, tzinfo=UTC)
-    assert events["event_time"].min() >= end - timedelta(days=60)
-    assert events["event_time"].max() < end
+    assert events["event_time"].min() >= START
+    assert events["event_time"].max() < END
     assert (events["received_time"] >= events["event_time"]).all()
     late = events["received_time"] - events["event_time"] > timedelta(hours=1)
     assert 0.005 < late.mean() < 0.03
@@ -70,61 +105,149 @@ def test_repeats_and_corrections_come_at_their_rates(events):
     assert corrected == pytest.approx(0.001, abs=0.001)
 
 
+def test_purchases_come_back_at_their_rate_for_what_was_paid(events, persons):
+    bought = persons[persons["event_type"] == "purchase"]
+    returned = persons[persons["event_type"] == "return"]
+    early = bought["event_time"] < END - pd.Timedelta(days=20)
+    assert len(returned) / early.sum() == pytest.approx(0.03, abs=0.01)
+    back = returned.merge(bought, on=["session_id", "item_id"], suffixes=("", "_paid"))
+    assert set(back["event_id"]) == set(returned["event_id"])
+    unit = (back["value"] / back["quantity"] - back["value_paid"] / back["quantity_paid"]).abs()
+    assert unit.groupby(back["event_id"]).min().max() < 0.011
+
+
 def test_every_kind_of_event_and_of_key_occurs(events):
-    assert set(events["event_type"]) == set(simulated.TYPES)
-    assert set(events["key_type"]) == set(simulated.KEY_TYPES)
+    assert set(events["event_type"]) == set(visits.TYPES)
+    assert set(events["key_type"]) == set(keys.KEY_TYPES) - {"email_hash"}
 
 
-def test_every_key_has_one_true_person_and_only_accounts_tell_whose_they_are(shop, events):
-    truth = pd.DataFrame(shared.rows(shop, "truth/keys"))
-    assert not truth.duplicated(["key_type", "key"]).any()
-    seen = set(zip(events["key_type"], events["key"], strict=True))
-    assert seen == set(zip(truth["key_type"], truth["key"], strict=True))
-    hidden = truth[truth["key_type"] != "account"]
-    number = hidden["key"].str[1:].astype(float)
-    assert abs(np.corrcoef(number.rank(), hidden["person"])[0, 1]) < 0.2
+# --- tastes and seasons ----------------------------------------------------------------------
+def test_tastes_have_the_planted_hazard(shop):
+    tastes = truth(shop, "tastes")
+    begun = tastes["starts"].fillna(START)
+    lived = (tastes["ends"].fillna(END) - begun) / pd.Timedelta(days=1)
+    ended = tastes["ends"].notna()
+    assert lived.sum() / ended.sum() == pytest.approx(40, rel=0.03)
+    # Memoryless: of those that hold on a day, the same share holds 20 days later, whatever the day.
+    for day in (0, 30, 60):
+        then = START + pd.Timedelta(days=day)
+        held = (begun <= then) & ~(tastes["ends"] <= then)
+        still = held & ~(tastes["ends"] <= then + pd.Timedelta(days=20))
+        assert still.sum() / held.sum() == pytest.approx(np.exp(-20 / 40), abs=0.02)
 
 
-def test_links_of_logins_and_cards_are_true(shop):
-    truth = {(r["key_type"], r["key"]): r["person"] for r in shared.rows(shop, "truth/keys")}
-    accounts = {f"a{person + 10_000}": person for person in range(500)}
-    for link in shared.rows(shop, "identity_links"):
-        if link["source"] == "login":
-            assert truth[link["key_type_a"], link["key_a"]] == accounts[link["key_b"]]
+def test_a_persons_tastes_follow_one_another_without_gaps(shop):
+    tastes = truth(shop, "tastes")
+    spells = tastes.sort_values(["kind", "person", "slot", "starts"], na_position="first")
+    before = spells.groupby(["kind", "person", "slot"])["ends"].shift()
+    inner = spells["starts"].notna()
+    assert (before[inner] == spells["starts"][inner]).all()
+    assert inner.sum() > 1000
+    changed = spells.groupby(["kind", "person", "slot"])[["category", "item_id"]].shift()
+    favourite = inner & (spells["kind"] == "favourite")
+    assert (changed["category"][favourite] != spells["category"][favourite]).all()
+    staple = inner & (spells["kind"] == "staple")
+    assert (changed["item_id"][staple] != spells["item_id"][staple]).all()
 
 
-def test_people_buy_their_own_things_again(shop, events):
-    truth = pd.DataFrame(shared.rows(shop, "truth/keys"))
-    bought = events[events["event_type"] == "purchase"].drop_duplicates("event_id")
-    bought = bought.merge(truth, on=["key_type", "key"])
+def test_people_look_at_what_they_like_that_day(shop, persons):
+    items = pd.DataFrame(shared.rows(shop, "items")).drop_duplicates("item_id")
+    seen = persons[persons["event_type"] == "view"].merge(
+        items[["item_id", "category"]], on="item_id"
+    )
+    tastes = truth(shop, "tastes")
+    tastes = tastes[tastes["kind"] == "favourite"]
+    both = seen.merge(tastes, on="person", suffixes=("", "_liked"))
+    both = both[both["category"] == both["category_liked"]]
+    held = both[
+        (both["starts"].isna() | (both["starts"] <= both["event_time"]))
+        & (both["ends"].isna() | (both["event_time"] < both["ends"]))
+    ]
+    now = held["event_id"].nunique() / len(seen)
+    ever = both["event_id"].nunique() / len(seen)
+    assert now > 0.6
+    assert now > 0.8 * ever
+
+
+def test_people_buy_their_own_things_again(persons):
+    bought = persons[persons["event_type"] == "purchase"]
     again = bought.sort_values("event_time").duplicated(["person", "item_id"]).mean()
     shuffled = bought.assign(person=bought["person"].sample(frac=1, random_state=1).to_numpy())
     chance = shuffled.duplicated(["person", "item_id"]).mean()
     assert again > 1.3 * chance  # among 300 items of Zipf popularity chance alone repeats much
 
 
-def test_tastes_move_on_their_day(shop, events):
-    truth = pd.DataFrame(shared.rows(shop, "truth/people"))
-    keys = pd.DataFrame(shared.rows(shop, "truth/keys"))
-    seen = events.merge(keys, on=["key_type", "key"])
-    items = pd.DataFrame(shared.rows(shop, "items"))[["item_id", "category"]]
-    seen = seen.merge(items, on="item_id")
-    seen["number"] = seen["category"].str.extract(r"Category (\d+)").astype(int)
-    start = pd.Timestamp(datetime(2024, 3, 1, tzinfo=UTC) - timedelta(days=60))
-    seen["day"] = (seen["event_time"] - start).dt.days
-    moved = truth[(truth["favourite"] == 0) & (truth["category_before"] != truth["category_after"])]
-    moved = moved[moved["moved_on_day"] > 5]
-    both = seen.merge(moved, on="person")
-    new = both["number"] == both["category_after"]
-    later = both["day"] >= both["moved_on_day"]
-    assert new[later].mean() > 2 * new[~later].mean()
+def test_categories_have_their_season(tmp_path):
+    simulated.convert("events=60000,people=800,items=300,days=360,season=1", tmp_path)
+    items = pd.DataFrame(shared.rows(tmp_path, "items")).drop_duplicates("item_id")
+    seen = pd.read_parquet(tmp_path / "events").merge(
+        items[["item_id", "category"]], on="item_id"
+    ).merge(truth(tmp_path, "categories"), on="category")  # fmt: skip
+    away = (seen["event_time"].dt.dayofyear - seen["peak_day_of_year"]) / 365.25
+    assert np.cos(2 * np.pi * away).mean() > 0.2
 
 
+# --- the shelf -------------------------------------------------------------------------------
 def test_nothing_is_seen_before_it_is_launched(shop, events):
     created = {row["item_id"]: row["created_time"] for row in shared.rows(shop, "items")}
     assert (events["event_time"] >= events["item_id"].map(created)).all()
     launched = [time for time in created.values() if time > events["event_time"].min()]
     assert launched
+
+
+def test_nobody_buys_what_is_out_of_stock(shop, persons):
+    out = truth(shop, "stockouts")
+    both = persons[persons["event_type"] == "purchase"].merge(out, on="item_id")
+    during = (both["starts"] <= both["event_time"]) & ~(both["ends"] <= both["event_time"])
+    assert len(both) > 1000
+    assert not during.any()
+
+
+def test_items_are_out_of_stock_at_their_rate_and_the_catalogue_says_when(shop):
+    out = truth(shop, "stockouts")
+    days_out = (out["ends"].fillna(END).clip(upper=END) - out["starts"].clip(lower=START)).dt.days
+    back = out["ends"].notna()
+    assert days_out[back].sum() / (300 * 90) == pytest.approx(0.03, abs=0.012)
+    rows = pd.DataFrame(shared.rows(shop, "items"))
+    changes = rows[rows["valid_from"].notna()]
+    said = set(zip(changes["item_id"], changes["valid_from"], changes["available"], strict=True))
+    told = set(zip(out["item_id"], out["starts"], [False] * len(out), strict=True))
+    told |= set(zip(out["item_id"][back], out["ends"][back], [True] * back.sum(), strict=True))
+    assert said == told
+    assert len(changes) == len(said)
+
+
+def test_promotions_lift_purchases_as_told_and_cut_prices(tmp_path):
+    simulated.convert(
+        "events=150000,people=1000,items=120,days=60,promotions=0.2,uplift=3,stockouts=0", tmp_path
+    )
+    told = truth(tmp_path, "promotions")
+    events = pd.read_parquet(tmp_path / "events")
+    events = events[events["revision"] == 0].drop_duplicates("event_id")
+    start = END - pd.Timedelta(days=60)
+    day = (events["event_time"] - start).dt.days
+    items = pd.DataFrame(shared.rows(tmp_path, "items"))
+    items = items[items["valid_from"].isna()].set_index("item_id")
+    old = items.index[items["created_time"] < start]
+    # Views of long launched items; staples are bought whatever is on promotion.
+    views = events[(events["event_type"] == "view") & events["item_id"].isin(old)]
+    grid = pd.crosstab(views["item_id"], day).reindex(old, fill_value=0)
+    on = pd.DataFrame(False, index=old, columns=grid.columns)
+    for row in told[told["item_id"].isin(old)].itertuples():
+        span = [(row.starts - start).days, (row.ends - start).days - 1]
+        on.loc[row.item_id, (on.columns >= span[0]) & (on.columns <= span[1])] = True
+    assert on.to_numpy().mean() == pytest.approx(0.2, abs=0.04)
+    # Each item's views a day, on and off promotion, as shares of its category's other items.
+    ratio = grid.where(on).mean(axis=1) / grid.where(~on).mean(axis=1)
+    weight = grid.sum(axis=1)
+    lift = np.exp(np.average(np.log(ratio.clip(lower=0.1).fillna(1)), weights=weight))
+    assert 1.7 < lift < 3.2
+    cut = told[told["discount"].notna()]
+    assert set(cut["kind"]) == {"price"}
+    paid = events[events["event_type"] == "purchase"].merge(cut, on="item_id")
+    paid = paid[(paid["starts"] <= paid["event_time"]) & (paid["event_time"] < paid["ends"])]
+    full = items["price"].reindex(paid["item_id"]).to_numpy() * paid["quantity"]
+    assert (paid["value"] - full * (1 - paid["discount"])).abs().max() < 0.011
 
 
 def test_some_items_are_restricted_and_some_people_refuse(shop):
@@ -135,6 +258,7 @@ def test_some_items_are_restricted_and_some_people_refuse(shop):
     assert any(row["restrictions"] == ["alcohol"] for row in people)
 
 
+# --- settings --------------------------------------------------------------------------------
 @pytest.mark.parametrize("argument", ["days=9,end=2020-01-10", "events=1500", None])
 def test_settings_are_read(argument):
     shop = simulated.parse(argument)
@@ -143,12 +267,22 @@ def test_settings_are_read(argument):
         assert shop.start == datetime(2020, 1, 1, tzinfo=UTC)
 
 
+def test_the_truth_holds_the_settings(shop):
+    told = json.loads((shop / "truth" / "settings.json").read_text())
+    assert (told["taste_days"], told["people"], told["shared"]) == (40, 800, 0.02)
+
+
 def test_all_that_is_wrong_with_settings_is_named_at_once():
     with pytest.raises(Fault) as fault:
         simulated.parse("events=many,sede=7,people=100,people=3")
     for part in ("events='many' is no int", "'sede=7' is none of", "people is given twice"):
         assert part in str(fault.value)
-    with pytest.raises(Fault, match="events must be at least 1000"):
-        simulated.parse("events=5")
-    with pytest.raises(Fault, match="end is 'tomorrow'"):
-        simulated.parse("end=tomorrow")
+    for settings, complaint in {
+        "events=5": "events must be at least 1000",
+        "end=tomorrow": "end is 'tomorrow'",
+        "shared=0.7": r"shared must be in \[0, 0.5\]",
+        "taste_days=0.5": "taste_days must be 0 or at least 1",
+        "uplift=nan": "uplift must be in",
+    }.items():
+        with pytest.raises(Fault, match=complaint):
+            simulated.parse(settings)
