@@ -124,13 +124,6 @@ _table(
     key_type_b=_maybe(S), key_b=_maybe(S), link_source=_maybe(S), cause=S, as_of=TIME,
 )  # fmt: skip
 _table(
-    "identity_links", "identities",
-    "one row per unordered pair of keys and link source, its state at as_of",
-    "key_type_a key_a key_type_b key_b source",
-    key_type_a=S, key_a=S, key_type_b=S, key_b=S, source=S, confidence=_maybe(F64),
-    observed_time=_maybe(TIME), known_time=TIME, outcome=S, detail=_maybe(S),
-)  # fmt: skip
-_table(
     "identity_counts", "identities", "one row per kind of link and what became of it", "outcome",
     outcome=S, rows=I64,
 )  # fmt: skip

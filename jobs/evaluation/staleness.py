@@ -45,6 +45,7 @@ from jobs.ordering import blend
 from jobs.params import check
 from jobs.retrieval import candidates
 from jobs.scoring import features
+from jobs.signals import sessions
 from jobs.tables import SOURCES
 
 log = logging.getLogger("nightjar")
@@ -113,7 +114,7 @@ def run(night: Night, params: Params) -> Path:
     people = sample(history, cuts, instants[0], night.as_of, night.seed, params)
     items = night.arrow("items", ["item_id"])["item_id"].combine_chunks()
     ids = Ids(people, items.take(pc.sort_indices(items)))
-    named = {at: nominate(night, history, ids, at) for at in instants}
+    named = {at: nominate(night, ids, at) for at in instants}
     weights, weighed = held_weights(night, history, ids, named, instants[0], cuts[0])
     judged = [
         Cut(
@@ -249,9 +250,9 @@ def activity(history: DataFrame, at: datetime, days: int) -> pa.Table:
 
 
 # --- the lists -------------------------------------------------------------------------------
-def nominate(night: Night, history: DataFrame, ids: Ids, at: datetime) -> Named:
+def nominate(night: Night, ids: Ids, at: datetime) -> Named:
     """What the sources name as of an instant, by the same functions as in the night."""
-    seen = blend.seen_at(night, received(history, at), ids.people, at)
+    seen = blend.seen_at(night, sessions.at(night, at), ids.people, at)
     nominated = candidates.nominate(night, seen, night.params_of("candidates"))
     pairs = features.wide(features.coded(nominated, ids.people, ids.items))
     log.info("lists as_of=%s pairs=%d", io.label(at), len(pairs.item))

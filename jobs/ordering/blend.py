@@ -3,8 +3,8 @@
 Reads ``history``, ``items``, ``persons``, ``editorial``, ``identities`` and ``content_vectors``.
 Writes ``blend_weights`` (a row per source) and ``blend_evidence`` (a row per ranking judged).
 
-The sources are run once more as of an earlier cut, with what had been received then, by the same
-functions as in the night. Half of the sampled people tune the weights: a logistic regression of
+The sources are run once more as of an earlier cut, with what had been received then and under the
+persons known then, by the same functions as in the night. Half of the sampled people tune the weights: a logistic regression of
 "bought in the days after the cut" on the sources' signals, weights not below 0, then the mixture
 with the best single source that ranks best. The other half, whose purchases tuning never saw,
 judges the blend beside every source.
@@ -23,13 +23,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy.optimize import minimize
 
-from jobs.evaluation import metrics
+from jobs.evaluation import metrics, outcomes
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import candidates, matrix
 from jobs.retrieval.candidates import Seen
 from jobs.scoring import features
-from jobs.signals import interactions
+from jobs.signals import interactions, sessions
 from jobs.tables import SOURCES, TABLES
 
 MIXTURES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
@@ -108,15 +108,16 @@ def run(night: Night, params: Params) -> None:
     history = night.frame("history")
     cut = cut_before(history, night.as_of, params.horizon_days)
     night.notes["cut"] = cut.isoformat()
-    before = history.where((F.col("received_time") < F.lit(cut)) & (F.col("event_time") < cut))
-    after = history.where((F.col("event_type") == "purchase") & (F.col("event_time") >= cut))
-    people = sample(before, after, night.seed, params.max_people)
+    then = sessions.at(night, cut)
+    bought = (F.col("event_type") == "purchase") & (F.col("event_time") >= F.lit(cut))
+    after = outcomes.of_persons(history.where(bought), then.known.identities)
+    people = sample(then.history, after, night.seed, params.max_people)
     if people.num_rows < params.min_people:
         night.notes["untuned"] = f"{people.num_rows} people, {params.min_people} needed"
         night.write("blend_weights", weight_table(params.prior))
         night.write("blend_evidence", untuned(people.num_rows))
         return
-    judged = judge(night, before, after, people, cut)
+    judged = judge(night, then, after, people, cut)
     first_half = np.arange(people.num_rows) % 2 == 0
     tuned, held = judged.of(first_half), judged.of(~first_half)
     weights, best = tune(tuned, params.shrinkage)
@@ -152,11 +153,11 @@ def sample(before: DataFrame, after: DataFrame, seed: int, count: int) -> pa.Tab
 
 
 def judge(
-    night: Night, before: DataFrame, after: DataFrame, people: pa.Table, cut: datetime
+    night: Night, then: sessions.Seen, after: DataFrame, people: pa.Table, cut: datetime
 ) -> Judged:
     """Run the sources as of the cut for the people sampled, and mark what they bought after it."""
     wanted_people = night.spark.createDataFrame(people)
-    seen = seen_at(night, before, people["person_id"].combine_chunks(), cut)
+    seen = seen_at(night, then, people["person_id"].combine_chunks(), cut)
     nominated = candidates.nominate(night, seen, night.params_of("candidates"))
     bought = (
         after.select("person_id", "item_id")
@@ -167,20 +168,20 @@ def judge(
     return as_arrays(nominated, bought, people["person_id"])
 
 
-def seen_at(night: Night, before: DataFrame, people: pa.StringArray, cut: datetime) -> Seen:
+def seen_at(night: Night, then: sessions.Seen, people: pa.StringArray, cut: datetime) -> Seen:
     """What the sources may look at as of a cut, for these people.
 
-    ``before``: the part of ``history`` that had happened and been received by then.
+    ``then``: what had happened and been received by the cut, under the persons known at it.
     """
-    pairs = interactions.interactions(before, cut, night.params_of("interactions")).toArrow()
+    pairs = interactions.interactions(then.history, cut, night.params_of("interactions")).toArrow()
     known = F.least("first_seen", "created_time")
     items = night.frame("items").where(F.coalesce(known < F.lit(cut), F.lit(True)))
     return Seen(
         as_of=cut,
-        history=before,
+        history=then.history,
         interactions=matrix.build(pairs),
         items=items,
-        persons=night.frame("persons"),
+        persons=then.known.persons,
         editorial=night.frame("editorial"),
         content=content_known(night.arrow("content_vectors"), items.select("item_id").toArrow()),
         factors=None,

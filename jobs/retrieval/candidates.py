@@ -32,7 +32,6 @@ from jobs.retrieval.sources import (
     item_to_item,
     pools,
 )
-from jobs.tables import SOURCES
 
 # People that the numeric sources name for at a time: a million rows a source, some 150 MB.
 BLOCK = 10_000
@@ -117,16 +116,7 @@ def nominate(night: Night, seen: Seen, params: Params) -> pa.Table:
         wanted = night.spark.createDataFrame(pa.table({"person_id": seen.people}))
         persons = persons.join(wanted, on="person_id", how="semi")
     people = persons.select("person_id", "region", "segment").toArrow()
-    pool_rows = shared(seen, params).toArrow()
-    item_ids, _ = matrix.encode(pool_rows["item_id"])
-    lists = pools.Lists(pool_rows, item_ids, params.pool_depth)
-    common, _ = lists.of_people(people["region"], people["segment"])
-    from_pools = pa.table({
-        "person_id": people["person_id"].take(pa.array(common.person)),
-        "item_id": item_ids.take(pa.array(common.item)),
-        "source": pa.array(SOURCES).take(pa.array(common.source)),
-        "rank": common.rank.astype(np.int32),
-    })  # fmt: skip
+    from_pools = pools.for_people(shared(seen, params).toArrow(), people, params.pool_depth)
     schema = from_pools.schema
     return pa.concat_tables([from_pools, *(part.cast(schema) for part in own)])
 

@@ -96,6 +96,11 @@ class Params:
         check(self.array_links > 0, "array_links must be positive")
 
     @property
+    def account_types(self) -> tuple[str, ...]:
+        """The key types that found persons: who is seen under one of them has said who it is."""
+        return tuple(name for name in self.max_of_type if name != OPEN)
+
+    @property
     def caps(self) -> Caps:
         """The caps on persons, as the engines take them."""
         return Caps.of(self.max_joined, self.max_of_type, self.max_keys_per_person)
@@ -225,6 +230,11 @@ def at(night: Night, cut: datetime) -> Known:
         links.logins(inputs.links, cut, params),
         same,
     )
+
+
+def logins(night: Night, cut: datetime) -> DataFrame:
+    """The logins seen before ``cut``, as in :class:`Known`."""
+    return links.logins(Inputs.read(night, cut).links, cut, night.params_of("identities"))
 
 
 MERGING = components.OUTCOMES

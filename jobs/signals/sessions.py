@@ -27,13 +27,9 @@ from pyspark.sql import functions as F
 
 from jobs.night import Night
 from jobs.params import check
-from jobs.sources import contract
+from jobs.signals import identities
 
 KEY = ["key_type", "key"]
-LOGINS = (
-    "key_type_a string, key_a string, key_type_b string, key_b string, observed_time timestamp, "
-    "known_time timestamp"
-)
 
 
 @dataclass(frozen=True)
@@ -55,12 +51,20 @@ class Params:
         )
 
 
+@dataclass(frozen=True)
+class Seen:
+    """``history`` as of a cut, and the keys and persons it rests on."""
+
+    history: DataFrame
+    known: identities.Known
+
+
 def run(night: Night, params: Params) -> None:
     """Stage ``history`` and ``sessions``."""
-    events, identities = night.frame("events"), night.frame("identities")
-    logins = known_logins(night, night.as_of)
+    events = night.frame("events")
+    logins = identities.logins(night, night.as_of)
     account_types = night.params_of("identities").account_types
-    keys = persons_of_keys(identities, night.frame("persons"), account_types)
+    keys = persons_of_keys(night.frame("identities"), night.frame("persons"), account_types)
     claims = claimed(events, keys, logins, params, account_types)
     if claims is not None:
         # Saves a second run of the login stage, for the count below.
@@ -73,25 +77,28 @@ def run(night: Night, params: Params) -> None:
     night.write("sessions", sessions(written))
 
 
-def known_logins(night: Night, cut: datetime) -> DataFrame:
-    """The logins observed and known before ``cut``: key_type_a, key_a, key_type_b, key_b,
-    observed_time, known_time."""
-    links = contract.read(night.spark, night.source_folder(), "identity_links")
-    if links is None:
-        return night.spark.createDataFrame([], LOGINS)
-    known_time = F.coalesce("received_time", "observed_time")
-    observed = F.coalesce(F.col("action") == "link", F.lit(True)) & (F.col("source") == "login")
-    return links.where(
-        observed & (known_time < F.lit(cut)) & F.col("confidence").between(0, 1)
-    ).select(
-        "key_type_a", "key_a", "key_type_b", "key_b", "observed_time",
-        known_time.alias("known_time"),
-    )  # fmt: skip
+def at(night: Night, cut: datetime) -> Seen:
+    """What had happened and been received before an earlier cut, under the persons known then.
+
+    For any step that follows: what becomes known of a key later says nothing about it here.
+    """
+    known = identities.at(night, cut)
+    published = night.frame("history")
+    now = F.lit(cut)
+    before = (F.col("received_time") < now) & (F.col("event_time") < now)
+    later = identities.logins(night, night.as_of).where(F.col("known_time") >= now)
+    if known.same_as_night and later.isEmpty():
+        return Seen(published.where(before), known)
+    events = night.frame("events").where(before)
+    types = night.params_of("identities").account_types
+    params = night.params_of("sessions")
+    rows = history(events, known.identities, known.persons, known.logins, params, types)
+    return Seen(rows, known)
 
 
 def history(
     events: DataFrame,
-    identities: DataFrame,
+    keyed: DataFrame,
     persons: DataFrame,
     logins: DataFrame,
     params: Params,
@@ -99,26 +106,26 @@ def history(
 ) -> DataFrame:
     """The table ``history`` from events, keys, persons and logins as known at any one instant.
 
-    ``logins``: key_type_a, key_a, key_type_b, key_b, observed_time (and more), in either order of
+    ``keyed``: the table ``identities``. ``logins``: key_type_a, key_a, key_type_b, key_b, observed_time (and more), in either order of
     the two keys. ``account_types``: the key types that stand for a person who has logged in.
     """
-    keys = persons_of_keys(identities, persons, account_types)
+    keys = persons_of_keys(keyed, persons, account_types)
     claims = claimed(events, keys, logins, params, account_types)
     return stitch(resolve(events, keys, claims), params)
 
 
 # --- whose it was ----------------------------------------------------------------------------
 def persons_of_keys(
-    identities: DataFrame, persons: DataFrame, account_types: Sequence[str]
+    keyed: DataFrame, persons: DataFrame, account_types: Sequence[str]
 ) -> DataFrame:
     """Per key: key_type, key, person_id, personalised, and whether the person is ``anonymous``."""
     with_account = (
-        identities.where(F.col("key_type").isin(*account_types))
+        keyed.where(F.col("key_type").isin(*account_types))
         .select("person_id", F.lit(True).alias("with_account"))
         .distinct()
     )
     return (
-        identities.select(*KEY, "person_id")
+        keyed.select(*KEY, "person_id")
         .join(persons.select("person_id", "personalised"), on="person_id", how="inner")
         .join(with_account, on="person_id", how="left")
         .select(*KEY, "person_id", "personalised", F.isnull("with_account").alias("anonymous"))

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.params import check
-from jobs.retrieval.matrix import known
+from jobs.retrieval.matrix import encode, known
 from jobs.retrieval.neighbours import first_of_each
 from jobs.retrieval.sources import editorial, new_arrivals, popular, trending
 from jobs.scoring.features import Named
@@ -135,6 +135,21 @@ def _contexts(persons: DataFrame, params: Params) -> DataFrame:
             )
         )
     return everybody
+
+
+def for_people(shared: pa.Table, people: pa.Table, depth: int) -> pa.Table:
+    """The pools as candidates of these people: person_id, item_id, source and rank.
+
+    ``shared``: the table ``pools``; ``people``: person_id, region and segment.
+    """
+    item_ids, _ = encode(shared["item_id"])
+    named, _ = Lists(shared, item_ids, depth).of_people(people["region"], people["segment"])
+    return pa.table({
+        "person_id": people["person_id"].take(pa.array(named.person)),
+        "item_id": item_ids.take(pa.array(named.item)),
+        "source": pa.array(SOURCES).take(pa.array(named.source)),
+        "rank": named.rank.astype(np.int32),
+    })  # fmt: skip
 
 
 class Lists:
