@@ -4,10 +4,10 @@ Reads ``history``, ``items``, ``persons``, ``editorial``, ``identities`` and ``c
 Writes ``blend_weights`` (a row per source) and ``blend_evidence`` (a row per ranking judged).
 
 The sources are run once more as of an earlier cut, with what had been received then and under the
-persons known then, by the same functions as in the night. Half of the sampled people tune the weights: a logistic regression of
-"bought in the days after the cut" on the sources' signals, weights not below 0, then the mixture
-with the best single source that ranks best. The other half, whose purchases tuning never saw,
-judges the blend beside every source.
+persons known then, by the same functions as in the night. Half of the sampled people tune the
+weights: a logistic regression of "bought in the days after the cut" on the sources' signals,
+weights not below 0, then the mixture with the best single source that ranks best. The other half,
+whose purchases tuning never saw, judges the blend beside every source.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def history(
 ) -> DataFrame:
     """The table ``history`` from events, keys, persons and logins as known at any one instant.
 
-    ``keyed``: the table ``identities``. ``logins``: key_type_a, key_a, key_type_b, key_b, observed_time (and more), in either order of
-    the two keys. ``account_types``: the key types that stand for a person who has logged in.
+    ``keyed``: the table ``identities``. ``logins``: key_type_a, key_a, key_type_b, key_b,
+    observed_time (and more), in either order of the two keys. ``account_types``: the key types that stand for a person who has logged in.
     """
     keys = persons_of_keys(keyed, persons, account_types)
     claims = claimed(events, keys, logins, params, account_types)
