@@ -243,9 +243,11 @@ with DAG(
         catalogue = step("catalogue", reads=[source, events])
         identities = step("identities", reads=[source, events])
         interactions = step("interactions", reads=[events, identities, catalogue])
+        with TaskGroup("audits", tooltip="Are the signals fresh, whole, kept to and in time?"):
+            audits = step("audits", reads=[events, identities, catalogue, interactions])
 
     with TaskGroup("retrieval", tooltip="Vectors, their index, and candidates from every source"):
-        embeddings = step("embeddings", reads=[interactions])
+        embeddings = step("embeddings", reads=[interactions, audits])
         content_embeddings = step("content_embeddings", reads=[catalogue])
         index = step("index", reads=[embeddings, content_embeddings])
         candidates = step(
@@ -257,7 +259,9 @@ with DAG(
         filters = step("filters", reads=[catalogue, identities, interactions])
 
     with TaskGroup("ordering", tooltip="One list a person and one an item"):
-        blend = step("blend", reads=[interactions, identities, catalogue, content_embeddings])
+        blend = step(
+            "blend", reads=[interactions, audits, identities, catalogue, content_embeddings]
+        )
         recommendations = step("recommendations", reads=[candidates, filters, blend, identities])
         similar_items = step(
             "similar_items", reads=[interactions, embeddings, content_embeddings, filters]
@@ -269,8 +273,9 @@ with DAG(
         release = step("release", reads=[index, recommendations, similar_items])
 
     steps = [
-        source, events, catalogue, identities, interactions, embeddings, content_embeddings,
-        index, candidates, filters, blend, recommendations, similar_items, release,
+        source, events, catalogue, identities, interactions, audits, embeddings,
+        content_embeddings, index, candidates, filters, blend, recommendations, similar_items,
+        release,
     ]  # fmt: skip
     # A tear-down that could fail the run (on_failure_fail_dagrun) would be its only leaf, and a
     # night with a red gate would end green: the release's gate is the leaf that decides.

@@ -85,7 +85,9 @@ def test_a_job_reads_only_behind_gates(dag):
         ("events", {"source"}),
         ("catalogue", {"source", "events"}),
         ("interactions", {"events", "identities", "catalogue"}),
-        ("embeddings", {"interactions"}),
+        ("audits", {"events", "identities", "catalogue", "interactions"}),
+        ("embeddings", {"interactions", "audits"}),
+        ("blend", {"audits"}),
         ("index", {"embeddings", "content_embeddings"}),
         (
             "candidates",

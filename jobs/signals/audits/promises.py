@@ -217,33 +217,24 @@ def outcome(
         pools.Params(),
     )
     ids = people["person_id"].combine_chunks()
-    named = pa.concat_tables([
-        listed(nights["candidates"], "candidates", ["source", "rank"], ids),
-        shared.select("person_id", "item_id", "source", "rank").toArrow().cast(_LISTED),
-    ])  # fmt: skip
+    own = listed(nights["candidates"], "candidates", ["source", "rank"], ids)
+    of_pools = shared.select("person_id", "item_id", "source", "rank").toArrow()
     lists = listed(nights["recommendations"], "recommendations", ["surface", "rank"], ids)
-    surface = pc.min(lists["surface"])
-    lists = lists.filter(pc.equal(lists["surface"], surface))
-    rankings = {source: named.filter(pc.equal(named["source"], source)) for source in SOURCES}
+    # Each surface has lists of its own; the promise is of one ranking, and the first shows it.
+    rankings = {PUBLISHED: lists.filter(pc.equal(lists["surface"], pc.min(lists["surface"])))}
+    for source in SOURCES:
+        named = of_pools if source in pools.SHARED else own
+        rankings[source] = named.filter(pc.equal(named["source"], source))
     facts = known.join(wanted, on="person_id", how="semi").select(
         "person_id", "region", "segment", "first_seen"
     )
     return Outcome(
-        reached={
-            name: reached(rows, truth, ids)
-            for name, rows in ({PUBLISHED: lists} | rankings).items()
-        },
+        reached={name: reached(rows, truth, ids) for name, rows in rankings.items()},
         slices=slices(
             _in_order(facts.toArrow(), ids),
             busy(nights["interactions"], ids), promise.released, params,
         ),
     )  # fmt: skip
-
-
-_LISTED = pa.schema(
-    [("person_id", pa.string()), ("item_id", pa.string()), ("source", pa.string()),
-     ("rank", pa.int32())]
-)  # fmt: skip
 
 
 def listed(night: Published, table: str, columns: list[str], people: pa.StringArray) -> pa.Table:
