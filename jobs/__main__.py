@@ -34,7 +34,8 @@ def command(arguments: Sequence[str]) -> None:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    log.setLevel(logging.INFO)  # the libraries tell of their own doings on this level
     try:
         command(sys.argv[1:])
     except GateRed as red:

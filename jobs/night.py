@@ -115,16 +115,13 @@ class Night:
 
         Raises ``Fault`` that names every column that differs.
         """
-        table = tables.TABLES[name]
-        folder = self.staged / name
         for number, rows in enumerate(parts):
-            self.write_part(table, folder, number, rows)
-        return folder
+            self.add(name, number, rows)
+        return self.staged / name
 
-    def write_part(
-        self, table: tables.Table, folder: Path, number: int, rows: DataFrame | pa.Table
-    ) -> None:
-        """Append one part to a folder in a table's form."""
+    def add(self, name: str, number: int, rows: DataFrame | pa.Table) -> None:
+        """Stage the part of this number of a table that is made part by part."""
+        table, folder = tables.TABLES[name], self.staged / name
         if isinstance(rows, pa.Table):
             self._check(table, rows.schema)
             io.write_arrow(folder, rows.select(table.schema.names).cast(table.schema), number)

@@ -365,36 +365,6 @@ def blocked_pairs(days: DataFrame, gaps: DataFrame, as_of: datetime) -> DataFram
 
 
 # --- pairs of a list -------------------------------------------------------------------------
-def eligible_pairs(
-    pairs: DataFrame, persons: DataFrame, ineligible_items: DataFrame, blocked_pairs: DataFrame
-) -> DataFrame:
-    """The rows of ``pairs`` that may be shown: its person_id may get its item_id.
-
-    ``pairs`` has at least person_id and item_id, and keeps its columns and repeats. A person that
-    ``persons`` does not hold has no restriction and an unknown region. Agrees with
-    :func:`allowed_mask` and ``blocked_pairs`` for every item of the catalogue.
-    """
-    kind, value = F.col("kind"), F.col("value")
-    rules = ineligible_items.groupBy("item_id").agg(
-        F.max(kind == EVERYONE[0]).alias("for_nobody"),
-        F.collect_set(F.when(kind == "region", value)).alias("regions_out"),
-        F.collect_set(F.when(kind == "restriction", value)).alias("restrictions_out"),
-    )
-    wrong_region = F.array_contains("regions_out", F.col("person_region"))
-    restricted = F.arrays_overlap("restrictions_out", "person_restrictions")
-    excluded = F.col("for_nobody") | wrong_region | restricted
-    blocked = blocked_pairs.select("person_id", "item_id").distinct()
-    return (
-        pairs.join(_places(persons), on="person_id", how="left")
-        .join(F.broadcast(rules), on="item_id", how="left")
-        .withColumn("person_region", F.coalesce("person_region", F.lit(UNKNOWN_REGION)))
-        # Null is an item that no rule concerns, or a person with no restriction.
-        .where(~F.coalesce(excluded, F.lit(False)))
-        .join(blocked, on=["person_id", "item_id"], how="anti")
-        .select(*pairs.columns)
-    )
-
-
 def reasons(
     pairs: DataFrame, persons: DataFrame, ineligible_items: DataFrame, blocked_pairs: DataFrame
 ) -> DataFrame:

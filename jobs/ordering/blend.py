@@ -12,7 +12,6 @@ judges the blend beside every source.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -170,22 +169,14 @@ def judge(
         factors=None,
         people=people["person_id"].combine_chunks(),
     )
-    scratch = night.staged / "cut"
-    nominated = candidates.nominate(night, seen, night.params_of("candidates"), scratch)
-    bought = after.select("person_id", "item_id").distinct()
-    bought = bought.join(wanted_people, on="person_id", how="semi")
-    labelled = features.wide(nominated).join(
-        bought.withColumn("bought", F.lit(True)), on=["person_id", "item_id"], how="left"
+    nominated = candidates.nominate(night, seen, night.params_of("candidates"))
+    bought = (
+        after.select("person_id", "item_id")
+        .distinct()
+        .join(wanted_people, on="person_id", how="semi")
+        .toArrow()
     )
-    rows = labelled.select(
-        "person_id",
-        "item_id",
-        *features.COLUMNS,
-        F.coalesce("bought", F.lit(False)).alias("bought"),
-    ).toArrow()
-    truth = bought.groupBy("person_id").agg(F.count(F.lit(1)).alias("wanted")).toArrow()
-    shutil.rmtree(scratch)
-    return as_arrays(rows, truth, people["person_id"])
+    return as_arrays(nominated, bought, people["person_id"])
 
 
 def content_known(content: pa.Table, items: pa.Table) -> pa.Table:
@@ -193,19 +184,30 @@ def content_known(content: pa.Table, items: pa.Table) -> pa.Table:
     return content.filter(pc.is_in(content["item_id"], value_set=items["item_id"].combine_chunks()))
 
 
-def as_arrays(rows: pa.Table, truth: pa.Table, people: pa.ChunkedArray) -> Judged:
-    """Rows as arrays in a fixed order: by person as sampled, then by item id."""
-    rows = rows.append_column("code", pc.index_in(rows["person_id"], value_set=people))
-    rows = rows.sort_by([("code", "ascending"), ("item_id", "ascending")])
-    wanted = np.zeros(len(people), np.int64)
-    wanted[pc.index_in(truth["person_id"], value_set=people).to_numpy()] = truth[
-        "wanted"
-    ].to_numpy()
+def as_arrays(nominated: pa.Table, bought: pa.Table, people: pa.ChunkedArray) -> Judged:
+    """What was named and what was bought as arrays: by person as sampled, then by item id.
+
+    ``nominated``: person_id, item_id, source, rank; ``bought``: person_id, item_id, a pair once.
+    """
+    item_ids, items = matrix.encode(
+        pa.chunked_array([*nominated["item_id"].chunks, *bought["item_id"].chunks], pa.string())
+    )
+    named, wanted = items[: nominated.num_rows], items[nominated.num_rows :]
+    pairs = features.wide(
+        features.Named(
+            person=matrix.known(nominated["person_id"], people, "person of candidates"),
+            item=named,
+            source=matrix.known(nominated["source"], pa.array(SOURCES), "source of candidates"),
+            rank=nominated["rank"].to_numpy().astype(np.int64),
+        )
+    )
+    buyer = matrix.known(bought["person_id"], people, "person of purchases")
+    size = len(item_ids)
     return Judged(
-        person=rows["code"].to_numpy().astype(np.int64),
-        signals=np.column_stack([rows[name].to_numpy() for name in features.COLUMNS]),
-        bought=rows["bought"].to_numpy(zero_copy_only=False),
-        wanted=wanted,
+        person=pairs.person,
+        signals=pairs.signals,
+        bought=np.isin(pairs.person * size + pairs.item, buyer * size + wanted),
+        wanted=np.bincount(buyer, minlength=len(people)),
     )
 
 

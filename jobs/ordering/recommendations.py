@@ -1,30 +1,39 @@
 """The list of every person: filter, then fill by quota, then order.
 
-Reads ``candidates``, ``pools``, ``persons``, ``blend_weights`` and the tables of ``filters``.
-Writes ``recommendations`` (a row per place of a list), ``features`` (the rows that the lists were
-scored from), ``delivery`` (a row per source: quota and delivered share) and ``shortfalls`` (a row
-per way in which lists were topped up or stayed short).
+Reads ``candidates``, ``pools``, ``persons``, ``items``, ``blend_weights`` and the tables of
+``filters``. Writes ``recommendations`` (a row per place of a list), ``features`` (the rows that the
+lists were scored from), ``delivery`` (a row per source: quota and delivered share) and
+``shortfalls`` (a row per way in which lists were topped up or stayed short).
 
 People without consent, or without history, have no personal candidates: their list comes from the
 pools of their contexts. A source that cannot fill its quota is topped up from its own deeper
 candidates first (filtering comes before filling), then by the best of the rest.
+
+Lists are made for a block of people after the other, so memory does not grow with their number.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
 
 from jobs.filtering import filters
 from jobs.night import Night
+from jobs.ordering import lists
 from jobs.params import check
+from jobs.retrieval import matrix
 from jobs.retrieval.sources import pools
 from jobs.scoring import features
-from jobs.tables import SOURCES
+from jobs.scoring.features import Named
+from jobs.tables import SOURCES, TABLES
+
+# People whose lists are made at a time: some 700 named rows each, 150 bytes a row at the widest.
+BLOCK = 5_000
 
 
 @dataclass(frozen=True)
@@ -64,131 +73,155 @@ class Params:
 
 def run(night: Night, params: Params) -> None:
     """Stage the four tables."""
-    persons = night.frame("persons")
-    weights = night.arrow("blend_weights").to_pydict()
-    blend = dict(zip(weights["source"], weights["weight"], strict=True))
-    shared = pools.for_people(night.frame("pools"), persons, params.pool_depth, pools.Params())
-    nominated = night.frame("candidates").unionByName(shared)
-    allowed = filters.eligible_pairs(
-        nominated, persons, night.frame("ineligible_items"), night.frame("blocked_pairs")
+    persons = night.arrow("persons", ["person_id", "region", "segment", "restrictions"])
+    persons = persons.sort_by("person_id")
+    items = Items.read(night)
+    blocked = Blocked.of(night.arrow("blocked_pairs", ["person_id", "item_id"]), persons, items)
+    shared = pools.Lists(night.arrow("pools"), items.ids, params.pool_depth)
+    blend = night.arrow("blend_weights").to_pydict()
+    weights = dict(zip(blend["source"], blend["weight"], strict=True))
+    delivered, places = Counter[str](), 0
+    short_people, short_slots = Counter[str](), Counter[str]()
+    for number, first in enumerate(range(0, persons.num_rows, BLOCK)):
+        people = persons.slice(first, BLOCK)
+        own = candidates_of(night, people["person_id"])
+        named, scores = gather(own, people, shared, items)
+        pairs = features.wide(named)
+        score = features.linear_score(pairs.signals, weights)
+        allowed = items.allowed(people, pairs) & ~blocked.holds(first + pairs.person, pairs.item)
+        listed = lists.fill(pairs, score, allowed, params.length, params.slots())
+        signals = pairs.signals[listed.pair]
+        ids = {
+            "person_id": people["person_id"].take(pa.array(pairs.person[listed.pair])),
+            "item_id": items.ids.take(pa.array(pairs.item[listed.pair])),
+        }
+        sources, provenance = lists.provenance(named, pairs, listed, scores, own)
+        night.add("recommendations", number, pa.table({
+            "surface": pa.repeat(params.surface, len(signals)), **ids,
+            "rank": listed.rank.astype(np.int32), "score": score[listed.pair],
+            "sources": sources, "provenance": provenance,
+        }))  # fmt: skip
+        night.add(
+            "features",
+            number,
+            features.stamped(ids["person_id"], ids["item_id"], signals, night.as_of),
+        )
+        places += len(signals)
+        delivered.update(dict(zip(SOURCES, (signals > 0).sum(axis=0).tolist(), strict=True)))
+        short = lists.shortfalls(pairs, listed, people.num_rows, params.length, params.slots())
+        short_people.update({reason: lacking[0] for reason, lacking in short.items()})
+        short_slots.update({reason: lacking[1] for reason, lacking in short.items()})
+    night.write("shortfalls", shortfall_table(short_people, short_slots, params.surface))
+    night.write("delivery", delivery(delivered, places, params))
+
+
+def candidates_of(night: Night, person_ids: pa.ChunkedArray) -> pa.Table:
+    """The personal candidates of these people, who stand sorted: files that hold none of them are
+    passed over by their statistics."""
+    own = (ds.field("person_id") >= person_ids[0]) & (ds.field("person_id") <= person_ids[-1])
+    return night.arrow(
+        "candidates",
+        ["person_id", "item_id", "source", "rank", "score", "seed_item", "seed_time"],
+        own,
     )
-    scored = features.wide(allowed).withColumn("score", features.linear_score(blend))
-    # A small part of what is scored, read by every table; computing it is most of the step.
-    listed = fill(scored, params).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        night.write("recommendations", ordered(listed, nominated, params))
-        night.write("features", features.stamped(listed, night.as_of))
-        night.write("shortfalls", shortfalls(listed, persons, params))
-        night.write("delivery", delivery(listed, params))
-    finally:
-        listed.unpersist()
 
 
-def fill(scored: DataFrame, params: Params) -> DataFrame:
-    """The eligible candidates that are listed, at most ``length`` a person.
-
-    Of each source with a quota the best are reserved; the places left go to the best of the rest.
-    """
-    best_first = [F.col("score").desc(), F.col("item_id")]
-    person = Window.partitionBy("person_id")
-    quotas = params.slots()
-    place = F.row_number().over(person.orderBy(*best_first))
-    # Past the list's length only what a quota may call upon can be listed.
-    marked = scored.withColumn("place", place).where(
-        (F.col("place") <= params.length) | features.named_by(*quotas)
+def gather(
+    own: pa.Table, people: pa.Table, shared: pools.Lists, items: Items
+) -> tuple[Named, np.ndarray]:
+    """What was named for these people, in codes: their own candidates, then the pools; and the
+    sources' own scores of the same rows."""
+    mine = Named(
+        person=matrix.known(own["person_id"], people["person_id"], "person of candidates"),
+        item=matrix.known(own["item_id"], items.ids, "item of candidates"),
+        source=matrix.known(own["source"], pa.array(SOURCES), "source of candidates"),
+        rank=own["rank"].to_numpy().astype(np.int64),
     )
-    reserved = F.lit(False)
-    for source, slots in quotas.items():
-        named = features.named_by(source)
-        of_source = F.row_number().over(person.orderBy(named.desc(), *best_first))
-        reserved = reserved | (named & (of_source <= slots))
-    pick = F.row_number().over(person.orderBy(F.col("reserved").desc(), *best_first))
-    return (
-        marked.withColumn("reserved", reserved)
-        .withColumn("pick", pick)
-        .where(F.col("pick") <= params.length)
-        .select("person_id", "item_id", "score", *features.COLUMNS)
-    )
+    common, scores = shared.of_people(people["region"], people["segment"])
+    both = Named(*(
+        np.concatenate([getattr(each, column) for each in (mine, common)])
+        for column in ("person", "item", "source", "rank")
+    ))  # fmt: skip
+    return both, np.concatenate([own["score"].to_numpy(), scores])
 
 
-def ordered(listed: DataFrame, nominated: DataFrame, params: Params) -> DataFrame:
-    """The table ``recommendations``: each list by score, ties by item id, with its provenance."""
-    best = Window.partitionBy("person_id").orderBy(F.col("score").desc(), "item_id")
-    pair = ["person_id", "item_id"]
-    named = features.provenance(nominated.join(listed.select(*pair), on=pair, how="semi"))
-    return listed.join(named, on=pair, how="inner").select(
-        F.lit(params.surface).alias("surface"), "person_id",
-        F.row_number().over(best).alias("rank"), "item_id", "score", "sources", "provenance",
-    )  # fmt: skip
+class Items:
+    """The catalogue in codes: an item's code is its place among the sorted ids, so that ties by
+    code are ties by id."""
+
+    def __init__(self, items: pa.Table, eligibility: pa.Table):
+        items = items.sort_by("item_id")
+        self.ids = pa.concat_arrays(items["item_id"].chunks)
+        self._position = items["position"].to_numpy()
+        self._eligibility = eligibility
+        self._masks: dict[tuple[str | None, tuple[str, ...]], np.ndarray] = {}
+
+    @staticmethod
+    def read(night: Night) -> Items:
+        return Items(night.arrow("items", ["item_id", "position"]), night.arrow("eligibility"))
+
+    def allowed(self, people: pa.Table, pairs: features.Pairs) -> np.ndarray:
+        """(n_pairs,) bool: whether the person may get the item, by region and restrictions."""
+        rules = [
+            (region, tuple(sorted(restrictions)))
+            for region, restrictions in zip(
+                people["region"].to_pylist(), people["restrictions"].to_pylist(), strict=True
+            )
+        ]
+        distinct = {rule: code for code, rule in enumerate(dict.fromkeys(rules))}
+        masks = np.stack([self._mask(*rule) for rule in distinct])
+        code = np.array([distinct[rule] for rule in rules])
+        return masks[code[pairs.person], pairs.item]
+
+    def _mask(self, region: str | None, restrictions: tuple[str, ...]) -> np.ndarray:
+        """(n_items,) bool in the order of the codes."""
+        found = self._masks.get((region, restrictions))
+        if found is None:
+            found = filters.allowed_mask(self._eligibility, region, restrictions)[self._position]
+            self._masks[region, restrictions] = found
+        return found
 
 
-def delivery(listed: DataFrame, params: Params) -> DataFrame:
+@dataclass(frozen=True)
+class Blocked:
+    """Pairs that a person should not see, as sorted keys ``person * n_items + item``."""
+
+    keys: np.ndarray
+    n_items: int
+
+    @staticmethod
+    def of(pairs: pa.Table, persons: pa.Table, items: Items) -> Blocked:
+        person = matrix.known(pairs["person_id"], persons["person_id"], "person of blocked_pairs")
+        item = matrix.known(pairs["item_id"], items.ids, "item of blocked_pairs")
+        return Blocked(np.unique(person * len(items.ids) + item), len(items.ids))
+
+    def holds(self, person: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether each pair of codes is blocked."""
+        return np.isin(person * self.n_items + item, self.keys)
+
+
+def shortfall_table(people: Counter[str], slots: Counter[str], surface: str) -> pa.Table:
+    """The table ``shortfalls`` from the people and slots of each reason."""
+    reasons = sorted(people)
+    return pa.table({
+        "surface": pa.repeat(surface, len(reasons)),
+        "reason": pa.array(reasons, pa.string()),
+        "persons": pa.array([people[each] for each in reasons], pa.int64()),
+        "slots": pa.array([slots[each] for each in reasons], pa.int64()),
+    })  # fmt: skip
+
+
+def delivery(slots: Mapping[str, int], places: int, params: Params) -> pa.Table:
     """The table ``delivery``: a slot counts for every source that named its item."""
     quotas = params.slots()
-    counted = listed.agg(
-        F.count(F.lit(1)).alias("places"),
-        *[F.count_if(features.named_by(source)).alias(source) for source in SOURCES],
-    )
-    entries = F.array(
-        *[
-            F.struct(
-                F.lit(source).alias("source"),
-                F.lit(quotas.get(source, 0) / params.length).alias("intended"),
-                F.col(source).alias("slots"),
-            )
-            for source in SOURCES
-        ]
-    )
-    share = F.when(F.col("places") > 0, F.col("entry.slots") / F.col("places")).otherwise(0.0)
-    return counted.select("places", F.explode(entries).alias("entry")).select(
-        F.lit(params.surface).alias("surface"), "entry.source", "entry.intended",
-        share.alias("delivered"), "entry.slots",
-    )  # fmt: skip
-
-
-def shortfalls(listed: DataFrame, persons: DataFrame, params: Params) -> DataFrame:
-    """The table ``shortfalls``: per reason the people it touched and the slots.
-
-    Reasons: ``quota of <source> not filled`` (too few eligible candidates), ``list short`` (fewer
-    eligible candidates than places), ``no list`` (none at all), ``filled from pools`` (places of
-    people with personal candidates that shared lists filled).
-    """
-    owed = params.slots()
-    shared_only = ~features.named_by(*[one for one in SOURCES if one not in pools.SHARED])
-    per_person = (
-        persons.select("person_id")
-        .join(
-            listed.groupBy("person_id").agg(
-                F.count(F.lit(1)).alias("listed"),
-                F.count_if(shared_only).alias("shared"),
-                *[F.count_if(features.named_by(source)).alias(f"of_{source}") for source in owed],
-            ),
-            on="person_id",
-            how="left",
-        )
-        .na.fill(0)
-    )
-    short = {"list short": F.lit(params.length) - F.col("listed")}
-    for source, slots in owed.items():
-        short[f"quota of {source} not filled"] = F.lit(slots) - F.col(f"of_{source}")
-    missing = {
-        reason: F.when(F.col("listed") > 0, F.greatest(slots, F.lit(0))).otherwise(0)
-        for reason, slots in short.items()
-    }
-    missing["no list"] = F.when(F.col("listed") == 0, params.length).otherwise(0)
-    missing["filled from pools"] = F.when(
-        F.col("shared") < F.col("listed"), F.col("shared")
-    ).otherwise(0)
-    entries = F.array(
-        *[
-            F.struct(F.lit(reason).alias("reason"), slots.cast("long").alias("slots"))
-            for reason, slots in missing.items()
-        ]
-    )
-    return (
-        per_person.select(F.explode(entries).alias("entry"))
-        .where(F.col("entry.slots") > 0)
-        .groupBy(F.col("entry.reason").alias("reason"))
-        .agg(F.count(F.lit(1)).alias("persons"), F.sum("entry.slots").alias("slots"))
-        .select(F.lit(params.surface).alias("surface"), "reason", "persons", "slots")
-    )
+    rows = [
+        {
+            "surface": params.surface,
+            "source": source,
+            "intended": quotas.get(source, 0) / params.length,
+            "delivered": slots[source] / places if places else 0.0,
+            "slots": slots[source],
+        }
+        for source in SOURCES
+    ]
+    return pa.Table.from_pylist(rows, TABLES["delivery"].schema)

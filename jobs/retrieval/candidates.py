@@ -10,9 +10,9 @@ and gathers what they name. Deduplication comes later and keeps every source.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,10 @@ from jobs.retrieval.sources import (
     item_to_item,
     pools,
 )
-from jobs.tables import TABLES
+from jobs.tables import SOURCES
+
+# People that the numeric sources name for at a time: a million rows a source, some 150 MB.
+BLOCK = 10_000
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def run(night: Night, params: Params) -> None:
             items=_aligned(night.arrow("item_factors"), "item_id", known.item_ids),
         ),
     )
-    night.write("candidates", *personal(night, seen, params))
+    for number, part in enumerate(personal(night, seen, params)):
+        night.add("candidates", number, part)
     night.write("pools", shared(seen, params))
     read = night.spark.read
     night.write(
@@ -100,26 +104,39 @@ def run(night: Night, params: Params) -> None:
     )
 
 
-def nominate(night: Night, seen: Seen, params: Params, scratch: Path) -> DataFrame:
-    """All candidates of ``seen.people``, personal and from pools, gathered in ``scratch``."""
-    folder = scratch / "candidates"
-    parts = personal(night, seen, params)
-    for number, part in enumerate(parts):
-        night.write_part(TABLES["candidates"], folder, number, part)
+def nominate(night: Night, seen: Seen, params: Params) -> pa.Table:
+    """All that is named for ``seen.people``, from personal sources and pools: a row per person,
+    item and source with person_id, item_id, source and rank."""
+    columns = ["person_id", "item_id", "source", "rank"]
+    own = [
+        (part if isinstance(part, pa.Table) else part.select(*columns).toArrow()).select(columns)
+        for part in personal(night, seen, params)
+    ]
     persons = seen.persons
     if seen.people is not None:
         wanted = night.spark.createDataFrame(pa.table({"person_id": seen.people}))
         persons = persons.join(wanted, on="person_id", how="semi")
-    pool_rows = shared(seen, params)
-    night.write_part(TABLES["pools"], scratch / "pools", 0, pool_rows)
-    from_pools = pools.for_people(
-        night.spark.read.parquet(str(scratch / "pools")), persons, params.pool_depth, pools.Params()
-    )
-    return night.spark.read.parquet(str(folder)).unionByName(from_pools)
+    people = persons.select("person_id", "region", "segment").toArrow()
+    pool_rows = shared(seen, params).toArrow()
+    item_ids, _ = matrix.encode(pool_rows["item_id"])
+    lists = pools.Lists(pool_rows, item_ids, params.pool_depth)
+    common, _ = lists.of_people(people["region"], people["segment"])
+    from_pools = pa.table({
+        "person_id": people["person_id"].take(pa.array(common.person)),
+        "item_id": item_ids.take(pa.array(common.item)),
+        "source": pa.array(SOURCES).take(pa.array(common.source)),
+        "rank": common.rank.astype(np.int32),
+    })  # fmt: skip
+    schema = from_pools.schema
+    return pa.concat_tables([from_pools, *(part.cast(schema) for part in own)])
 
 
-def personal(night: Night, seen: Seen, params: Params) -> list[DataFrame | pa.Table]:
-    """What each personal source names, one part a source, in the columns of ``candidates``."""
+def personal(night: Night, seen: Seen, params: Params) -> Iterator[DataFrame | pa.Table]:
+    """What each personal source names, in the columns of ``candidates``, part after part.
+
+    Each part is sorted by person. Sources of the numeric core name for a block of people at a
+    time, so that memory does not grow with their number.
+    """
     everybody = seen.interactions
     factors = seen.factors or embeddings.fit(
         everybody.matrix, night.params_of("embeddings"), night.seed
@@ -132,6 +149,8 @@ def personal(night: Night, seen: Seen, params: Params) -> list[DataFrame | pa.Ta
         chosen, people_factors = everybody.of_people(rows), factors.people[rows]
         wanted = history.sparkSession.createDataFrame(pa.table({"person_id": chosen.person_ids}))
         history = history.join(F.broadcast(wanted), on="person_id", how="semi")
+    again = buy_again.candidates(history, seen.as_of, params.depth, buy_again.Params())
+    yield again.repartitionByRange("person_id").sortWithinPartitions("person_id", "rank")
     allowed = np.ones(len(everybody.item_ids), dtype=bool)
     now = int(seen.as_of.timestamp() * 1_000_000)
     baskets = (
@@ -141,30 +160,30 @@ def personal(night: Night, seen: Seen, params: Params) -> list[DataFrame | pa.Ta
     )
     alike = item_to_item.neighbours(everybody.matrix, item_to_item.Params())
     together = bought_together.pairs(baskets, bought_together.Params())
-    return [
-        buy_again.candidates(history, seen.as_of, params.depth, buy_again.Params()),
-        collaborative.top_items(
-            chosen.person_ids,
-            people_factors,
-            everybody.item_ids,
-            factors.items,
-            allowed,
+    cold = content_neighbours.cold(
+        chosen,
+        seen.content,
+        now,
+        content_neighbours.Params(),
+        choosers=np.bincount(everybody.matrix.indices, minlength=len(everybody.item_ids)),
+        seed=night.seed,
+    )
+    for first in range(0, len(chosen.person_ids), BLOCK):
+        rows = np.arange(first, min(first + BLOCK, len(chosen.person_ids)))
+        block = chosen.of_people(rows)
+        yield collaborative.top_items(
+            block.person_ids, people_factors[rows], block.item_ids, factors.items, allowed,
             params.depth,
-        ),
-        item_to_item.candidates(chosen, alike, now, allowed, params.depth, item_to_item.Params()),
-        bought_together.candidates(
-            chosen, together, now, allowed, params.depth, bought_together.Params()
-        ),
-        content_neighbours.candidates(
-            chosen,
-            seen.content,
-            now,
-            params.depth,
-            content_neighbours.Params(),
-            choosers=np.bincount(everybody.matrix.indices, minlength=len(everybody.item_ids)),
-            seed=night.seed,
-        ),
-    ]
+        )  # fmt: skip
+        yield item_to_item.candidates(
+            block, alike, now, allowed, params.depth, item_to_item.Params()
+        )
+        yield bought_together.candidates(
+            block, together, now, allowed, params.depth, bought_together.Params()
+        )
+        yield content_neighbours.candidates(
+            block, cold, now, params.depth, content_neighbours.Params()
+        )
 
 
 def shared(seen: Seen, params: Params) -> DataFrame:

@@ -33,9 +33,9 @@ class Interactions:
 
     def of_people(self, rows: np.ndarray) -> Interactions:
         """The same with these rows alone; ``rows``: (n,) ascending positions of people."""
-        kept = np.isin(
-            np.repeat(np.arange(self.matrix.shape[0]), np.diff(self.matrix.indptr)), rows
-        )
+        chosen = np.zeros(self.matrix.shape[0], bool)
+        chosen[rows] = True
+        kept = np.repeat(chosen, np.diff(self.matrix.indptr))
         return Interactions(
             self.matrix[rows],
             self.last_times[kept],
@@ -86,6 +86,21 @@ def positions(ids: pa.Array | pa.ChunkedArray, known: pa.StringArray) -> np.ndar
     """(n_ids,) int64: where each id stands in ``known``; -1 for an unknown one."""
     found = pc.fill_null(pc.index_in(ids, value_set=known), -1)
     return np.asarray(found.to_numpy()).astype(np.int64)
+
+
+def known(ids: pa.ChunkedArray, among: pa.Array | pa.ChunkedArray, what: str) -> np.ndarray:
+    """(n_ids,) int64: where each id stands in ``among``; raises ``Fault`` for an unknown one."""
+    if isinstance(among, pa.ChunkedArray):
+        among = pa.concat_arrays(among.chunks)
+    places = positions(ids, among)
+    unknown = places < 0
+    if unknown.any():
+        first = ids.filter(pa.array(unknown))[0].as_py()
+        raise Fault(
+            f"{what}: {int(unknown.sum())} ids are not known, the first is {first!r}; run the "
+            "steps again from the one that names it"
+        )
+    return places
 
 
 def vectors_of(rows: pa.Table, column: str = "vector") -> np.ndarray:

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from jobs.errors import Fault
 from jobs.ordering import blend
-from jobs.scoring import features
 from jobs.tables import SOURCES
 from tests.conftest import AS_OF
 
@@ -88,15 +88,22 @@ def test_the_sample_is_the_same_whatever_the_order_of_the_rows(session):
 
 
 def test_arrays_stand_in_the_order_of_people_and_items():
-    rows = pa.table(
+    nominated = pa.table(
         {
-            "person_id": ["b", "a", "b"], "item_id": ["2", "1", "1"],
-            "bought": [True, False, False],
-            **{name: [1.0, 0.5, 0.25] for name in features.COLUMNS},
+            "person_id": ["b", "a", "b", "b"], "item_id": ["2", "1", "1", "2"],
+            "source": ["buy_again", "popular", "buy_again", "popular"], "rank": [1, 1, 5, 13],
         }
     )  # fmt: skip
-    truth = pa.table({"person_id": ["b"], "wanted": [3]})
-    found = blend.as_arrays(rows, truth, pa.chunked_array([["b", "a"]]))
+    bought = pa.table({"person_id": ["b", "b", "b"], "item_id": ["2", "3", "4"]})
+    found = blend.as_arrays(nominated, bought, pa.chunked_array([["b", "a"]]))
     assert found.person.tolist() == [0, 0, 1]
-    assert found.signals[:, 0].tolist() == [0.25, 1.0, 0.5]
+    assert found.signals[:, SOURCES.index("buy_again")].tolist() == [0.5, 1.0, 0.0]
+    assert found.signals[:, SOURCES.index("popular")].tolist() == [0.0, 0.25, 1.0]
     assert (found.bought.tolist(), found.wanted.tolist()) == ([False, True, False], [3, 0])
+
+
+def test_a_candidate_of_a_stranger_is_a_fault():
+    nominated = pa.table({"person_id": ["c"], "item_id": ["1"], "source": ["popular"], "rank": [1]})
+    nothing = nominated.select(["person_id", "item_id"]).slice(1)
+    with pytest.raises(Fault, match="person of candidates: 1 ids are not known, the first is 'c'"):
+        blend.as_arrays(nominated, nothing, pa.chunked_array([["b"]]))

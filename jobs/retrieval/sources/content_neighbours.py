@@ -45,16 +45,28 @@ class Params:
         check(0 <= self.unsold_share <= 1, "unsold_share must be in 0..1")
 
 
-def candidates(
+@dataclass(frozen=True)
+class Cold:
+    """The catalogue and the cold neighbours in it of each item that speaks for somebody.
+
+    ``item_ids``: sorted; ``near``: (n_items, n_items) float32 CSR over them; ``place``: (n_known,)
+    where each of the interactions' items stands in them.
+    """
+
+    item_ids: pa.StringArray
+    near: sp.csr_matrix
+    place: np.ndarray
+
+
+def cold(
     interactions: Interactions,
     content: pa.Table,
     as_of_us: int,
-    depth: int,
     params: Params,
     choosers: np.ndarray | None = None,
     seed: int = 0,
-) -> pa.Table:
-    """Each person's top ``depth`` cold items by content, in the columns of ``candidates``.
+) -> Cold:
+    """The cold neighbours of all items that speak for the people of ``interactions``.
 
     ``content``: item_id and vector (of length 1) of every item that may be named: none that was not
     known at ``as_of_us`` (microseconds since 1970 UTC). ``choosers``: (n_items,) how many people
@@ -75,34 +87,46 @@ def candidates(
         choosers = np.bincount(interactions.matrix.indices, minlength=len(place))
     chosen_by = np.zeros(len(item_ids), np.int64)
     chosen_by[place] = choosers
+    seeds = strongest(interactions, params.seeds, as_of_us, params.half_life_days)
+    speaking = np.unique(place[seeds.weights.indices])
+    near = cold_neighbours(matrix.vectors_of(content), speaking, chosen_by, params, seed)
+    return Cold(item_ids, near, place)
+
+
+def candidates(
+    interactions: Interactions, found: Cold, as_of_us: int, depth: int, params: Params
+) -> pa.Table:
+    """Each person's top ``depth`` cold items by content, in the columns of ``candidates``.
+
+    ``interactions``: of some or all of the people that ``found`` was made for, at the same time.
+    """
+    n_items = len(found.item_ids)
     seeds = _over_catalogue(
         strongest(interactions, params.seeds, as_of_us, params.half_life_days),
-        place,
-        len(item_ids),
+        found.place,
+        n_items,
     )
-    near = cold_neighbours(matrix.vectors_of(content), seeds, chosen_by, params, seed)
     own = sp.csr_matrix(
         (
             interactions.matrix.data,
-            place[interactions.matrix.indices],
+            found.place[interactions.matrix.indices],
             interactions.matrix.indptr,
         ),
-        shape=(len(interactions.person_ids), len(item_ids)),
+        shape=(len(interactions.person_ids), n_items),
     )
-    everything = np.ones(len(item_ids), bool)
-    nominated = nominate(seeds, near, everything, depth, own)
-    return candidate_rows(NAME, nominated, interactions.person_ids, item_ids)
+    nominated = nominate(seeds, found.near, np.ones(n_items, bool), depth, own)
+    return candidate_rows(NAME, nominated, interactions.person_ids, found.item_ids)
 
 
 def cold_neighbours(
-    vectors: np.ndarray, seeds: Seeds, chosen_by: np.ndarray, params: Params, seed: int
+    vectors: np.ndarray, speaking: np.ndarray, chosen_by: np.ndarray, params: Params, seed: int
 ) -> sp.csr_matrix:
-    """(n_items, n_items) float32 CSR: the nearest cold items of each item that speaks for somebody.
+    """(n_items, n_items) float32 CSR: the nearest cold items of each of the items ``speaking``.
 
-    ``vectors``: (n_items, dim) float32 of length 1; ``chosen_by``: (n_items,) people.
+    ``vectors``: (n_items, dim) float32 of length 1; ``speaking``: ascending items;
+    ``chosen_by``: (n_items,) people.
     """
     cold = np.flatnonzero(chosen_by <= params.max_people)
-    speaking = np.unique(seeds.weights.indices)
     # One more, since a cold item that speaks is its own nearest.
     rows, cosines = nearest(vectors[speaking], vectors[cold], params.neighbours + 1, seed)
     found = rows >= 0

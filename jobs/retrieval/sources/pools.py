@@ -1,6 +1,6 @@
 """Lists shared by many people, one module each: popular, trending, new arrivals, editorial.
 
-A pool belongs to a context: everybody, one region, or one segment. ``for_people`` turns pools into
+A pool belongs to a context: everybody, one region, or one segment. :class:`Lists` turns pools into
 candidates of persons, each from the contexts that the person is in.
 """
 
@@ -9,11 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs.params import check
+from jobs.retrieval.matrix import known
+from jobs.retrieval.neighbours import first_of_each
 from jobs.retrieval.sources import editorial, new_arrivals, popular, trending
+from jobs.scoring.features import Named
+from jobs.tables import SOURCES
 
 SHARED = (popular.NAME, trending.NAME, new_arrivals.NAME, editorial.NAME)
 
@@ -130,23 +137,68 @@ def _contexts(persons: DataFrame, params: Params) -> DataFrame:
     return everybody
 
 
-def for_people(shared: DataFrame, persons: DataFrame, depth: int, params: Params) -> DataFrame:
-    """The pools as candidates of every person, by the best rank over the person's contexts.
+class Lists:
+    """The pools in codes, as people of each region and segment get them."""
 
-    The columns are those of ``candidates``; a pool has no seed.
-    """
-    near = shared.where(F.col("rank") <= depth)
-    mine = _contexts(persons, params)
-    best = Window.partitionBy("person_id", "source").orderBy("least", "item_id")
-    return (
-        mine.join(F.broadcast(near), on=["context_kind", "context"], how="inner")
-        .groupBy("person_id", "source", "item_id")
-        .agg(F.min("rank").alias("least"), F.max("score").alias("score"))
-        .withColumn("rank", F.row_number().over(best))
-        .where(F.col("rank") <= depth)
-        .select(
-            "person_id", "item_id", "source", "rank", "score",
-            F.lit(None).cast("string").alias("seed_item"),
-            F.lit(None).cast("timestamp").alias("seed_time"),
-        )
-    )  # fmt: skip
+    def __init__(self, shared: pa.Table, item_ids: pa.Array, depth: int):
+        """``shared``: the table ``pools``, read to ``depth``; an item's code is its place in
+        ``item_ids``, which are sorted."""
+        near = shared.filter(pc.less_equal(shared["rank"], depth))
+        self._depth = depth
+        self._item = known(near["item_id"], item_ids, "item of pools")
+        self._source = known(near["source"], pa.array(SOURCES), "source of pools")
+        self._rank = near["rank"].to_numpy().astype(np.int64)
+        self._score = near["score"].to_numpy()
+        self._context = {
+            name: rows.to_numpy(zero_copy_only=False)
+            for name in sorted(
+                set(zip(near["context_kind"].to_pylist(), near["context"].to_pylist(), strict=True))
+            )
+            for rows in [
+                pc.and_(pc.equal(near["context_kind"], name[0]), pc.equal(near["context"], name[1]))
+            ]
+        }
+        self._mixed: dict[tuple[str | None, str | None], tuple[np.ndarray, ...]] = {}
+
+    def of_people(
+        self, regions: pa.ChunkedArray, segments: pa.ChunkedArray
+    ) -> tuple[Named, np.ndarray]:
+        """What the pools name for people with codes from 0, and the pools' scores.
+
+        A source names an item by its best rank over the person's contexts (all, the region, the
+        segment), ranks close up, ties go to the lower item.
+        """
+        mixtures = list(zip(regions.to_pylist(), segments.to_pylist(), strict=True))
+        distinct = {mixture: code for code, mixture in enumerate(dict.fromkeys(mixtures))}
+        mixed = [self._of_contexts(*mixture) for mixture in distinct]
+        code = np.array([distinct[mixture] for mixture in mixtures], np.int64)
+        sizes = np.array([len(rows[0]) for rows in mixed])
+        starts = np.r_[0, np.cumsum(sizes)]
+        flat = [np.concatenate(column) for column in zip(*mixed, strict=True)]
+        count = sizes[code]
+        person = np.repeat(np.arange(len(code)), count)
+        first = np.repeat(starts[code] - np.r_[0, np.cumsum(count)[:-1]], count)
+        item, source, rank, score = (column[first + np.arange(len(person))] for column in flat)
+        return Named(person, item, source, rank), score
+
+    def _of_contexts(self, region: str | None, segment: str | None) -> tuple[np.ndarray, ...]:
+        """(item, source, rank, score) of the pools of people of a region and segment."""
+        found = self._mixed.get((region, segment))
+        if found is None:
+            mine = np.zeros(len(self._item), bool)
+            for context in (("all", ""), ("region", region), ("segment", segment)):
+                mine |= self._context.get(context, np.zeros(1, bool))
+            found = self._mixed[region, segment] = self._best(np.flatnonzero(mine))
+        return found
+
+    def _best(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Each (source, item) of these rows once, ranked anew in its source to the depth."""
+        size = int(self._item.max(initial=0)) + 1
+        pair, which = np.unique(self._source[rows] * size + self._item[rows], return_inverse=True)
+        least = np.full(len(pair), np.iinfo(np.int64).max)
+        np.minimum.at(least, which, self._rank[rows])
+        score = np.full(len(pair), -np.inf)
+        np.maximum.at(score, which, self._score[rows])
+        source, item = pair // size, pair % size
+        order, rank = first_of_each(source, item, -least, self._depth)
+        return item[order], source[order], rank, score[order]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from jobs import tables
+from jobs.retrieval import matrix
 from jobs.retrieval.sources import buy_again, pools
+from jobs.tables import SOURCES
 from tests.conftest import AS_OF
 
 
@@ -145,11 +148,40 @@ def test_people_get_the_best_rank_over_their_contexts(history, shop):
     )
     params = pools.Params(min_context_people=2)
     shared = pools.pools(rows, items, persons, curated, AS_OF, 10, params)
-    mine = pools.for_people(shared, persons, 10, params).where(
-        "source = 'popular' and person_id in ('n0', 's0')"
-    )
+    rows = shared.toArrow()
+    item_ids, _ = matrix.encode(rows["item_id"])
+    lists = pools.Lists(rows, item_ids, 10)
+    people = ("north", "south", None)
+    named, scores = lists.of_people(pa.chunked_array([people]), pa.chunked_array([[None] * 3]))
+    popular = named.source == SOURCES.index("popular")
     best = {
-        row["person_id"]: row["item_id"] for row in mine.toArrow().to_pylist() if row["rank"] == 1
-    }
-    assert best["s0"] == "hot"
-    assert best["n0"] in {"hot", "old"}
+        people[person]: item_ids[item].as_py()
+        for person, item in zip(
+            named.person[popular & (named.rank == 1)], named.item[popular & (named.rank == 1)],
+            strict=True,
+        )
+    }  # fmt: skip
+    # In the north "old" leads its own pool and "hot" everybody's: the lower id wins the tie.
+    assert best == {"north": "hot", "south": "hot", None: "hot"}
+    for person in range(3):
+        mine = popular & (named.person == person)
+        assert named.rank[mine].tolist() == list(range(1, mine.sum() + 1))
+        assert len(set(named.item[mine].tolist())) == mine.sum()
+    assert np.isfinite(scores).all()
+
+
+def test_a_pool_is_read_to_its_depth_and_empty_pools_name_nothing():
+    rows = pa.table(
+        {
+            "source": ["popular"] * 3, "context_kind": ["all"] * 3, "context": [""] * 3,
+            "rank": [1, 2, 3], "item_id": ["b", "a", "c"], "score": [3.0, 2.0, 1.0],
+        }
+    )  # fmt: skip
+    nobody = pa.chunked_array([["x", None]], pa.string())
+    ids = pa.array(["a", "b", "c"])
+    named, scores = pools.Lists(rows, ids, 2).of_people(nobody, nobody)
+    assert named.person.tolist() == [0, 0, 1, 1]
+    assert named.item.tolist() == [1, 0, 1, 0]
+    assert scores.tolist() == [3.0, 2.0, 3.0, 2.0]
+    named, _ = pools.Lists(rows.slice(3), ids, 2).of_people(nobody, nobody)
+    assert len(named.person) == 0

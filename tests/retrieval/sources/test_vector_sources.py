@@ -223,11 +223,17 @@ def content_of_crowds(extra: int) -> pa.Table:
     return pa.table({"item_id": ids, "vector": matrix.vector_column(vectors)})
 
 
+def cold_items(
+    built: matrix.Interactions, content: pa.Table, depth: int, choosers: np.ndarray | None = None
+) -> pa.Table:
+    params = content_neighbours.Params()
+    found = content_neighbours.cold(built, content, AS_OF_US, params, choosers)
+    return content_neighbours.candidates(built, found, AS_OF_US, depth, params)
+
+
 def test_only_cold_items_are_named_and_those_of_the_persons_kind_first() -> None:
     built = matrix.build(crowds())
-    rows = content_neighbours.candidates(
-        built, content_of_crowds(8), AS_OF_US, 2, content_neighbours.Params()
-    ).to_pylist()
+    rows = cold_items(built, content_of_crowds(8), 2).to_pylist()
     assert {row["item_id"][:3] for row in rows} == {"new"}
     assert {row["person_id"] for row in rows} == set(built.person_ids.to_pylist())
     fits = [int(row["person_id"][-3:]) % 4 == int(row["item_id"][3:]) % 4 for row in rows]
@@ -238,15 +244,29 @@ def test_cold_is_judged_over_everybody_not_over_the_people_asked_for() -> None:
     built = matrix.build(crowds())
     few = built.of_people(np.array([0, 1]))
     everybody = np.bincount(built.matrix.indices, minlength=len(built.item_ids))
-    rows = content_neighbours.candidates(
-        few, content_of_crowds(8), AS_OF_US, 20, content_neighbours.Params(), everybody
-    ).to_pylist()
+    rows = cold_items(few, content_of_crowds(8), 20, everybody).to_pylist()
     assert {row["item_id"][:3] for row in rows} == {"new"}
 
 
 def test_an_item_without_a_content_vector_is_a_fault() -> None:
     built = matrix.build(crowds())
     with pytest.raises(Fault, match="1 items with interactions have no content vector"):
+        cold_items(built, content_of_crowds(2).slice(1), 5)
+
+
+def test_a_block_of_people_gets_what_it_gets_among_everybody() -> None:
+    built, content, params = (
+        matrix.build(crowds()),
+        content_of_crowds(8),
+        content_neighbours.Params(),
+    )
+    found = content_neighbours.cold(built, content, AS_OF_US, params)
+    whole = content_neighbours.candidates(built, found, AS_OF_US, 5, params)
+    blocks = [
         content_neighbours.candidates(
-            built, content_of_crowds(2).slice(1), AS_OF_US, 5, content_neighbours.Params()
+            built.of_people(np.arange(first, min(first + 7, len(built.person_ids)))),
+            found, AS_OF_US, 5, params,
         )
+        for first in range(0, len(built.person_ids), 7)
+    ]  # fmt: skip
+    assert pa.concat_tables(blocks).equals(whole)

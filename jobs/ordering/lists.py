@@ -1,0 +1,118 @@
+"""How a list is filled, on arrays: the best of each source that has a quota, then the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.retrieval.sources import pools
+from jobs.scoring.features import Named, Pairs
+from jobs.tables import SOURCES, TABLES
+
+BY_NAME = np.argsort(np.argsort(np.array(SOURCES)))  # a source's place in the order of names
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The places of lists: ``pair`` (n,) says which of the pairs, ``rank`` (n,) the place from 1;
+    ascending by person and rank."""
+
+    pair: np.ndarray
+    rank: np.ndarray
+
+
+def fill(
+    pairs: Pairs, score: np.ndarray, allowed: np.ndarray, length: int, slots: Mapping[str, int]
+) -> Listed:
+    """Each person's list: at most ``length`` of the allowed pairs, by score, ties by item.
+
+    ``score``: (n_pairs,); ``allowed``: (n_pairs,) bool, filtering comes before filling. Of each
+    source in ``slots`` the best so many are reserved; the places left go to the best of the rest.
+    """
+    kept = np.flatnonzero(allowed)
+    best_first = kept[np.lexsort((pairs.item[kept], -score[kept], pairs.person[kept]))]
+    person, named = pairs.person[best_first], pairs.signals[best_first] > 0
+    reserved = np.zeros(len(best_first), bool)
+    for source, count in slots.items():
+        mine = named[:, SOURCES.index(source)]
+        reserved |= mine & (places(person, mine) <= count)
+    order = np.lexsort((np.arange(len(best_first)), ~reserved, person))
+    picked = np.zeros(len(best_first), bool)
+    picked[order] = places(person[order]) <= length
+    chosen = best_first[picked]
+    return Listed(chosen, places(pairs.person[chosen]))
+
+
+def places(group: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+    """(n,) how many rows of its group stand up to each row, itself included; groups are runs.
+
+    ``counted``: (n,) bool limits which rows count; None counts all.
+    """
+    ones = np.ones(len(group), np.int64) if counted is None else counted.astype(np.int64)
+    total = np.cumsum(ones)
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]]) if len(group) else group
+    before = (total - ones)[starts]
+    return total - np.repeat(before, np.diff(np.r_[starts, len(group)]))
+
+
+def shortfalls(
+    pairs: Pairs, listed: Listed, people: int, length: int, slots: Mapping[str, int]
+) -> dict[str, tuple[int, int]]:
+    """Per reason the people it touched and the slots, of ``people`` with codes from 0.
+
+    Reasons: ``quota of <source> not filled`` (too few eligible candidates), ``list short`` (fewer
+    eligible candidates than places), ``no list`` (none at all), ``filled from pools`` (places of
+    people with personal candidates that shared lists filled).
+    """
+    person, named = pairs.person[listed.pair], pairs.signals[listed.pair] > 0
+    size = np.bincount(person, minlength=people)
+    has = size > 0
+    personal = [SOURCES.index(one) for one in SOURCES if one not in pools.SHARED]
+    shared = np.bincount(person, ~named[:, personal].any(axis=1), minlength=people).astype(int)
+    missing = {"list short": np.where(has, length - size, 0)}
+    for source, count in slots.items():
+        of_source = np.bincount(person, named[:, SOURCES.index(source)], minlength=people)
+        missing[f"quota of {source} not filled"] = np.where(has, count - of_source, 0)
+    missing["no list"] = np.where(has, 0, length)
+    missing["filled from pools"] = np.where(shared < size, shared, 0)
+    return {
+        reason: (int((lacking > 0).sum()), int(lacking[lacking > 0].sum()))
+        for reason, lacking in missing.items()
+        if (lacking > 0).any()
+    }
+
+
+def provenance(
+    named: Named, pairs: Pairs, listed: Listed, score: np.ndarray, seeds: pa.Table
+) -> tuple[pa.Array, pa.Array]:
+    """``sources`` and ``provenance`` of every place: who named it, by rank, ties by name.
+
+    ``score``: (n_named,) what the source itself gave; ``seeds``: seed_item and seed_time of the
+    first rows of ``named``; the rows behind them have no seed.
+    """
+    place = np.full(len(pairs.item), -1)
+    place[listed.pair] = np.arange(len(listed.pair))
+    of_row = place[pairs.pair_of]
+    rows = np.flatnonzero(of_row >= 0)
+    rows = rows[np.lexsort((BY_NAME[named.source[rows]], named.rank[rows], of_row[rows]))]
+    offsets = np.r_[0, np.cumsum(np.bincount(of_row[rows], minlength=len(listed.pair)))]
+    seeded = pa.array(rows, mask=rows >= seeds.num_rows)
+    source = pa.array(SOURCES).take(pa.array(named.source[rows]))
+    kind = TABLES["recommendations"].schema.field("provenance").type.value_type
+    entries = pa.StructArray.from_arrays(
+        [
+            source,
+            pa.array(named.rank[rows].astype(np.int32)),
+            pa.array(score[rows]),
+            *(
+                seeds[name].combine_chunks().take(seeded).cast(kind.field(name).type)
+                for name in ("seed_item", "seed_time")
+            ),
+        ],
+        fields=list(kind),
+    )
+    ends = pa.array(offsets.astype(np.int32))
+    return pa.ListArray.from_arrays(ends, source), pa.ListArray.from_arrays(ends, entries)
