@@ -244,9 +244,11 @@ with DAG(
         identities = step("identities", reads=[source, events])
         sessions = step("sessions", reads=[source, events, identities])
         interactions = step("interactions", reads=[sessions, catalogue])
+        with TaskGroup("audits", tooltip="Are the signals fresh, whole, kept to and in time?"):
+            audits = step("audits", reads=[identities, catalogue, sessions, interactions])
 
     with TaskGroup("retrieval", tooltip="Vectors, their index, and candidates from every source"):
-        embeddings = step("embeddings", reads=[interactions])
+        embeddings = step("embeddings", reads=[interactions, audits])
         content_embeddings = step("content_embeddings", reads=[catalogue])
         index = step("index", reads=[embeddings, content_embeddings])
         candidates = step(
@@ -265,7 +267,7 @@ with DAG(
         filters = step("filters", reads=[catalogue, identities, sessions])
 
     with TaskGroup("ordering", tooltip="One list a person and one an item"):
-        blend = step("blend", reads=[sessions, identities, catalogue, content_embeddings])
+        blend = step("blend", reads=[sessions, audits, identities, catalogue, content_embeddings])
         recommendations = step("recommendations", reads=[candidates, filters, blend, identities])
         similar_items = step(
             "similar_items", reads=[interactions, embeddings, content_embeddings, filters]
@@ -277,7 +279,7 @@ with DAG(
         release = step("release", reads=[index, recommendations, similar_items])
 
     steps = [
-        source, events, catalogue, identities, sessions, interactions, embeddings,
+        source, events, catalogue, identities, sessions, interactions, audits, embeddings,
         content_embeddings, index, candidates, filters, blend, recommendations, similar_items,
         release,
     ]  # fmt: skip

@@ -65,6 +65,11 @@ SHARED = {
     "events_counts": "reports/events_counts",
     "events_volume": "reports/events_volume",
     "identity_counts": "reports/identity_counts",
+    "signal_freshness": "reports/signal_freshness",
+    "feed_freshness": "reports/feed_freshness",
+    "identity_coverage": "reports/identity_coverage",
+    "promises": "reports/promises",
+    "conversion_windows": "reports/conversion_windows",
 }
 KINDS = ("nightly", "hourly")
 # Sources whose lists are shared: what people without consent, history or a fresh list get.

@@ -86,7 +86,9 @@ def test_a_job_reads_only_behind_gates(dag):
         ("catalogue", {"source", "events"}),
         ("sessions", {"source", "events", "identities"}),
         ("interactions", {"sessions", "catalogue"}),
-        ("embeddings", {"interactions"}),
+        ("audits", {"identities", "catalogue", "sessions", "interactions"}),
+        ("embeddings", {"interactions", "audits"}),
+        ("blend", {"audits"}),
         ("index", {"embeddings", "content_embeddings"}),
         (
             "candidates",

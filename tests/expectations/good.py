@@ -33,7 +33,7 @@ def table(name: str, rows: list[dict[str, Any]] | dict[str, Any]) -> pa.Table:
 
 def all_tables() -> dict[str, pa.Table]:
     """A good table under each name of ``jobs.tables.TABLES``."""
-    found = {**signals(), **retrieval(), **lists()}
+    found = {**signals(), **audits(), **retrieval(), **lists()}
     assert set(found) == set(tables.TABLES)
     return found
 
@@ -112,6 +112,50 @@ def signals() -> dict[str, pa.Table]:
             **pairs, "weight": 1.5, "purchases": 1.0, "events": 1, "first_time": BEFORE,
             "last_time": BEFORE,
         }),
+    }  # fmt: skip
+
+
+def audits() -> dict[str, pa.Table]:
+    fresh = {"people": 900, "unit": "days", "median": 4.0, "p95": 40.0}
+    feed = {
+        "source": "account", "channel": "web", "events": limits.FEED_EVENTS, "recent": 90,
+        "newest_event": BEFORE, "age_hours": 12.0, "usual_gap_hours": 24.0,
+        "lag_median_hours": 0.5, "lag_p95_hours": 2.0, "limit_hours": 336.0, "late": False,
+    }  # fmt: skip
+    promised = {"promised": 0.4, "promised_low": 0.38, "promised_high": 0.42}
+    realised = {"realised": 0.39, "realised_low": 0.37, "realised_high": 0.41}
+    gap = {"gap": 0.01, "gap_low": -0.02, "gap_high": 0.04}
+    release = {
+        "released": AS_OF - timedelta(days=30), "ranking": "published", "slice_kind": "all",
+        "slice": "", "horizon_days": 28.0, "people": 900, "final": True,
+    }  # fmt: skip
+    window = {"window_p25_hours": 30.0, "window_median_hours": 60.0, "window_p75_hours": 99.0}
+    return {
+        "signal_freshness": table("signal_freshness", [
+            {"measure": "last_event_age", "population": "active", **fresh, "limit": 14.0,
+             "gated": True},
+            {"measure": "drift_window", "population": "measured", **fresh, "gated": False},
+            {"measure": "signal_age_weighted", "population": "active", **fresh, "gated": False},
+        ]),
+        "feed_freshness": table("feed_freshness", [
+            {"event_type": kind, **feed} for kind in ("purchase", "view")
+        ]),
+        "identity_coverage": table("identity_coverage", [
+            {"population": population, "stage": stage, "by": by, "total": limits.SPLIT_PERSONS,
+             "split": 0.0, "share": 0.0}
+            for population in ("active persons", "revenue", "groups")
+            for stage in ("before merging", "after merging")
+            for by in ("any", "exact", "anonymous")
+        ]),
+        "promises": table("promises", [
+            {**release, **promised, **realised, **gap},
+            {**release, "ranking": "popular", **promised, **realised, **gap},
+        ]),
+        "conversion_windows": table("conversion_windows", [
+            {"category": name, "conversions": 90, **window, "serving_median_hours": 14.0,
+             "decided_before": 0.1, "revenue_share": 0.5, "late": False}
+            for name in ("A", "B")
+        ]),
     }  # fmt: skip
 
 

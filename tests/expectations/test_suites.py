@@ -143,6 +143,8 @@ def break_for(good_frame: pd.DataFrame, rule: Any) -> tuple[pd.DataFrame, set[st
     if isinstance(rule, gxe.ExpectColumnValuesToNotBeNull):
         count = len(rows) - int(len(rows) * (rule.mostly or 1.0)) + 1
         return put(rows, list(range(min(count, len(rows)))), {name: None}), {name}
+    if isinstance(rule, gxe.ExpectColumnValuesToBeNull):
+        return put(rows, 0, {name: "said"}), {name}
     if isinstance(rule, gxe.ExpectColumnValuesToBeUnique):
         return put(rows, 1, {name: rows[name].iloc[0]}), {name}
     if isinstance(rule, gxe.ExpectColumnUniqueValueCountToBeBetween):
@@ -228,6 +230,22 @@ def test_a_sentence_says_what_failed_how_often_and_why() -> None:
         "Identities, interactions and the history join on these."
     ]
     assert failed[0].samples[0]["event_id"] == "e3"
+
+
+def test_a_sentence_names_the_rows_where_the_rule_says_by_what() -> None:
+    rows = put(frame("feed_freshness"), [0, 1], {"reason": "views are silent"})
+    failed = [f for f in evaluate("feed_freshness", rows, suite("feed_freshness")) if not f.success]
+    assert [f.sentence() for f in failed] == [
+        "feed_freshness: reason is empty; 2 of 2 rows do not (views are silent; views are silent). "
+        "A feed that brings less than it did, too little yet to stop the night."
+    ]
+
+
+def test_of_many_rows_a_sentence_names_three() -> None:
+    rows = frame("promises").loc[[0] * 9].assign(flag="model")
+    found = [f for f in evaluate("promises", rows, suite("promises")) if f.naming and not f.success]
+    released = rows["released"].iloc[0].isoformat()
+    assert f"({'; '.join([f'{released} model'] * 3)}; and 6 more)" in found[0].sentence()
 
 
 def test_a_value_that_must_be_there_is_named_where_it_is_not() -> None:

@@ -25,7 +25,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import io, limits
-from jobs.evaluation import metrics
+from jobs.evaluation import metrics, outcomes
 from jobs.io import Published
 from jobs.ordering import blend
 from jobs.retrieval.sources import pools
@@ -173,16 +173,10 @@ def bought(
     the person who then held the founding key of the person it belongs to tonight. Who was unknown
     altogether had no list and is not judged.
     """
-    then = identities.select(*KEY, F.col("person_id").alias("then"))
-    founding = identities.select(
-        F.concat_ws(":", *KEY).alias("person_id"), F.col("person_id").alias("founded")
-    )
     after = (F.col("event_time") >= F.lit(since)) & (F.col("event_time") < F.lit(until))
     return (
-        purchases.where(after)
-        .join(then, on=KEY, how="left")
-        .join(founding, on="person_id", how="left")
-        .select(F.coalesce("then", "founded").alias("person_id"), "item_id")
+        outcomes.of_persons(purchases.where(after), identities)
+        .select("person_id", "item_id")
         .join(known.select("person_id"), on="person_id", how="semi")
         .distinct()
     )
@@ -210,40 +204,30 @@ def outcome(
     people = blend.sample(known, pairs, seed, params.max_people)
     wanted = spark.createDataFrame(people)
     truth = pairs.join(wanted, on="person_id", how="semi").toArrow()
-    shared = pools.for_people(
-        then("candidates", "pools"),
-        then("identities", "persons").join(wanted, on="person_id", how="semi"),
+    contexts = known.join(wanted, on="person_id", how="semi")
+    of_pools = pools.for_people(
+        io.read_arrow(nights["candidates"].table("pools")),
+        contexts.select("person_id", "region", "segment").toArrow(),
         blend.JUDGED_AT,
-        pools.Params(),
     )
     ids = people["person_id"].combine_chunks()
-    named = pa.concat_tables([
-        listed(nights["candidates"], "candidates", ["source", "rank"], ids),
-        shared.select("person_id", "item_id", "source", "rank").toArrow().cast(_LISTED),
-    ])  # fmt: skip
+    own = listed(nights["candidates"], "candidates", ["source", "rank"], ids)
     lists = listed(nights["recommendations"], "recommendations", ["surface", "rank"], ids)
-    surface = pc.min(lists["surface"])
-    lists = lists.filter(pc.equal(lists["surface"], surface))
-    rankings = {source: named.filter(pc.equal(named["source"], source)) for source in SOURCES}
+    # Each surface has lists of its own; the promise is of one ranking, and the first shows it.
+    rankings = {PUBLISHED: lists.filter(pc.equal(lists["surface"], pc.min(lists["surface"])))}
+    for source in SOURCES:
+        named = of_pools if source in pools.SHARED else own
+        rankings[source] = named.filter(pc.equal(named["source"], source))
     facts = known.join(wanted, on="person_id", how="semi").select(
         "person_id", "region", "segment", "first_seen"
     )
     return Outcome(
-        reached={
-            name: reached(rows, truth, ids)
-            for name, rows in ({PUBLISHED: lists} | rankings).items()
-        },
+        reached={name: reached(rows, truth, ids) for name, rows in rankings.items()},
         slices=slices(
             _in_order(facts.toArrow(), ids),
             busy(nights["interactions"], ids), promise.released, params,
         ),
     )  # fmt: skip
-
-
-_LISTED = pa.schema(
-    [("person_id", pa.string()), ("item_id", pa.string()), ("source", pa.string()),
-     ("rank", pa.int32())]
-)  # fmt: skip
 
 
 def listed(night: Published, table: str, columns: list[str], people: pa.StringArray) -> pa.Table:
