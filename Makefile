@@ -8,7 +8,7 @@ VALUES := SOURCE AS_OF LAKE PERSON ITEM TABLE PARAMS MASTER TO EVENTS TESTS
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 .DEFAULT_GOAL := help
-.PHONY: run ui show why docs staleness lineage rollback bench test check help clean
+.PHONY: run ui show why docs staleness ghosts lineage rollback bench test check help clean
 
 run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
 	$(SETUP) --with java -- -m tools.night
@@ -22,6 +22,8 @@ docs: ## build the data docs and report pages and say where they are [LAKE=folde
 	$(SETUP) --with java -- -m tools.ask docs
 staleness: ## what lists lose as tables age, and how often to refresh them [SOURCE=…] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=…]
 	$(SETUP) --with java -- -m tools.ask staleness
+ghosts: ## what split people cost the lists, and what finding them again brings [SOURCE=name] [AS_OF=YYYY-MM-DD] [LAKE=folder]
+	$(SETUP) --with java -- -m tools.ghosts
 lineage: ## the way back from a table to its source: TABLE=name [AS_OF=YYYY-MM-DD] [LAKE=folder]
 	$(SETUP) -- -m tools.ask lineage TABLE
 rollback: ## serve an earlier release [TO=release] [LAKE=folder]

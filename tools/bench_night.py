@@ -1,7 +1,8 @@
 """A child of the benchmark: one night by the jobs' own command line, its progress as JSON lines.
 
-``python -m tools.bench_night LAKE AS_OF SOURCE [STEP …]``; without steps, all of them. Its parent
-(``tools.bench``) reads when each begins and ends, and watches the memory of this process tree.
+``python -m tools.bench_night LAKE AS_OF SOURCE [STEP …]``; without steps, all of them. ``PARAMS`` and
+``MASTER`` in the environment are those of ``make run``. Its parent (``tools.bench``) reads when each
+begins and ends, and watches the memory of this process tree.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def main() -> int:
     lake, as_of, source, *chosen = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the night is closed
     where = ["--lake", lake, "--as-of", as_of, "--source", source, "--run-id", RUN_ID]
+    where += [f"--params={os.environ.get('PARAMS', '')}"]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         _timed("open_night", lambda: command(["open-night", *where, *_engine()]))

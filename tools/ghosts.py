@@ -49,7 +49,7 @@ STEPS = (
 )  # fmt: skip
 # No blend is tuned, so that the three differ in nothing but in who is who.
 SAME_BLEND = {"blend": {"min_people": 1_000_000_000}}
-NOT_MERGED = {"identities": {"max_keys_per_person": 1}}
+NOT_MERGED = {"identities": {"max_keys_per_person": 1, "login_sources": []}}
 
 
 @dataclass(frozen=True)
