@@ -6,7 +6,7 @@ from datetime import datetime
 
 from great_expectations.expectations.expectation import Expectation
 
-from expectations.rules import WARNING, among, between, filled, rows, unique
+from expectations.rules import WARNING, among, between, filled, not_below, rows, unique
 from jobs.tables import EVENT_TYPES
 
 
@@ -27,6 +27,7 @@ def suite(as_of: datetime) -> list[Expectation]:
             "received_time",
             "event_date",
         ),
+        *filled("Persons are named after the key that was seen first.", "first_received"),
         *filled("Corrections are told apart by it.", "revision"),
         *filled("Units bought weigh the interaction.", "quantity"),
         *filled(
@@ -53,6 +54,11 @@ def suite(as_of: datetime) -> list[Expectation]:
             None,
             as_of,
             below=True,
+        ),
+        not_below(
+            "A first delivery after the one that counts: ids would follow corrections.",
+            "received_time",
+            "first_received",
         ),
         between(
             "An event from the future is the freshest signal of all, and wrong.",

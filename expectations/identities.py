@@ -16,6 +16,11 @@ def suite(as_of: datetime) -> list[Expectation]:
     return [
         rows("No key, nobody to recommend to."),
         *filled("An event finds its person by these.", "key_type", "key", "person_id"),
+        *filled(
+            "Features of households and audits of coverage join on these.",
+            "household_id",
+            "component",
+        ),
         unique("A key with two persons counts its events for both.", "key_type", "key"),
         holds("A person without a row has neither consent nor region.", "known"),
     ]

@@ -14,6 +14,7 @@ def suite(as_of: datetime) -> list[Expectation]:
     return [
         rows("No person, nobody to recommend to."),
         *filled("Lists, factors and filters join on it.", "person_id"),
+        *filled("Household features join on it.", "household_id"),
         *filled("Without a word on consent a person must not be personalised.", "personalised"),
         *filled("A null would let restricted items through.", "restrictions"),
         *filled("Merges are judged by it.", "keys"),

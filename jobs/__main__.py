@@ -10,6 +10,7 @@ import argparse
 import importlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from typing import Any
 from jobs import io, lock, params, spark, steps
 from jobs.errors import Fault, GateRed
 from jobs.io import Lake
-from jobs.night import Night, engine_file
+from jobs.night import Night, engine_file, scratch_folder
 
 log = logging.getLogger("nightjar")
 DEFAULT_LAKE = "var/lake"
@@ -82,6 +83,7 @@ def close_night(chosen: argparse.Namespace) -> None:
         spark.release_session()
         spark.Engine.load(engine_file(lake)).stop()
         engine_file(lake).unlink()
+    shutil.rmtree(scratch_folder(lake), ignore_errors=True)
     lock.release(lake, chosen.run_id)
 
 

@@ -52,6 +52,14 @@ EMPTY_DAY_MEDIAN = 20
 # A person with this many keys is a call centre, a test account or a wrong merge.
 KEYS_UNUSUAL = 50
 KEYS_IMPOSSIBLE = 500
+# What can become of a link; docs/decisions/identity.md explains each.
+LINK_OUTCOMES = (
+    "admitted", "household", "unlinked", "unknown_action", "observed_in_the_future", "self_link",
+    "confidence_outside_0_1", "below_threshold", "unknown_key", "too_many_of_type",
+    "would_join_two", "person_too_large", "household_too_large",
+)  # fmt: skip
+# What can change persons from one night to the next.
+CHANGE_CAUSES = ("link", "unlink", "cap", "policy", "data")
 
 # --- audits ----------------------------------------------------------------------------------
 # A feed with fewer events than this can be silent by chance: only a warning.

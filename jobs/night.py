@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -134,7 +135,17 @@ class Night:
     def reset(self) -> None:
         """Empty the staged folder: a re-run leaves nothing of the attempt before it."""
         shutil.rmtree(self.staged, ignore_errors=True)
+        shutil.rmtree(self._workshop, ignore_errors=True)
         self.staged.mkdir(parents=True)
+
+    def scratch(self, name: str) -> Path:
+        """A new empty folder for what this step alone needs; gone when the night closes."""
+        self._workshop.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._workshop))
+
+    @property
+    def _workshop(self) -> Path:
+        return scratch_folder(self.lake) / io.label(self.as_of) / self.step
 
     def close(self, params: Any, code_version: str) -> dict[str, Any]:
         """Write the step's manifest beside its tables and return it."""
@@ -191,3 +202,8 @@ class Night:
 def engine_file(lake: Lake) -> Path:
     """Where the address of the night's engine is kept."""
     return lake.root / ".night" / "engine.json"
+
+
+def scratch_folder(lake: Lake) -> Path:
+    """Where the steps of a night keep what nobody else reads."""
+    return lake.root / ".night" / "scratch"

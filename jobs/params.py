@@ -9,6 +9,8 @@ from typing import Any
 
 from jobs.errors import Fault
 
+OPEN = "other"  # a mapping with this entry takes further names; it stands for those not given
+
 
 def from_json(text: str | None) -> dict[str, dict[str, Any]]:
     """Parse the overrides of a run: ``{"step": {"parameter": value}}``; empty text is none."""
@@ -68,7 +70,7 @@ def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, int):
         return isinstance(value, int) and not isinstance(value, bool)
     if isinstance(default, Mapping):
-        return isinstance(value, dict) and set(value) <= set(default)
+        return isinstance(value, dict) and (OPEN in default or set(value) <= set(default))
     if isinstance(default, tuple):
         return isinstance(value, list)
     return isinstance(value, type(default))

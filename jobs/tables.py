@@ -72,9 +72,10 @@ _table(
 # --- signals ---------------------------------------------------------------------------------
 _table(
     "events", "events", "one row per event received before as_of, its newest revision", "event_id",
-    event_id=S, revision=I32, event_time=TIME, received_time=TIME, key_type=S, key=S,
-    session_id=_maybe(S), event_type=S, item_id=S, quantity=F64, value=_maybe(F64),
-    channel=_maybe(S), region=_maybe(S), request_id=_maybe(S), event_date=DATE,
+    event_id=S, revision=I32, event_time=TIME, received_time=TIME, first_received=TIME,
+    key_type=S, key=S, session_id=_maybe(S), event_type=S, item_id=S, quantity=F64,
+    value=_maybe(F64), channel=_maybe(S), region=_maybe(S), campaign=_maybe(S),
+    request_id=_maybe(S), event_date=DATE,
 )  # fmt: skip
 _table(
     "events_rejected", "events", "one row per quarantined row of the source, as it was", "",
@@ -103,12 +104,24 @@ _table(
 )  # fmt: skip
 _table(
     "identities", "identities", "one row per key", "key_type key",
-    key_type=S, key=S, person_id=S, first_seen=_maybe(TIME),
+    key_type=S, key=S, person_id=S, household_id=S, component=S, first_seen=_maybe(TIME),
 )  # fmt: skip
 _table(
     "persons", "identities", "one row per person", "person_id",
-    person_id=S, region=_maybe(S), segment=_maybe(S), personalised=BOOL, restrictions=STRINGS,
-    keys=I32, first_seen=_maybe(TIME), last_seen=_maybe(TIME),
+    person_id=S, household_id=S, region=_maybe(S), segment=_maybe(S), personalised=BOOL,
+    restrictions=STRINGS, keys=I32, first_seen=_maybe(TIME), last_seen=_maybe(TIME),
+)  # fmt: skip
+_table(
+    "identity_links", "identities",
+    "one row per unordered pair of keys and link source, its state at as_of",
+    "key_type_a key_a key_type_b key_b source",
+    key_type_a=S, key_a=S, key_type_b=S, key_b=S, source=S, confidence=_maybe(F64),
+    observed_time=_maybe(TIME), known_time=TIME, outcome=S, detail=_maybe(S),
+)  # fmt: skip
+_table(
+    "identity_changes", "identities", "one row per merge or split of persons", "",
+    kind=S, from_person=S, to_person=S, changed_at=TIME, key_type_a=_maybe(S), key_a=_maybe(S),
+    key_type_b=_maybe(S), key_b=_maybe(S), link_source=_maybe(S), cause=S, as_of=TIME,
 )  # fmt: skip
 _table(
     "identity_links", "identities",

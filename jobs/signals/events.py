@@ -122,15 +122,18 @@ def judge(raw: DataFrame, as_of: datetime, params: Params) -> DataFrame:
             F.when(bot_like, "rejected: bot_like_volume").otherwise(F.col("outcome")),
         )
         .select(
-            "event_id", "revision", "event_time", "received_time", "key_type", "key",
-            "session_id", "event_type", "item_id", "quantity", "value", "channel", "region",
-            "request_id", "event_date", "outcome",
+            "event_id", "revision", "event_time", "received_time", "first_received", "key_type",
+            "key", "session_id", "event_type", "item_id", "quantity", "value", "channel",
+            "region", "campaign", "request_id", "event_date", "outcome",
         )
     )  # fmt: skip
 
 
 def settle(rows: DataFrame) -> DataFrame:
-    """Each row's ``place`` among the deliveries of its event, and the event's newest revision.
+    """Each row's ``place`` among the deliveries of its event, and what all of them say of it.
+
+    ``newest_revision``, and ``first_received``: when the earliest delivery came, whatever its
+    revision, so that a correction does not make its key look younger than it is.
 
     Only events that came more than once are sorted, since they are few and sorting all of them
     took half of the step. A pending row never pushes out a received one; a row without an id has
@@ -148,10 +151,15 @@ def settle(rows: DataFrame) -> DataFrame:
         {
             "place": F.row_number().over(newest_first),
             "newest_revision": F.max("revision").over(whole),
+            "first_received": F.min("received_time").over(whole),
         }
     )
     single = rows.join(repeated, on=event, how="anti").withColumns(
-        {"place": F.lit(1), "newest_revision": F.col("revision")}
+        {
+            "place": F.lit(1),
+            "newest_revision": F.col("revision"),
+            "first_received": F.col("received_time"),
+        }
     )
     return single.unionByName(repeats)
 

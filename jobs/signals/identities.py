@@ -1,158 +1,402 @@
-"""Keys become persons: one person per account, with the keys that exact links tie to it.
+"""Keys become persons, and persons households.
 
 Reads ``events`` and the contract tables ``identity_links`` and ``people``. Writes ``identities``
-(a row per key), ``persons`` (a row per person) and ``identity_counts`` (a row per kind of link and
-what became of it).
+(a row per key), ``persons`` (a row per person), ``identity_links`` (a row per pair of keys and
+source, with what became of it), ``identity_changes`` (a row per merge or split) and
+``identity_counts`` (a row per outcome).
 
-A wrong merge is worse than a missed one: a group of keys that would join two accounts is not
-joined at all; its keys stay apart and are counted. Household and probabilistic links never merge.
+A person is a group of keys that admitted links connect (``links`` admits row by row, ``components``
+group by group); a wrong merge is worse than a missed one, so what breaks a cap stays apart. The
+person's id is the id of its first-seen key: it survives merges, and after a split it stays with the
+part that holds that key. A household link groups persons and never merges them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from jobs import limits
 from jobs.night import Night
-from jobs.params import check
+from jobs.params import OPEN, check
+from jobs.signals import components, links, resolution
+from jobs.signals.components import Caps
+from jobs.signals.links import KEY, PAIR
 from jobs.sources import contract
 
-KEY = ["key_type", "key"]
+ENGINES = ("auto", "array", "spark")
+USABLE = (
+    "key_type_a string, key_a string, key_type_b string, key_b string, source string, "
+    "confidence double, observed_time timestamp, received_time timestamp, known_time timestamp, "
+    "action string"
+)
 
 
 @dataclass(frozen=True)
 class Params:
-    """Which links are exact, and which keys found a person."""
+    """Which links may merge, how much one merge may join, and where it is computed."""
 
-    # A key of one of these types is a person of its own; no link merges two of them.
-    account_types: tuple[str, ...] = ("account",)
-    # Below this confidence a link is a guess, and guesses do not merge here.
-    exact_confidence: float = 1.0
-    # Sources of links that say who lives together or who looks alike, not who is the same person.
-    never_merging_sources: tuple[str, ...] = ("household", "probabilistic")
+    # They say who lives together: they group persons, and never merge them.
+    household_sources: tuple[str, ...] = ("household",)
+    # They say who looks alike: guesses, whatever confidence they claim.
+    guessing_sources: tuple[str, ...] = ("probabilistic",)
+    # A person logged in: what the key did just before, in the same session, was that person's.
+    login_sources: tuple[str, ...] = ("login",)
+    # Keys of these types appear in no event; they exist to tie others together.
+    linking_types: tuple[str, ...] = ("email_hash",)
+    # A guess below this merges nobody: at 0.9 still up to one in ten would be a wrong merge.
+    min_confidence: float = 0.9
+    # A household only groups, so more likely than not is enough.
+    household_confidence: float = 0.5
+    # Clocks of a link's two times may disagree by this many seconds without being counted.
+    clock_tolerance_seconds: int = 300
+    # How many keys of a type one key may join, ``joiner>type`` before ``type`` before ``other``.
+    # Two accounts on one key: the key is shared or recycled. Two cards: one was lost. A cookie
+    # lives in one browser. Browsers that drop cookies after 7 days make 52 a year, on three
+    # devices 156. More than fifty devices are a call centre.
+    max_joined: Mapping[str, int] = field(
+        default_factory=lambda: {
+            "account": 1, "customer": 1, "loyalty_card": 2, "email_hash": 5, "phone": 3,
+            "device": 50, "cookie>device": 1, "cookie": 200, OPEN: 50,
+        }
+    )  # fmt: skip
+    # How many keys of a type a person may hold. Keys of a type with a cap found persons: the shop
+    # itself says that two accounts are two people. ``other`` caps each type that is not named.
+    max_of_type: Mapping[str, int] = field(
+        default_factory=lambda: {"account": 1, OPEN: limits.KEYS_IMPOSSIBLE}
+    )
+    # More keys than this are a call centre, a test account or a wrong merge.
+    max_keys_per_person: int = limits.KEYS_IMPOSSIBLE
+    # More persons than this share an office, a dormitory or a wrong address, not a home.
+    max_persons_per_household: int = 12
+    # auto: arrays up to ``array_links``, beyond them Spark.
+    engine: str = "auto"
+    # The most keys or links for arrays on one machine: 150 bytes each, so about 3 GB.
+    array_links: int = 20_000_000
 
     def __post_init__(self) -> None:
-        check(len(self.account_types) > 0, "account_types must name at least one key type")
-        check(0 < self.exact_confidence <= 1, "exact_confidence must be in (0, 1]")
+        check(len(set(self.household_sources) & set(self.login_sources)) == 0,
+              "a source cannot be both a household's and a login's")  # fmt: skip
+        check(0 <= self.min_confidence <= 1, "min_confidence must be 0 to 1")
+        check(0 <= self.household_confidence <= 1, "household_confidence must be 0 to 1")
+        check(self.clock_tolerance_seconds >= 0, "clock_tolerance_seconds must not be negative")
+        check(min(self.max_joined.values()) >= 0, "max_joined must not be negative")
+        check(min(self.max_of_type.values()) >= 1, "max_of_type must be at least 1")
+        check(
+            1 <= self.max_keys_per_person <= limits.KEYS_IMPOSSIBLE,
+            f"max_keys_per_person must be 1 to {limits.KEYS_IMPOSSIBLE}, what the gate lets pass",
+        )
+        check(self.max_persons_per_household >= 1, "max_persons_per_household must be positive")
+        check(self.engine in ENGINES, f"engine must be one of {', '.join(ENGINES)}")
+        check(self.array_links > 0, "array_links must be positive")
+
+    @property
+    def caps(self) -> Caps:
+        """The caps on persons, as the engines take them."""
+        return Caps.of(self.max_joined, self.max_of_type, self.max_keys_per_person)
+
+    @property
+    def household_caps(self) -> Caps:
+        """The cap on households: their members are persons, of whatever type."""
+        most = self.max_persons_per_household
+        return Caps.of({OPEN: 2**62}, {}, most)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What was known at a cut: ``identities`` and ``persons`` as the tables, ``logins`` a row per
+    login seen (``PAIR``, observed_time, known_time).
+
+    ``same_as_night``: no link that matters became known between the cut and the night, so that the
+    published persons of the keys seen before the cut are right there too.
+    """
+
+    identities: DataFrame
+    persons: DataFrame
+    logins: DataFrame
+    same_as_night: bool
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Events received before a cut, what is known of people, and the links of the source:
+    ``rows`` as they came (None where there is no such table), ``links`` those that are usable."""
+
+    events: DataFrame
+    people: DataFrame | None
+    rows: DataFrame | None
+    links: DataFrame
+
+    @staticmethod
+    def read(night: Night, cut: datetime) -> Inputs:
+        source = night.source_folder()
+        rows = contract.read(night.spark, source, "identity_links")
+        return Inputs(
+            events=night.frame("events").where(F.col("first_received") < F.lit(cut)),
+            people=contract.read(night.spark, source, "people"),
+            rows=rows,
+            links=night.spark.createDataFrame([], USABLE) if rows is None else links.usable(rows),
+        )
+
+
+# --- the night -------------------------------------------------------------------------------
 def run(night: Night, params: Params) -> None:
-    """Stage ``identities``, ``persons`` and ``identity_counts``."""
-    source, events = night.source_folder(), night.frame("events")
-    links = contract.read(night.spark, source, "identity_links")
-    people = contract.read(night.spark, source, "people")
-    keys = known_keys(events, people).toArrow().to_pandas()
-    admitted = (
-        judge_links(links, night.as_of, params).toArrow().to_pandas()
-        if links is not None
-        else pd.DataFrame(columns=["key_type_a", "key_a", "key_type_b", "key_b", "outcome"])
+    """Stage the five tables."""
+    inputs = Inputs.read(night, night.as_of)
+    found = resolve(night, inputs, night.as_of, params)
+    night.notes["identities"] = found.notes
+    night.write("identities", found.identities)
+    night.write("identity_links", found.links)
+    identities = night.spark.read.parquet(str(night.staged / "identities"))
+    judged = night.spark.read.parquet(str(night.staged / "identity_links"))
+    night.write("persons", persons(identities, inputs.events, inputs.people))
+    night.write("identity_changes", night.spark.createDataFrame([], CHANGES))
+    night.write("identity_counts", counts(identities, judged))
+
+
+CHANGES = (
+    "kind string, from_person string, to_person string, changed_at timestamp, key_type_a string, "
+    "key_a string, key_type_b string, key_b string, link_source string, cause string, "
+    "as_of timestamp"
+)
+
+
+def counts(identities: DataFrame, judged: DataFrame) -> DataFrame:
+    """The table ``identity_counts``."""
+    of_keys = identities.agg(
+        F.count(F.lit(1)).alias("keys"), F.count_distinct("person_id").alias("persons"),
+        F.count_distinct("household_id").alias("households"),
+    )  # fmt: skip
+    stacked = of_keys.select(
+        F.explode(
+            F.array(*[
+                F.struct(F.lit(name).alias("outcome"), F.col(name).alias("rows"))
+                for name in ("keys", "persons", "households")
+            ])
+        ).alias("one")
+    ).select("one.*")  # fmt: skip
+    of_links = judged.groupBy(F.concat(F.lit("link: "), "outcome").alias("outcome")).agg(
+        F.count(F.lit(1)).alias("rows")
     )
-    identities, counts = resolve(keys, admitted, params)
-    night.write("identities", identities)
-    night.write("identity_counts", counts)
-    resolved = night.spark.read.parquet(str(night.staged / "identities"))
-    night.write("persons", persons(resolved, events, people))
+    return stacked.unionAll(of_links)
+
+
+# --- any cut ---------------------------------------------------------------------------------
+def at(night: Night, cut: datetime) -> Known:
+    """Keys, persons and logins as known at ``cut``, by the functions of the night itself.
+
+    Reads the published tables of the night; for any step that follows.
+    """
+    params = night.params_of("identities")
+    inputs = Inputs.read(night, cut)
+    published, judged = night.frame("identities"), night.frame("identity_links")
+    same = cut == night.as_of or inputs.rows is None
+    if not same:
+        then = links.judge(
+            links.state(inputs.links, cut, params), known_keys(inputs.events, inputs.people), params
+        )
+        now_keys = published.select(*KEY, "first_seen")
+        now_links = judged.where(F.col("outcome").isin(*MERGING, *GROUPING)).withColumn(
+            "outcome", F.lit(None).cast("string")
+        )
+        then_links = then.where(F.col("outcome").isNull() | (F.col("outcome") == "household"))
+        then_keys = known_keys(inputs.events, inputs.people)
+        same = fingerprint(then_links, then_keys) == fingerprint(now_links, now_keys)
+    if same:
+        named = known_keys(inputs.events, inputs.people).unionByName(
+            links.ends(judged.where(F.col("outcome").isin(*MERGING)))
+            .where(F.col("key_type").isin(*params.linking_types))
+            .withColumn("first_seen", F.lit(None).cast("timestamp"))
+        )
+        named = named.groupBy(*KEY).agg(F.min("first_seen").alias("first_seen"))
+        identities = named.join(published.drop("first_seen"), on=KEY, how="inner").select(
+            *KEY, "person_id", "household_id", "component", "first_seen"
+        )
+    else:
+        identities = resolve(night, inputs, cut, params).identities
+    return Known(
+        identities,
+        persons(identities, inputs.events, inputs.people),
+        links.logins(inputs.links, cut, params),
+        same,
+    )
+
+
+MERGING = components.OUTCOMES
+GROUPING = ("household", "household_too_large")
+
+
+def fingerprint(candidates: DataFrame, keys: DataFrame) -> tuple[int, ...]:
+    """Equal where the same links tie the same keys, seen at the same times; whatever the order."""
+    for end in ("a", "b"):
+        seen = keys.select(
+            F.col("key_type").alias(f"key_type_{end}"), F.col("key").alias(f"key_{end}"),
+            F.col("first_seen").alias(f"seen_{end}"),
+        )  # fmt: skip
+        candidates = candidates.join(seen, on=[f"key_type_{end}", f"key_{end}"], how="left")
+    names = [*PAIR, "source", "confidence", "seen_a", "seen_b"]
+    hashed = links.row_hash(names)
+    found = candidates.agg(F.count(F.lit(1)), *links.halves(hashed)).toArrow()
+    return tuple(column[0].as_py() or 0 for column in found.columns)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """``identities`` and ``links`` as the tables, and which engine ran on how much."""
+
+    identities: DataFrame
+    links: DataFrame
+    notes: dict[str, object]
+
+
+def resolve(night: Night, inputs: Inputs, cut: datetime, params: Params) -> Resolution:
+    """Persons and households as known at ``cut``, all of them anew."""
+    spark, home = night.spark, night.scratch("graph")
+    named = known_keys(inputs.events, inputs.people)
+    judged = links.judge(links.state(inputs.links, cut, params), named, params)
+    judged = kept(judged, home / "links")
+    merging = judged.where(F.col("outcome").isNull())
+    kept(with_linking_keys(named, merging, params), home / "keys")
+    kept(
+        merging.select(*PAIR, "source", "confidence", links.is_guess(params).alias("guess")),
+        home / "candidates",
+    )
+    engine = resolution.resolve(
+        spark, home / "keys", home / "candidates", home / "persons", params.caps, params.engine,
+        params.array_links,
+    )  # fmt: skip
+    resolved = spark.read.parquet(str(home / "persons" / "keys"))
+    settled = spark.read.parquet(str(home / "persons" / "links"))
+    grouped = households(night, resolved, judged.where(F.col("outcome") == "household"), params)
+    refused = judged.where(F.col("outcome").isNotNull() & (F.col("outcome") != "household"))
+    none = F.lit(None).cast("string").alias("detail")
+    all_links = (
+        refused.select("*", none)
+        .unionByName(merging.drop("outcome").join(settled, on=[*PAIR, "source"], how="inner"))
+        .unionByName(grouped.links)
+    )
+    return Resolution(grouped.identities, all_links, {"engine": engine})
+
+
+def kept(frame: DataFrame, folder: Path) -> DataFrame:
+    """The frame written to a folder and read back: computed once, and its plan cut off."""
+    frame.write.parquet(str(folder))
+    return frame.sparkSession.read.parquet(str(folder))
 
 
 def known_keys(events: DataFrame, people: DataFrame | None) -> DataFrame:
-    """Every key of an event or of the people table, with its first event's time."""
-    of_events = events.groupBy(*KEY).agg(F.min("event_time").alias("first_seen"))
+    """Every key that an event or the people table names: key_type, key, first_seen (when its
+    first event came; null where it has none)."""
+    of_events = events.groupBy(*KEY).agg(F.min("first_received").alias("first_seen"))
     if people is None:
         return of_events
-    of_people = people.where(F.col("key").isNotNull() & F.col("key_type").isNotNull())
-    return of_events.join(of_people.select(*KEY).distinct(), on=KEY, how="full")
+    filled = (F.trim("key") != "") & (F.trim("key_type") != "")
+    return of_events.join(people.where(filled).select(*KEY).distinct(), on=KEY, how="full")
 
 
-def judge_links(links: DataFrame, as_of: datetime, params: Params) -> DataFrame:
-    """The state at ``as_of`` of each link, with an outcome: admitted, or why not.
+def with_linking_keys(named: DataFrame, merging: DataFrame, params: Params) -> DataFrame:
+    """The keys with those that only links name."""
+    only = links.ends(merging).where(F.col("key_type").isin(*params.linking_types))
+    return named.join(only, on=KEY, how="full").select(*KEY, "first_seen")
 
-    The last action seen on an unordered pair from one source counts, so an unlink takes a link
-    back.
+
+# --- households ------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Grouped:
+    """The table ``identities``, and the household links with their outcomes and details."""
+
+    identities: DataFrame
+    links: DataFrame
+
+
+def households(
+    night: Night, resolved: DataFrame, household_links: DataFrame, params: Params
+) -> Grouped:
+    """Persons connected by household links are one household, named after its first-seen person.
+
+    It is the policy of persons one level up: its keys are the persons' founding keys, all links
+    are exact, and a household with too many persons is none.
     """
-    now = F.lit(as_of)
-    known = F.coalesce("received_time", "observed_time") < now
-    a = F.struct(F.col("key_type_a").alias("key_type"), F.col("key_a").alias("key"))
-    b = F.struct(F.col("key_type_b").alias("key_type"), F.col("key_b").alias("key"))
-    ends = links.where(known).withColumns({"low": F.least(a, b), "high": F.greatest(a, b)})
-    newest = Window.partitionBy("low", "high", "source").orderBy(
-        F.col("observed_time").desc(), (F.col("action") == "unlink").desc(), F.col("confidence")
-    )
-    last = ends.withColumn("place", F.row_number().over(newest)).where(F.col("place") == 1)
-    bad = F.col("confidence").isNull() | ~F.col("confidence").between(0, 1)
-    outcome = (
-        F.when(F.coalesce(F.col("action"), F.lit("link")) == "unlink", "unlinked")
-        .when(F.col("low") == F.col("high"), "self_link")
-        .when(bad, "confidence_outside_0_1")
-        .when(F.col("source").isin(*params.never_merging_sources), "not_an_identity_link")
-        .when(F.col("confidence") < params.exact_confidence, "not_exact")
-        .otherwise("admitted")
-    )
-    return last.select(
-        F.col("low.key_type").alias("key_type_a"), F.col("low.key").alias("key_a"),
-        F.col("high.key_type").alias("key_type_b"), F.col("high.key").alias("key_b"),
-        outcome.alias("outcome"),
+    columns = [*KEY, "person_id", "household_id", "component", "first_seen"]
+    none = F.lit(None).cast("string")
+    if household_links.isEmpty():
+        alone = resolved.withColumn("household_id", F.col("person_id")).select(*columns)
+        return Grouped(alone, household_links.withColumn("detail", none))
+    home = night.scratch("households")
+    founders = resolved.groupBy("person_id").agg(
+        F.min(F.struct(F.col("first_seen").isNull(), "first_seen", *KEY)).alias("of")
+    ).select("person_id", F.col("of.key_type").alias("of_type"), F.col("of.key").alias("of_key"),
+             F.col("of.first_seen").alias("of_seen"))  # fmt: skip
+    owners = resolved.select(*KEY, "person_id").join(founders, on="person_id", how="inner")
+    pairs = household_links
+    for end in ("a", "b"):
+        owner = owners.select(
+            F.col("key_type").alias(f"key_type_{end}"), F.col("key").alias(f"key_{end}"),
+            F.struct(
+                F.col("of_type").alias("key_type"), F.col("of_key").alias("key"),
+                F.col("of_seen").alias("first_seen"),
+            ).alias(f"of_{end}"),
+        )  # fmt: skip
+        pairs = pairs.join(owner, on=[f"key_type_{end}", f"key_{end}"], how="left")
+    pairs = kept(pairs, home / "pairs")
+    known = pairs.where(F.col("of_a").isNotNull() & F.col("of_b").isNotNull())
+    kept(known.select("of_a.*").unionAll(known.select("of_b.*")).distinct(), home / "keys")
+    between = known.select(
+        F.col("of_a.key_type").alias("key_type_a"), F.col("of_a.key").alias("key_a"),
+        F.col("of_b.key_type").alias("key_type_b"), F.col("of_b.key").alias("key_b"),
+    ).distinct().select(
+        *PAIR, F.lit("household").alias("source"), F.lit(1.0).alias("confidence"),
+        F.lit(False).alias("guess"),
     )  # fmt: skip
-
-
-def resolve(keys: pd.DataFrame, links: pd.DataFrame, params: Params) -> tuple[pa.Table, pa.Table]:
-    """Connected components over the admitted links; a component with two accounts stays apart.
-
-    ``keys``: key_type, key, first_seen. ``links``: key_type_a, key_a, key_type_b, key_b, outcome.
-    Returns the tables ``identities`` and ``identity_counts``. The person id is the founding key's
-    ``key_type:key``: the account's, else the first seen (ties by type and key).
-    """
-    keys = keys.sort_values(KEY, ignore_index=True)
-    names = pd.MultiIndex.from_frame(keys[KEY])
-    links = links.copy()
-    left = names.get_indexer(pd.MultiIndex.from_frame(links[["key_type_a", "key_a"]]))
-    right = names.get_indexer(pd.MultiIndex.from_frame(links[["key_type_b", "key_b"]]))
-    unknown = ((left < 0) | (right < 0)) & (links["outcome"] == "admitted").to_numpy()
-    links.loc[unknown, "outcome"] = "unknown_key"
-    used = (links["outcome"] == "admitted").to_numpy()
-    graph = coo_array(
-        (np.ones(int(used.sum()), dtype=np.int8), (left[used], right[used])),
-        shape=(len(keys), len(keys)),
-    )
-    _, component = connected_components(graph, directed=False)
-    is_account = keys["key_type"].isin(params.account_types).to_numpy()
-    accounts = np.bincount(component, weights=is_account, minlength=component.max(initial=0) + 1)
-    apart = accounts[component] > 1
-    group = np.where(apart, component.max(initial=0) + 1 + np.arange(len(keys)), component)
-    links.loc[used & _either(apart, left, right), "outcome"] = "would_join_two_accounts"
-    order = np.lexsort(
-        (np.arange(len(keys)), keys["first_seen"].fillna(pd.Timestamp.max.tz_localize("UTC")),
-         ~is_account, group)
+    kept(between, home / "candidates")
+    resolution.resolve(
+        night.spark, home / "keys", home / "candidates", home / "grouped", params.household_caps,
+        params.engine, params.array_links,
     )  # fmt: skip
-    founders = order[np.unique(group[order], return_index=True)[1]]
-    founder_of = pd.Series(founders, index=group[founders])
-    founder = founder_of.loc[group].to_numpy()
-    ids = (keys["key_type"] + ":" + keys["key"]).to_numpy()
-    identities = pa.table(
-        {
-            "key_type": pa.array(keys["key_type"]),
-            "key": pa.array(keys["key"]),
-            "person_id": pa.array(ids[founder]) if len(keys) else pa.array([], pa.string()),
-            "first_seen": pa.array(keys["first_seen"], pa.timestamp("us", tz="UTC")),
-        }
+    read = night.spark.read
+    members = read.parquet(str(home / "grouped" / "keys")).select(
+        F.col("key_type"), F.col("key"), F.col("person_id").alias("household_id")
     )
-    tally = links["outcome"].value_counts().sort_index()
-    counts = pa.table(
-        {
-            "outcome": ["keys", "persons", *(f"link: {name}" for name in tally.index)],
-            "rows": [len(keys), len(founders), *tally.tolist()],
-        }
+    settled = read.parquet(str(home / "grouped" / "links"))
+    of_person = members.join(
+        founders.select("person_id", F.col("of_type").alias("key_type"), F.col("of_key").alias("key")),
+        on=KEY, how="inner",
+    ).select("person_id", "household_id")  # fmt: skip
+    identities = (
+        resolved.join(of_person, on="person_id", how="left")
+        .withColumn("household_id", F.coalesce("household_id", "person_id"))
+        .select(*columns)
     )
-    return identities, counts
+    verdict = settled.select(
+        F.struct(F.col("key_type_a").alias("key_type"), F.col("key_a").alias("key")).alias("pa"),
+        F.struct(F.col("key_type_b").alias("key_type"), F.col("key_b").alias("key")).alias("pb"),
+        F.col("outcome").alias("found"),
+        F.regexp_replace("detail", "keys in one person", "persons in one household").alias(
+            "detail"
+        ),
+    )
+    judged = (
+        pairs.withColumns({
+            "pa": F.struct("of_a.key_type", "of_a.key"), "pb": F.struct("of_b.key_type", "of_b.key"),
+        })
+        .join(verdict, on=["pa", "pb"], how="left")
+        .withColumn(
+            "outcome",
+            F.when(F.col("of_a").isNull() | F.col("of_b").isNull(), "unknown_key")
+            .when(F.col("found") == "person_too_large", "household_too_large")
+            .otherwise("household"),
+        )
+        .select(*links.STATE, "detail")
+    )  # fmt: skip
+    return Grouped(identities, judged)
 
 
+# --- persons ---------------------------------------------------------------------------------
 def persons(identities: DataFrame, events: DataFrame, people: DataFrame | None) -> DataFrame:
     """The table ``persons``: what is known of each, over all of its keys.
 
@@ -165,12 +409,14 @@ def persons(identities: DataFrame, events: DataFrame, people: DataFrame | None) 
         F.max("event_time").alias("last_seen"),
         F.mode("region", deterministic=True).alias("seen_region"),
     )
-    keys = identities.groupBy("person_id").agg(F.count(F.lit(1)).cast("int").alias("keys"))
+    keys = identities.groupBy("person_id").agg(
+        F.count(F.lit(1)).cast("int").alias("keys"), F.min("household_id").alias("household_id")
+    )
     rows = keys.join(seen, on="person_id", how="left")
     none = F.array().cast("array<string>")
     if people is None:
         return rows.select(
-            "person_id", F.col("seen_region").alias("region"),
+            "person_id", "household_id", F.col("seen_region").alias("region"),
             F.lit(None).cast("string").alias("segment"), F.lit(True).alias("personalised"),
             none.alias("restrictions"), "keys", "first_seen", "last_seen",
         )  # fmt: skip
@@ -188,14 +434,8 @@ def persons(identities: DataFrame, events: DataFrame, people: DataFrame | None) 
         )
     )
     return rows.join(told, on="person_id", how="left").select(
-        "person_id", F.coalesce("region", "seen_region").alias("region"), "segment",
-        F.coalesce("personalised", F.lit(True)).alias("personalised"),
+        "person_id", "household_id", F.coalesce("region", "seen_region").alias("region"),
+        "segment", F.coalesce("personalised", F.lit(True)).alias("personalised"),
         F.coalesce("restrictions", none).alias("restrictions"),
         "keys", "first_seen", "last_seen",
     )  # fmt: skip
-
-
-def _either(flags: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Whether the flag is set at either end of each link; unknown ends (-1) do not count."""
-    padded = np.append(flags, False)
-    return padded[left] | padded[right]

@@ -43,7 +43,8 @@ def signals() -> dict[str, pa.Table]:
     keys = [person.removeprefix("account:") for person in PERSONS]
     event = {
         "event_id": [f"e{n}" for n in range(people)],
-        "event_time": BEFORE, "received_time": BEFORE, "event_type": "purchase",
+        "event_time": BEFORE, "received_time": BEFORE, "first_received": BEFORE,
+        "event_type": "purchase",
         "item_id": [ITEMS[n % items] for n in range(people)],
         "quantity": 1.0, "value": 2.5, "event_date": BEFORE.date(),
     }  # fmt: skip
@@ -74,16 +75,26 @@ def signals() -> dict[str, pa.Table]:
             {"list_id": "autumn", "position": n + 1, "item_id": ITEMS[n]} for n in range(2)
         ]),
         "identities": table("identities", {
-            "key_type": "account", "key": keys, "person_id": PERSONS,
+            "key_type": "account", "key": keys, "person_id": PERSONS, "household_id": PERSONS,
+            "component": PERSONS,
         }),
         "persons": table("persons", {
-            "person_id": PERSONS, "region": "north", "personalised": True,
+            "person_id": PERSONS, "household_id": PERSONS, "region": "north", "personalised": True,
             "restrictions": [[]] * people, "keys": 1,
         }),
-        "identity_links": table("identity_links", [{
-            "key_type_a": "account", "key_a": keys[0], "key_type_b": "cookie", "key_b": "c",
-            "source": "login", "confidence": 1.0, "known_time": BEFORE, "outcome": "admitted",
-        }]),
+        "identity_links": table("identity_links", [
+            {"key_type_a": "account", "key_a": keys[n], "key_type_b": "account",
+             "key_b": keys[n + 1], "source": "login", "confidence": confidence,
+             "known_time": BEFORE, "outcome": outcome}
+            for n, (confidence, outcome) in enumerate(
+                [(1.0, "admitted")] * 4 + [(0.95, "admitted"), (0.5, "below_threshold")]
+            )
+        ]),
+        "identity_changes": table("identity_changes", [
+            {"kind": kind, "from_person": PERSONS[0], "to_person": PERSONS[1],
+             "changed_at": BEFORE, "cause": "link", "as_of": BEFORE}
+            for kind in ("merge", "split")
+        ]),
         "identity_counts": table("identity_counts", [
             {"outcome": "keys", "rows": people}, {"outcome": "persons", "rows": people},
         ]),

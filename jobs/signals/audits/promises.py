@@ -210,37 +210,45 @@ def outcome(
     people = blend.sample(known, pairs, seed, params.max_people)
     wanted = spark.createDataFrame(people)
     truth = pairs.join(wanted, on="person_id", how="semi").toArrow()
-    shared = pools.for_people(
-        then("candidates", "pools"),
-        then("identities", "persons").join(wanted, on="person_id", how="semi"),
-        blend.JUDGED_AT,
-        pools.Params(),
-    )
     ids = people["person_id"].combine_chunks()
+    facts = _in_order(
+        known.join(wanted, on="person_id", how="semi")
+        .select("person_id", "region", "segment", "first_seen")
+        .toArrow(),
+        ids,
+    )
     own = listed(nights["candidates"], "candidates", ["source", "rank"], ids)
-    of_pools = shared.select("person_id", "item_id", "source", "rank").toArrow()
+    of_pools = shared(io.read_arrow(nights["candidates"].table("pools")), facts)
     lists = listed(nights["recommendations"], "recommendations", ["surface", "rank"], ids)
     # Each surface has lists of its own; the promise is of one ranking, and the first shows it.
     rankings = {PUBLISHED: lists.filter(pc.equal(lists["surface"], pc.min(lists["surface"])))}
     for source in SOURCES:
         named = of_pools if source in pools.SHARED else own
         rankings[source] = named.filter(pc.equal(named["source"], source))
-    facts = known.join(wanted, on="person_id", how="semi").select(
-        "person_id", "region", "segment", "first_seen"
-    )
     return Outcome(
         reached={name: reached(rows, truth, ids) for name, rows in rankings.items()},
-        slices=slices(
-            _in_order(facts.toArrow(), ids),
-            busy(nights["interactions"], ids), promise.released, params,
-        ),
-    )  # fmt: skip
+        slices=slices(facts, busy(nights["interactions"], ids), promise.released, params),
+    )
 
 
 def listed(night: Published, table: str, columns: list[str], people: pa.StringArray) -> pa.Table:
     """The first places of these people's lists in a table of an earlier night."""
     first = (ds.field("rank") <= blend.JUDGED_AT) & ds.field("person_id").isin(people)
     return io.read_arrow(night.table(table), ["person_id", "item_id", *columns], first)
+
+
+def shared(found: pa.Table, people: pa.Table) -> pa.Table:
+    """The first places of these people in each pool: person_id, item_id, source, rank."""
+    items = pc.unique(found["item_id"]).sort()
+    named, _ = pools.Lists(found, items, blend.JUDGED_AT).of_people(
+        people["region"], people["segment"]
+    )
+    return pa.table({
+        "person_id": people["person_id"].take(named.person),
+        "item_id": items.take(pa.array(named.item)),
+        "source": pa.array(SOURCES).take(pa.array(named.source)),
+        "rank": named.rank,
+    })  # fmt: skip
 
 
 def reached(rows: pa.Table, truth: pa.Table, people: pa.StringArray) -> np.ndarray:
