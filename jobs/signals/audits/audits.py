@@ -48,8 +48,6 @@ class Params:
     # --- people ---
     # A person with a key of such a type is not anonymous.
     account_types: tuple[str, ...] = ("account",)
-    # Sources of links that say who lives together: no evidence that two keys are one person.
-    household_sources: tuple[str, ...] = ("household",)
     # --- promises ---
     # Days before a release is first looked at: a week holds every weekday.
     maturity_days: int = 7
@@ -87,7 +85,6 @@ class Params:
         check(self.backfill_hours > 0, "backfill_hours must be positive")
         check(self.refresh_hours > 0, "refresh_hours must be positive")
         check(all(self.account_types), "account_types must have names")
-        check(all(self.household_sources), "household_sources must have names")
         check(self.maturity_days > 0, "maturity_days must be positive")
         check(self.horizon_days > 0, "horizon_days must be positive")
         check(self.settle_days >= 0, "settle_days must not be negative")
@@ -136,7 +133,9 @@ def run(night: Night, params: Params) -> None:
 
     active_days = params.active(window)
     keys = coverage.keys_seen(events, identities, persons, as_of, active_days).toArrow()
-    night.write("identity_coverage", coverage.coverage(keys, night.arrow("identity_links"), params))
+    households = night.params_of("identities").household_sources
+    links = night.arrow("identity_links")
+    night.write("identity_coverage", coverage.coverage(keys, links, households, params))
 
     night.write("promises", promises.run(night, params))
 

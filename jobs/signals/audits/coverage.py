@@ -67,14 +67,16 @@ def keys_seen(
     )  # fmt: skip
 
 
-def coverage(keys: pa.Table, links: pa.Table, params: Params) -> pa.Table:
+def coverage(
+    keys: pa.Table, links: pa.Table, household_sources: tuple[str, ...], params: Params
+) -> pa.Table:
     """The table ``identity_coverage``.
 
-    ``keys``: rows of :func:`keys_seen`. ``links``: the table ``identity_links``; a link of a
-    household says who lives together, never who is the same person, and is no evidence here.
+    ``keys``: rows of :func:`keys_seen`. ``links``: the table ``identity_links``; a link of
+    ``household_sources`` says who lives together, never who is the same person, and is no evidence.
     """
     keys = keys.sort_by([(name, "ascending") for name in KEY])
-    left, right, reason = evidence(keys, links, params.household_sources)
+    left, right, reason = evidence(keys, links, household_sources)
     person, _ = _codes(keys["person_id"])
     account = pc.is_in(keys["key_type"], value_set=pa.array(params.account_types, pa.string()))
     rows = []

@@ -204,30 +204,27 @@ def outcome(
     people = blend.sample(known, pairs, seed, params.max_people)
     wanted = spark.createDataFrame(people)
     truth = pairs.join(wanted, on="person_id", how="semi").toArrow()
-    contexts = known.join(wanted, on="person_id", how="semi")
-    of_pools = pools.for_people(
-        io.read_arrow(nights["candidates"].table("pools")),
-        contexts.select("person_id", "region", "segment").toArrow(),
-        blend.JUDGED_AT,
-    )
     ids = people["person_id"].combine_chunks()
+    facts = _in_order(
+        known.join(wanted, on="person_id", how="semi")
+        .select("person_id", "region", "segment", "first_seen")
+        .toArrow(),
+        ids,
+    )
     own = listed(nights["candidates"], "candidates", ["source", "rank"], ids)
+    of_pools = pools.for_people(
+        io.read_arrow(nights["candidates"].table("pools")), facts, blend.JUDGED_AT
+    )
     lists = listed(nights["recommendations"], "recommendations", ["surface", "rank"], ids)
     # Each surface has lists of its own; the promise is of one ranking, and the first shows it.
     rankings = {PUBLISHED: lists.filter(pc.equal(lists["surface"], pc.min(lists["surface"])))}
     for source in SOURCES:
         named = of_pools if source in pools.SHARED else own
         rankings[source] = named.filter(pc.equal(named["source"], source))
-    facts = known.join(wanted, on="person_id", how="semi").select(
-        "person_id", "region", "segment", "first_seen"
-    )
     return Outcome(
         reached={name: reached(rows, truth, ids) for name, rows in rankings.items()},
-        slices=slices(
-            _in_order(facts.toArrow(), ids),
-            busy(nights["interactions"], ids), promise.released, params,
-        ),
-    )  # fmt: skip
+        slices=slices(facts, busy(nights["interactions"], ids), promise.released, params),
+    )
 
 
 def listed(night: Published, table: str, columns: list[str], people: pa.StringArray) -> pa.Table:

@@ -12,6 +12,7 @@ from jobs.signals.audits.audits import Params
 from jobs.tables import TABLES
 from tests.conftest import AS_OF
 
+HOUSEHOLD = ("household",)
 # key -> (person, active, revenue)
 KEYS = {
     "account:ann": ("account:ann", True, 60.0),
@@ -55,7 +56,7 @@ TIES = (
 
 def shares(*arguments, **params) -> dict[tuple[str, str, str], tuple[float, float]]:
     """(population, stage, by) to (split, total)."""
-    rows = coverage.coverage(*arguments, Params(**params)).to_pylist()
+    rows = coverage.coverage(*arguments, HOUSEHOLD, Params(**params)).to_pylist()
     return {(r["population"], r["stage"], r["by"]): (r["split"], r["total"]) for r in rows}
 
 
@@ -138,14 +139,15 @@ def test_a_link_to_a_key_of_nobody_ties_nothing():
 
 def test_a_shop_without_links_or_money_has_shares_of_nothing():
     bare = {name: (person, active, 0.0) for name, (person, active, _) in KEYS.items()}
-    rows = coverage.coverage(keys(bare), links(), Params()).to_pylist()
+    rows = coverage.coverage(keys(bare), links(), HOUSEHOLD, Params()).to_pylist()
     assert {r["share"] for r in rows if r["by"] != "anonymous"} == {0.0}
 
 
 def test_the_order_of_the_rows_does_not_matter():
     some, ties = keys(), links(*TIES)
     turned = pa.Table.from_pylist(some.to_pylist()[::-1]), links(*TIES[::-1])
-    assert coverage.coverage(some, ties, Params()) == coverage.coverage(*turned, Params())
+    one, other = (coverage.coverage(*rows, HOUSEHOLD, Params()) for rows in ((some, ties), turned))
+    assert one == other
 
 
 def test_a_key_is_active_by_its_own_last_event_and_its_money_is_of_purchases(session):
