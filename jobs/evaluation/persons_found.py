@@ -1,19 +1,21 @@
 """How well the persons found match the true ones: pairwise precision, recall and F1.
 
-Only pairs of keys that the data could tell of are counted. Definitions:
+Only pairs of keys that the night knows and that the data could tell of are counted. Definitions:
 
 - A *link* is a row of ``identity_links`` that is not a household link, nor a key with itself; what
   became of it later (taken back, judged too weak) does not matter here.
 - **Joined pairs**, in two kinds. ``direct``: an unordered pair of keys with at least one link.
-  ``connected``: a pair of keys with a path of links between them.
+  ``connected``: a pair of keys with a path of links between them. Both keys must be in
+  ``identities``, which holds every key of an event or of the people: a link to a key that was
+  never seen (a card registered, never shown) is quarantined by contract, and says nothing of how
+  well persons are found. Such pairs are ``unknown``, beside the joined ones.
 - A person **solely holds** a key at a moment at which nobody else holds it. A device that several
   people use at once is nobody's then; a recycled cookie is each holder's in its own time. Under the
   ``strict`` reading a key that was held by more than one person, whenever, is nobody's always.
 - A joined pair is **true** where one person solely held both keys: a direct pair at the same
   moment; a connected pair each at some moment, since a cookie and the one that took its place
   never meet.
-- A joined pair is **found** where both keys have the same person in ``identities``; a key that is
-  not there is nobody's.
+- A joined pair is **found** where both keys have the same person in ``identities``.
 - Precision is the share of found pairs that are true, recall the share of true pairs that are
   found, F1 their harmonic mean (pairwise measures of a clustering: Menestrina, Whang and
   Garcia-Molina, 2010). A share of nothing is null.
@@ -32,15 +34,15 @@ from scipy.sparse.csgraph import connected_components
 
 NEVER_MERGING = ("household",)
 SCHEMA = pa.schema([
-    ("pairs", pa.string()), ("holders", pa.string()), ("joined", pa.int64()), ("true", pa.int64()),
-    ("found", pa.int64()), ("right", pa.int64()), ("precision", pa.float64()),
-    ("recall", pa.float64()), ("f1", pa.float64()),
+    ("pairs", pa.string()), ("holders", pa.string()), ("unknown", pa.int64()),
+    ("joined", pa.int64()), ("true", pa.int64()), ("found", pa.int64()), ("right", pa.int64()),
+    ("precision", pa.float64()), ("recall", pa.float64()), ("f1", pa.float64()),
 ])  # fmt: skip
 
 
 def judge(identities: pa.Table, holders: pa.Table, links: pa.Table) -> pa.Table:
     """A row per kind of pairs (direct, connected) and reading of the holders (in_their_time,
-    strict): how many pairs are joined, true, found, and both; precision, recall, f1.
+    strict): how many pairs are unknown, joined, true, found, and both; precision, recall, f1.
 
     ``identities``: key_type, key, person_id. ``holders``: key_type, key, person, starts, ends
     (exclusive; null is without bound), a row per spell. ``links``: key_type_a, key_a, key_type_b,
@@ -53,6 +55,8 @@ def judge(identities: pa.Table, holders: pa.Table, links: pa.Table) -> pa.Table:
     a, b = np.divmod(pair, max(names, 1))
     whole = Sole.of(held)
     alone = whole.pick(~np.isin(whole.key, _of_several(held)))
+    known = found >= 0
+    whole, alone = (sole.pick(known[sole.key]) for sole in (whole, alone))
     rows = []
     for kind, count in (("direct", _direct), ("connected", _connected)):
         for reading, sole in (("in_their_time", whole), ("strict", alone)):
@@ -147,7 +151,9 @@ def _of_several(held: Sole) -> np.ndarray:
 # --- pairs -----------------------------------------------------------------------------------
 def _direct(a: np.ndarray, b: np.ndarray, found: np.ndarray, sole: Sole) -> dict[str, int]:
     """Counts over pairs that a link joins: true at a common moment."""
-    ours = (found[a] == found[b]) & (found[a] >= 0)
+    known = (found[a] >= 0) & (found[b] >= 0)
+    a, b, unknown = a[known], b[known], int((~known).sum())
+    ours = found[a] == found[b]
     spells = pd.DataFrame(vars(sole))
     pairs = pd.DataFrame({"pair": np.arange(len(a)), "a": a, "b": b})
     both = pairs.merge(spells, left_on="a", right_on="key").merge(
@@ -157,7 +163,7 @@ def _direct(a: np.ndarray, b: np.ndarray, found: np.ndarray, sole: Sole) -> dict
     true = np.zeros(len(a), bool)
     true[both["pair"][met].to_numpy()] = True
     return {
-        "joined": len(a), "true": int(true.sum()), "found": int(ours.sum()),
+        "unknown": unknown, "joined": len(a), "true": int(true.sum()), "found": int(ours.sum()),
         "right": int((true & ours).sum()),
     }  # fmt: skip
 
@@ -168,16 +174,14 @@ def _connected(a: np.ndarray, b: np.ndarray, found: np.ndarray, sole: Sole) -> d
     graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(keys, keys))
     _, component = connected_components(graph, directed=False)
     known = np.flatnonzero(found >= 0)
-    holder = np.unique(np.stack([sole.key, sole.person]), axis=1)
-    key, person = holder
-    true = _pairs_sharing(key, component[key], person)
-    inside = found[key] >= 0
-    right = _pairs_sharing(key[inside], component[key[inside]], person[inside], found[key[inside]])
+    key, person = np.unique(np.stack([sole.key, sole.person]), axis=1)
+    joined = _pairs_sharing(known, component[known])
     return {
-        "joined": _pairs_sharing(np.arange(keys), component),
-        "true": true,
+        "unknown": _pairs_sharing(np.arange(keys), component) - joined,
+        "joined": joined,
+        "true": _pairs_sharing(key, component[key], person),
         "found": _pairs_sharing(known, component[known], found[known]),
-        "right": right,
+        "right": _pairs_sharing(key, component[key], person, found[key]),
     }
 
 

@@ -148,7 +148,6 @@ def split(events: pa.Table, folder: Path, chosen: Split) -> dict[str, int]:
     keyring = Keyring(chosen, baskets.days, baskets.accounts, pace, LETTER)
     code, observed = _keys(baskets, keyring, chosen)
     key_type, key = keyring.names(code[baskets.basket])
-    keyring.see(code)
     rows = events.num_rows
     place = np.full(rows, -1)
     place[at] = np.arange(len(at))
@@ -251,4 +250,5 @@ def _keys(
             person, code[rows], device, baskets.began[rows], baskets.ended[rows]
         )
         observed.append(links.of_sessions(rng, keyring, chosen, each, sessions)[0])
+        keyring.see(code[rows])
     return code, observed

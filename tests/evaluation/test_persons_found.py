@@ -149,15 +149,26 @@ def test_keys_that_met_no_moment_are_true_on_a_path_but_not_by_a_link():
     assert counts(told, CONNECTED) == (3, 3, 3, 3)
 
 
-def test_a_key_without_a_person_is_found_with_nobody():
+def test_pairs_with_a_key_that_the_night_does_not_know_are_counted_apart():
     told = persons_found.judge(
-        found(p="account:a"),
-        holders(("account:a", 1, None, None), ("email_hash:e", 1, None, None)),
-        links("account:a - email_hash:e", "account:a - cookie:unheard"),
+        found(p="account:a cookie:c"),
+        holders(("account:a", 1, None, None), ("loyalty_card:l", 1, None, None),
+                ("cookie:c", 1, None, None)),
+        links("account:a - loyalty_card:l", "account:a - cookie:c"),
     )  # fmt: skip
-    assert counts(told, DIRECT) == (2, 1, 0, 0)
+    for row in range(4):
+        assert counts(told, row) == (1, 1, 1, 1)
+    assert told["unknown"].to_pylist() == [1, 1, 2, 2]
+
+
+def test_a_share_of_nothing_is_null():
+    told = persons_found.judge(
+        found(p="account:a", q="cookie:c"),
+        holders(("account:a", 1, None, None), ("cookie:c", 1, None, None)),
+        links("account:a - cookie:c"),
+    )
     assert told["precision"][DIRECT].as_py() is None
-    assert told["recall"][DIRECT].as_py() == 0.0
+    assert (told["recall"][DIRECT].as_py(), told["f1"][DIRECT].as_py()) == (0.0, 0.0)
 
 
 def test_keys_of_different_types_with_the_same_value_are_different():
@@ -221,6 +232,7 @@ def test_counts_are_those_of_looking_at_every_day_and_every_pair(spells, pairs, 
         ever[key].add(person)
         for day in range(start, start + length):
             on[key, day].add(person)
+    known = {key for key in range(6) if persons[key]}
     linked = {tuple(sorted(pair)) for pair in pairs if pair[0] != pair[1]}
     reach = {key: {key} for key in range(6)}
     for _ in range(6):
@@ -238,11 +250,14 @@ def test_counts_are_those_of_looking_at_every_day_and_every_pair(spells, pairs, 
         (linked, False, True), (linked, True, True),
         (connected, False, False), (connected, True, False),
     )):  # fmt: skip
+        unknown = {pair for pair in joined if not known.issuperset(pair)}
+        joined = joined - unknown
         days = [(one, two) for one in range(12) for two in range(12) if one == two or not same_day]
         true = {
             (a, b)
             for a, b in joined
             if any(holds(a, one, strict) == holds(b, two, strict) is not None for one, two in days)
         }
-        ours = {(a, b) for a, b in joined if persons[a] and persons[a] == persons[b]}
+        ours = {(a, b) for a, b in joined if persons[a] == persons[b]}
         assert counts(told, row) == (len(joined), len(true), len(ours), len(true & ours))
+        assert told["unknown"][row].as_py() == len(unknown)

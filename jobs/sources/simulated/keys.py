@@ -159,6 +159,10 @@ class Keyring:
         """Remember that these keys are in the data."""
         self._seen[codes] = True
 
+    def seen(self, codes: np.ndarray) -> np.ndarray:
+        """Whether each of these keys was in the data before."""
+        return self._seen[codes]
+
     def names(self, codes: np.ndarray) -> tuple[pa.DictionaryArray, pa.Array]:
         """(key types, keys) of codes."""
         kind = codes & 7

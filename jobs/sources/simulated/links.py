@@ -20,7 +20,7 @@ from jobs.sources.simulated.settings import KeySettings
 
 SOURCES = ("login", "registration", "email_click", "household", "probabilistic")
 LOGIN, REGISTRATION, EMAIL_CLICK, HOUSEHOLD, PROBABILISTIC = range(len(SOURCES))
-SURE = (0.95, 0.03)  # mean and deviation of a right guess's confidence
+SURE = (0.95, 0.02)  # mean and deviation of a right guess's confidence
 UNSURE = (0.70, 0.10)  # and of a wrong one's
 LIVING_TOGETHER = 0.9  # confidence of a household link
 REGISTERED = 0.7  # share of cards that are registered with an account
@@ -114,21 +114,24 @@ def _guesses(
     rng: np.random.Generator, keyring: Keyring, settings: KeySettings, day: int,
     sessions: Sessions, rows: np.ndarray,
 ) -> Links:  # fmt: skip
-    """A matcher ties a session's key to the person's account or to the other key of the device;
-    where it is wrong, to those of somebody else who is seen that day."""
+    """A matcher ties a session's key to the person's account or, where it has seen it before, to
+    the other key of the device; where it is wrong, to those of somebody else of that day."""
     stranger = rng.integers(0, max(1, len(sessions.person)), len(rows))
     wrong = (rng.random(len(rows)) < settings.false_links) & (
         sessions.person[rows] != sessions.person[stranger]
     )
     whose = np.where(wrong, stranger, rows)
     twin = np.where((sessions.key[rows] & 7) == COOKIE, DEVICE, COOKIE)
-    kind = np.where(rng.random(len(rows)) < 0.5, ACCOUNT, twin)
+    person, device = sessions.person[whose], sessions.device[whose]
+    other = keyring.code(twin, person, device, day)
+    other = np.where(
+        (rng.random(len(rows)) < 0.5) & keyring.seen(other), other, person * 8 + ACCOUNT
+    )
     mean, deviation = (np.where(wrong, UNSURE[i], SURE[i]) for i in range(2))
     confidence = np.clip(rng.normal(mean, deviation), 0.05, 0.999)
     return observed(
-        sessions.key[rows],
-        keyring.code(kind, sessions.person[whose], sessions.device[whose], day),
-        PROBABILISTIC, np.round(confidence, 4), sessions.ended[rows], sessions.person[rows], ~wrong,
+        sessions.key[rows], other, PROBABILISTIC, np.round(confidence, 4), sessions.ended[rows],
+        sessions.person[rows], ~wrong,
     )  # fmt: skip
 
 
