@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -35,6 +35,9 @@ import pyarrow.parquet as pq
 
 from jobs import tables
 from jobs.errors import Fault
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 COMPRESSION = "zstd"
 ROWS_PER_GROUP = 128_000
@@ -104,6 +107,12 @@ def write_arrow(folder: Path, table: pa.Table, part: int = 0) -> None:
         compression=COMPRESSION,
         row_group_size=ROWS_PER_GROUP,
     )
+
+
+def kept(frame: DataFrame, folder: Path) -> DataFrame:
+    """A Spark frame written to a folder and read back: computed once, and its plan cut off."""
+    frame.write.parquet(str(folder))
+    return frame.sparkSession.read.parquet(str(folder))
 
 
 def parquet_files(folder: Path) -> list[Path]:

@@ -18,17 +18,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import limits
+from jobs import io, limits
 from jobs.night import Night
 from jobs.params import OPEN, check
-from jobs.signals import components, links, resolution
+from jobs.signals import changes, components, continuing, links, resolution
 from jobs.signals.components import Caps
+from jobs.signals.continuing import Before
 from jobs.signals.links import KEY, PAIR
 from jobs.sources import contract
 
+IDS = ("person_id", "household_id", "component")
 ENGINES = ("auto", "array", "spark")
 USABLE = (
     "key_type_a string, key_a string, key_type_b string, key_b string, source string, "
@@ -152,43 +155,79 @@ class Inputs:
 # --- the night -------------------------------------------------------------------------------
 def run(night: Night, params: Params) -> None:
     """Stage the five tables."""
-    inputs = Inputs.read(night, night.as_of)
-    found = resolve(night, inputs, night.as_of, params)
-    night.notes["identities"] = found.notes
+    inputs, before = Inputs.read(night, night.as_of), Before.find(night)
+    tallied = tally(inputs.rows, night.as_of, before.as_of if before else None, params)
+    past, known = ([tallied.pop(f"{at}_{part}") for part in ("rows", "high", "low")]
+                   for at in ("past", "known"))  # fmt: skip
+    policy = continuing.policy(params)
+    differs = before.differs(policy, past) if before else None
+    if before is None or differs:
+        found = resolve(night, inputs, night.as_of, params)
+    else:
+        found = resume(night, inputs, before, params)
+    mode = "incremental" if before and not differs else "full"
+    reason = {None: "the first night", "policy": "other parameters", "data": "another past"}
+    night.notes[continuing.NOTE] = {
+        "mode": mode, "because": "the past is the same" if mode == "incremental" else
+        reason[differs], "engine": found.engine, "touched": found.touched, "policy": policy,
+        "known": known,
+    }  # fmt: skip
     night.write("identities", found.identities)
     night.write("identity_links", found.links)
-    identities = night.spark.read.parquet(str(night.staged / "identities"))
-    judged = night.spark.read.parquet(str(night.staged / "identity_links"))
+    read = night.spark.read
+    identities = read.parquet(str(night.staged / "identities"))
+    judged = read.parquet(str(night.staged / "identity_links"))
     night.write("persons", persons(identities, inputs.events, inputs.people))
-    night.write("identity_changes", night.spark.createDataFrame([], CHANGES))
-    night.write("identity_counts", counts(identities, judged))
+    if before is None:
+        night.write("identity_changes", night.spark.createDataFrame([], changes.SCHEMA))
+    else:
+        now, then = changes.Graph(identities, judged), changes.Graph(before.keys, before.links)
+        made = changes.between(then, now, before.as_of, night.as_of, differs)
+        night.write("identity_changes", before.changes, made)
+    more = {f"rows: {name}": rows for name, rows in tallied.items()}
+    more |= {f"mode: {mode}": 1} | {f"touched: {name}": n for name, n in found.touched.items()}
+    night.write("identity_counts", counts(identities, judged), _counts(more))
 
 
-CHANGES = (
-    "kind string, from_person string, to_person string, changed_at timestamp, key_type_a string, "
-    "key_a string, key_type_b string, key_b string, link_source string, cause string, "
-    "as_of timestamp"
-)
+def tally(
+    rows: DataFrame | None, cut: datetime, before: datetime | None, params: Params
+) -> dict[str, int]:
+    """The counts of ``links.tally`` by name; all 0 where the source has no links."""
+    if rows is None:
+        return dict.fromkeys(links.TALLIED, 0)
+    return links.tally(rows, cut, before, params).toArrow().to_pylist()[0]
 
 
 def counts(identities: DataFrame, judged: DataFrame) -> DataFrame:
-    """The table ``identity_counts``."""
+    """The counts of the tables: keys, persons, households and components, admitted links that
+    close a cycle (harmless: the keys are one person without them), and links by outcome."""
+    names = ("keys", "persons", "households", "components")
     of_keys = identities.agg(
-        F.count(F.lit(1)).alias("keys"), F.count_distinct("person_id").alias("persons"),
-        F.count_distinct("household_id").alias("households"),
-    )  # fmt: skip
-    stacked = of_keys.select(
-        F.explode(
-            F.array(*[
-                F.struct(F.lit(name).alias("outcome"), F.col(name).alias("rows"))
-                for name in ("keys", "persons", "households")
-            ])
-        ).alias("one")
-    ).select("one.*")  # fmt: skip
-    of_links = judged.groupBy(F.concat(F.lit("link: "), "outcome").alias("outcome")).agg(
-        F.count(F.lit(1)).alias("rows")
+        F.count(F.lit(1)).alias("keys"),
+        *(
+            F.count_distinct(column).alias(name)
+            for name, column in zip(
+                names[1:], ("person_id", "household_id", "component"), strict=True
+            )
+        ),
     )
-    return stacked.unionAll(of_links)
+    pairs = judged.where(F.col("outcome") == "admitted").agg(F.count_distinct(*PAIR).alias("pairs"))
+    every = of_keys.crossJoin(pairs).withColumn(
+        "cycles", F.col("pairs") - F.col("keys") + F.col("persons")
+    )
+    rows = [
+        F.struct(F.lit(name).alias("outcome"), F.col(name).alias("rows"))
+        for name in (*names, "cycles")
+    ]
+    return every.select(F.explode(F.array(*rows)).alias("one")).select("one.*").unionAll(
+        judged.groupBy(F.concat(F.lit("link: "), "outcome").alias("outcome")).agg(
+            F.count(F.lit(1)).alias("rows")
+        )
+    )  # fmt: skip
+
+
+def _counts(rows: dict[str, int]) -> pa.Table:
+    return pa.table({"outcome": list(rows), "rows": pa.array(list(rows.values()), pa.int64())})
 
 
 # --- any cut ---------------------------------------------------------------------------------
@@ -200,7 +239,10 @@ def at(night: Night, cut: datetime) -> Known:
     params = night.params_of("identities")
     inputs = Inputs.read(night, cut)
     published, judged = night.frame("identities"), night.frame("identity_links")
-    same = cut == night.as_of or inputs.rows is None
+    logins = links.logins(inputs.links, cut, params)
+    if cut == night.as_of:
+        return Known(published, night.frame("persons"), logins, True)
+    same = inputs.rows is None
     if not same:
         then = links.judge(
             links.state(inputs.links, cut, params), known_keys(inputs.events, inputs.people), params
@@ -227,7 +269,7 @@ def at(night: Night, cut: datetime) -> Known:
     return Known(
         identities,
         persons(identities, inputs.events, inputs.people),
-        links.logins(inputs.links, cut, params),
+        logins,
         same,
     )
 
@@ -257,46 +299,103 @@ def fingerprint(candidates: DataFrame, keys: DataFrame) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Resolution:
-    """``identities`` and ``links`` as the tables, and which engine ran on how much."""
+    """``identities`` and ``links`` as the tables, which engine ran, and on how many keys, links
+    that may merge and raw components."""
 
     identities: DataFrame
     links: DataFrame
-    notes: dict[str, object]
+    engine: str
+    touched: dict[str, int]
 
 
 def resolve(night: Night, inputs: Inputs, cut: datetime, params: Params) -> Resolution:
     """Persons and households as known at ``cut``, all of them anew."""
-    spark, home = night.spark, night.scratch("graph")
-    named = known_keys(inputs.events, inputs.people)
+    home = night.scratch("graph")
+    named = io.kept(known_keys(inputs.events, inputs.people), home / "named")
+    if inputs.rows is None:
+        alone = named.select("*", *[resolution.key_id().alias(name) for name in IDS])
+        none = inputs.links.select(
+            *PAIR, "source", "confidence", "observed_time", "known_time",
+            *[F.col("action").alias(name) for name in ("outcome", "detail")],
+        )  # fmt: skip
+        size = io.count_rows(home / "named")
+        return Resolution(alone, none, "none", {"keys": size, "links": 0, "components": size})
     judged = links.judge(links.state(inputs.links, cut, params), named, params)
-    judged = kept(judged, home / "links")
+    judged = io.kept(judged, home / "links")
     merging = judged.where(F.col("outcome").isNull())
-    kept(with_linking_keys(named, merging, params), home / "keys")
-    kept(
-        merging.select(*PAIR, "source", "confidence", links.is_guess(params).alias("guess")),
-        home / "candidates",
-    )
+    linking = links.ends(merging).where(F.col("key_type").isin(*params.linking_types))
+    keys = named.join(linking, on=KEY, how="full").select(*KEY, "first_seen")
+    found = _connect(night, keys, merging, home, params)
+    states = judged.withColumns(dict.fromkeys(("was", "was_detail"), F.lit(None).cast("string")))
+    return _finish(night, found, found.keys, states, params)
+
+
+def resume(night: Night, inputs: Inputs, before: Before, params: Params) -> Resolution:
+    """Persons and households of the night, anew only where the night touches them."""
+    home = night.scratch("graph")
+    named = io.kept(known_keys(inputs.events, inputs.people), home / "named")
+    part = continuing.touched(before, named, inputs.links, night.as_of, params, home)
+    found = _connect(night, part.keys, part.candidates, home, params)
+    resolved = found.keys.unionByName(part.copied.select(*found.keys.columns))
+    return _finish(night, found, resolved, part.states, params)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What an engine made of a graph: its ``keys`` and ``links`` as ``resolution`` writes them."""
+
+    keys: DataFrame
+    links: DataFrame
+    engine: str
+    touched: dict[str, int]
+
+
+def _connect(
+    night: Night, keys: DataFrame, merging: DataFrame, home: Path, params: Params
+) -> _Found:
+    """Hand a graph to an engine."""
+    guess = links.is_guess(params).alias("guess")
+    io.kept(keys, home / "keys")
+    io.kept(merging.select(*PAIR, "source", "confidence", guess), home / "candidates")
     engine = resolution.resolve(
-        spark, home / "keys", home / "candidates", home / "persons", params.caps, params.engine,
-        params.array_links,
+        night.spark, home / "keys", home / "candidates", home / "persons", params.caps,
+        params.engine, params.array_links,
     )  # fmt: skip
-    resolved = spark.read.parquet(str(home / "persons" / "keys"))
-    settled = spark.read.parquet(str(home / "persons" / "links"))
-    grouped = households(night, resolved, judged.where(F.col("outcome") == "household"), params)
-    refused = judged.where(F.col("outcome").isNotNull() & (F.col("outcome") != "household"))
-    none = F.lit(None).cast("string").alias("detail")
-    all_links = (
-        refused.select("*", none)
-        .unionByName(merging.drop("outcome").join(settled, on=[*PAIR, "source"], how="inner"))
+    read = night.spark.read
+    resolved = read.parquet(str(home / "persons" / "keys"))
+    touched = {
+        "keys": io.count_rows(home / "keys"),
+        "links": io.count_rows(home / "candidates"),
+        "components": resolved.select("component").distinct().count(),
+    }
+    return _Found(resolved, read.parquet(str(home / "persons" / "links")), engine, touched)
+
+
+def _finish(
+    night: Night, found: _Found, resolved: DataFrame, states: DataFrame, params: Params
+) -> Resolution:
+    """Group the persons and write every link's outcome down.
+
+    ``states``: ``links.STATE`` with ``was`` and ``was_detail``, which stay where a link that may
+    merge was not handed to the engine.
+    """
+    is_household = F.col("outcome") == "household"
+    grouped = households(night, resolved, states.where(is_household).select(*links.STATE), params)
+    settled = found.links.withColumnsRenamed({"outcome": "is", "detail": "is_detail"})
+    merging = states.where(F.col("outcome").isNull()).join(
+        settled, on=[*PAIR, "source"], how="left"
+    )
+    anew = F.col("is").isNotNull()
+    outcome = F.coalesce("is", "was").alias("outcome")
+    detail = F.when(anew, F.col("is_detail")).otherwise(F.col("was_detail")).alias("detail")
+    plain = [name for name in links.STATE if name != "outcome"]
+    refused = states.where(F.col("outcome").isNotNull() & ~is_household)
+    every = (
+        merging.select(*plain, outcome, detail)
+        .unionByName(refused.select(*links.STATE, F.lit(None).cast("string").alias("detail")))
         .unionByName(grouped.links)
     )
-    return Resolution(grouped.identities, all_links, {"engine": engine})
-
-
-def kept(frame: DataFrame, folder: Path) -> DataFrame:
-    """The frame written to a folder and read back: computed once, and its plan cut off."""
-    frame.write.parquet(str(folder))
-    return frame.sparkSession.read.parquet(str(folder))
+    return Resolution(grouped.identities, every, found.engine, found.touched)
 
 
 def known_keys(events: DataFrame, people: DataFrame | None) -> DataFrame:
@@ -307,12 +406,6 @@ def known_keys(events: DataFrame, people: DataFrame | None) -> DataFrame:
         return of_events
     filled = (F.trim("key") != "") & (F.trim("key_type") != "")
     return of_events.join(people.where(filled).select(*KEY).distinct(), on=KEY, how="full")
-
-
-def with_linking_keys(named: DataFrame, merging: DataFrame, params: Params) -> DataFrame:
-    """The keys with those that only links name."""
-    only = links.ends(merging).where(F.col("key_type").isin(*params.linking_types))
-    return named.join(only, on=KEY, how="full").select(*KEY, "first_seen")
 
 
 # --- households ------------------------------------------------------------------------------
@@ -353,9 +446,9 @@ def households(
             ).alias(f"of_{end}"),
         )  # fmt: skip
         pairs = pairs.join(owner, on=[f"key_type_{end}", f"key_{end}"], how="left")
-    pairs = kept(pairs, home / "pairs")
+    pairs = io.kept(pairs, home / "pairs")
     known = pairs.where(F.col("of_a").isNotNull() & F.col("of_b").isNotNull())
-    kept(known.select("of_a.*").unionAll(known.select("of_b.*")).distinct(), home / "keys")
+    io.kept(known.select("of_a.*").unionAll(known.select("of_b.*")).distinct(), home / "keys")
     between = known.select(
         F.col("of_a.key_type").alias("key_type_a"), F.col("of_a.key").alias("key_a"),
         F.col("of_b.key_type").alias("key_type_b"), F.col("of_b.key").alias("key_b"),
@@ -363,7 +456,7 @@ def households(
         *PAIR, F.lit("household").alias("source"), F.lit(1.0).alias("confidence"),
         F.lit(False).alias("guess"),
     )  # fmt: skip
-    kept(between, home / "candidates")
+    io.kept(between, home / "candidates")
     resolution.resolve(
         night.spark, home / "keys", home / "candidates", home / "grouped", params.household_caps,
         params.engine, params.array_links,
@@ -373,10 +466,8 @@ def households(
         F.col("key_type"), F.col("key"), F.col("person_id").alias("household_id")
     )
     settled = read.parquet(str(home / "grouped" / "links"))
-    of_person = members.join(
-        founders.select("person_id", F.col("of_type").alias("key_type"), F.col("of_key").alias("key")),
-        on=KEY, how="inner",
-    ).select("person_id", "household_id")  # fmt: skip
+    named = founders.withColumnsRenamed({"of_type": "key_type", "of_key": "key"})
+    of_person = members.join(named, on=KEY, how="inner").select("person_id", "household_id")
     identities = (
         resolved.join(of_person, on="person_id", how="left")
         .withColumn("household_id", F.coalesce("household_id", "person_id"))
@@ -391,9 +482,9 @@ def households(
         ),
     )
     judged = (
-        pairs.withColumns({
-            "pa": F.struct("of_a.key_type", "of_a.key"), "pb": F.struct("of_b.key_type", "of_b.key"),
-        })
+        pairs.withColumns(
+            {f"p{end}": F.struct(f"of_{end}.key_type", f"of_{end}.key") for end in ("a", "b")}
+        )
         .join(verdict, on=["pa", "pb"], how="left")
         .withColumn(
             "outcome",
