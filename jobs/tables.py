@@ -74,8 +74,7 @@ _table(
     "events", "events", "one row per event received before as_of, its newest revision", "event_id",
     event_id=S, revision=I32, event_time=TIME, received_time=TIME, key_type=S, key=S,
     session_id=_maybe(S), event_type=S, item_id=S, quantity=F64, value=_maybe(F64),
-    channel=_maybe(S), region=_maybe(S), request_id=_maybe(S), campaign=_maybe(S),
-    event_date=DATE,
+    channel=_maybe(S), region=_maybe(S), campaign=_maybe(S), request_id=_maybe(S), event_date=DATE,
 )  # fmt: skip
 _table(
     "events_rejected", "events", "one row per quarantined row of the source, as it was", "",

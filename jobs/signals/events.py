@@ -124,7 +124,7 @@ def judge(raw: DataFrame, as_of: datetime, params: Params) -> DataFrame:
         .select(
             "event_id", "revision", "event_time", "received_time", "key_type", "key",
             "session_id", "event_type", "item_id", "quantity", "value", "channel", "region",
-            "request_id", "campaign", "event_date", "outcome",
+            "campaign", "request_id", "event_date", "outcome",
         )
     )  # fmt: skip
 

@@ -74,8 +74,7 @@ CONTRACT: dict[str, tuple[Contracted, ...]] = {
     "events": _columns(
         event_id=TEXT, revision=(INTEGER,), event_time=TIME, received_time=(TIME,), key_type=TEXT,
         key=TEXT, session_id=(TEXT,), event_type=TEXT, item_id=TEXT, quantity=(NUMBER,),
-        value=(NUMBER,), channel=(TEXT,), region=(TEXT,), request_id=(TEXT,),
-        campaign=(TEXT,),
+        value=(NUMBER,), channel=(TEXT,), region=(TEXT,), campaign=(TEXT,), request_id=(TEXT,),
     ),
     "items": _columns(
         item_id=TEXT, title=(TEXT,), category=(TEXT,), brand=(TEXT,), seller=(TEXT,),
