@@ -16,7 +16,6 @@ definition: the client's own ``session_id`` neither ends a session nor holds one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -34,7 +33,7 @@ KEY = ["key_type", "key"]
 
 @dataclass(frozen=True)
 class Params:
-    """What ends a session."""
+    """What ends a session, and who has logged in."""
 
     # A longer pause ends a session, one of exactly this length does not. Half an hour is what web
     # analytics has agreed on; it also keeps a walk through a store in one piece.
@@ -43,12 +42,15 @@ class Params:
     at_midnight: bool = False
     # Whether a session also ends where its campaign changes to another one.
     at_campaign: bool = False
+    # Keys of these types are used by whoever has logged in, and by nobody else.
+    account_types: tuple[str, ...] = ("account",)
 
     def __post_init__(self) -> None:
         check(
             1 <= self.inactivity_minutes <= 24 * 60,
             "inactivity_minutes must be 1 to 1440, which is a day",
         )
+        check(len(self.account_types) > 0, "account_types must name at least one key type")
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,8 @@ def run(night: Night, params: Params) -> None:
     """Stage ``history`` and ``sessions``."""
     events = night.frame("events")
     logins = identities.logins(night, night.as_of)
-    account_types = night.params_of("identities").account_types
-    keys = persons_of_keys(night.frame("identities"), night.frame("persons"), account_types)
-    claims = claimed(events, keys, logins, params, account_types)
+    keys = persons_of_keys(night.frame("identities"), night.frame("persons"), params)
+    claims = claimed(events, keys, logins, params)
     if claims is not None:
         # Saves a second run of the login stage, for the count below.
         claims = claims.persist(StorageLevel.MEMORY_AND_DISK)
@@ -83,49 +84,44 @@ def at(night: Night, cut: datetime) -> Seen:
     For any step that follows: what becomes known of a key later says nothing about it here.
     """
     known = identities.at(night, cut)
-    published = night.frame("history")
     now = F.lit(cut)
     before = (F.col("received_time") < now) & (F.col("event_time") < now)
     later = identities.logins(night, night.as_of).where(F.col("known_time") >= now)
     if known.same_as_night and later.isEmpty():
-        return Seen(published.where(before), known)
+        return Seen(night.frame("history").where(before), known)
     events = night.frame("events").where(before)
-    types = night.params_of("identities").account_types
     params = night.params_of("sessions")
-    rows = history(events, known.identities, known.persons, known.logins, params, types)
+    rows = history(events, known.identities, known.persons, known.logins, params)
     return Seen(rows, known)
 
 
 def history(
     events: DataFrame,
-    keyed: DataFrame,
+    identities: DataFrame,
     persons: DataFrame,
     logins: DataFrame,
     params: Params,
-    account_types: Sequence[str],
 ) -> DataFrame:
     """The table ``history`` from events, keys, persons and logins as known at any one instant.
 
-    ``keyed``: the table ``identities``. ``logins``: key_type_a, key_a, key_type_b, key_b,
-    observed_time (and more), in either order of the two keys. ``account_types``: the key types that stand for a person who has logged in.
+    ``logins``: key_type_a, key_a, key_type_b, key_b, observed_time (and more), in either order of
+    the two keys.
     """
-    keys = persons_of_keys(keyed, persons, account_types)
-    claims = claimed(events, keys, logins, params, account_types)
+    keys = persons_of_keys(identities, persons, params)
+    claims = claimed(events, keys, logins, params)
     return stitch(resolve(events, keys, claims), params)
 
 
 # --- whose it was ----------------------------------------------------------------------------
-def persons_of_keys(
-    keyed: DataFrame, persons: DataFrame, account_types: Sequence[str]
-) -> DataFrame:
+def persons_of_keys(identities: DataFrame, persons: DataFrame, params: Params) -> DataFrame:
     """Per key: key_type, key, person_id, personalised, and whether the person is ``anonymous``."""
     with_account = (
-        keyed.where(F.col("key_type").isin(*account_types))
+        identities.where(F.col("key_type").isin(*params.account_types))
         .select("person_id", F.lit(True).alias("with_account"))
         .distinct()
     )
     return (
-        keyed.select(*KEY, "person_id")
+        identities.select(*KEY, "person_id")
         .join(persons.select("person_id", "personalised"), on="person_id", how="inner")
         .join(with_account, on="person_id", how="left")
         .select(*KEY, "person_id", "personalised", F.isnull("with_account").alias("anonymous"))
@@ -137,7 +133,6 @@ def claimed(
     keys: DataFrame,
     logins: DataFrame,
     params: Params,
-    account_types: Sequence[str],
 ) -> DataFrame | None:
     """The anonymous events that an account claims: event_id, person_id, personalised.
 
@@ -149,12 +144,12 @@ def claimed(
     if anonymous.isEmpty():
         return None
     claims = []
-    by_account = logins_of_accounts(logins, keys, account_types)
+    by_account = logins_of_accounts(logins, keys, params)
     if not by_account.isEmpty():
         claims.append(claimed_by_login(events, by_account, params))
-    shared = shared_client_sessions(events, anonymous, account_types)
+    shared = shared_client_sessions(events, anonymous, params)
     if not shared.isEmpty():
-        claims.append(claimed_by_client_session(events, keys, shared, params, account_types))
+        claims.append(claimed_by_client_session(events, keys, shared, params))
     if not claims:
         return None
     agreed = (F.min("claimant") == F.max("claimant")) & F.min("personalised").isNotNull()
@@ -168,9 +163,7 @@ def claimed(
     )
 
 
-def logins_of_accounts(
-    logins: DataFrame, keys: DataFrame, account_types: Sequence[str]
-) -> DataFrame:
+def logins_of_accounts(logins: DataFrame, keys: DataFrame, params: Params) -> DataFrame:
     """Logins on anonymous keys: key_type, key, event_time, and the ``login`` as a structure of
     claimant and personalised; the claimant is null where two logged in at the same instant."""
     sides = [
@@ -192,7 +185,7 @@ def logins_of_accounts(
     return (
         sides[0]
         .unionByName(sides[1])
-        .where(F.col("account_type").isin(*account_types) & F.col("event_time").isNotNull())
+        .where(F.col("account_type").isin(*params.account_types) & F.col("event_time").isNotNull())
         .join(keys.where("anonymous").select(*KEY), on=KEY, how="semi")
         .join(persons, on=["account_type", "account"], how="left")
         .groupBy(*KEY, "event_time")
@@ -232,13 +225,11 @@ def claimed_by_login(events: DataFrame, by_account: DataFrame, params: Params) -
     )
 
 
-def shared_client_sessions(
-    events: DataFrame, anonymous: DataFrame, account_types: Sequence[str]
-) -> DataFrame:
+def shared_client_sessions(events: DataFrame, anonymous: DataFrame, params: Params) -> DataFrame:
     """``session_id`` of client sessions with an anonymous event and one of an account's key."""
     with_id = events.where(F.col("session_id").isNotNull())
     return (
-        with_id.where(F.col("key_type").isin(*account_types))
+        with_id.where(F.col("key_type").isin(*params.account_types))
         .select("session_id")
         .join(
             with_id.join(anonymous, on=KEY, how="semi").select("session_id"),
@@ -254,7 +245,6 @@ def claimed_by_client_session(
     keys: DataFrame,
     shared: DataFrame,
     params: Params,
-    account_types: Sequence[str],
 ) -> DataFrame:
     """Anonymous events beside an account's in one client session: event_id, claimant, personalised.
 
@@ -268,7 +258,7 @@ def claimed_by_client_session(
         .join(keys, on=KEY, how="inner")
         .select(
             "event_id", "session_id", "event_time", "anonymous",
-            F.col("key_type").isin(*account_types).alias("of_account"),
+            F.col("key_type").isin(*params.account_types).alias("of_account"),
             F.when(~F.col("anonymous"), F.col("person_id")).alias("known"),
             F.when(~F.col("anonymous"), F.col("personalised")).alias("personalised"),
         )
@@ -325,7 +315,9 @@ def stitch(resolved: DataFrame, params: Params) -> DataFrame:
 
     A session's id is its person and its first instant, which later events do not change.
     """
-    in_time = Window.partitionBy("person_id").orderBy("event_time", "event_id")
+    # By time alone: rows of one instant are in one session, so their order changes nothing, and
+    # the sort is a fifth shorter without their ids.
+    in_time = Window.partitionBy("person_id").orderBy("event_time")
     begins = paused(in_time, params)
     if params.at_midnight:
         begins = begins | (F.col("event_date") != F.lag("event_date").over(in_time))

@@ -59,23 +59,3 @@ def test_what_went_back_leaves_no_intent(weigh):
         ("returned", "purchase", 3, 5.0), ("returned", "return", 2, 5.0),
         ("rejected", "view", 2, None), ("rejected", "reject", 1, None),
     ).keys() == {"kept"}  # fmt: skip
-
-
-def test_events_of_people_without_consent_train_nothing(session):
-    events = session.createDataFrame(
-        [("e1", "yes"), ("e2", "no"), ("e3", "unknown")], "event_id string, key string"
-    ).selectExpr(
-        "event_id", "'account' key_type", "key", "'i' item_id", "'purchase' event_type",
-        "timestamp'2017-11-30' event_time", "timestamp'2017-11-30' received_time",
-        "cast(null as string) session_id", "1d quantity", "1d value",
-        "cast(null as string) region", "date'2017-11-30' event_date",
-    )  # fmt: skip
-    people = session.createDataFrame(
-        [("account", "yes", "account:yes"), ("account", "no", "account:no")],
-        "key_type string, key string, person_id string",
-    )
-    persons = session.createDataFrame(
-        [("account:yes", True), ("account:no", False)], "person_id string, personalised boolean"
-    )
-    found = interactions.resolve(events, people, persons).toArrow().to_pylist()
-    assert [(row["event_id"], row["basket"]) for row in found] == [("e1", "account:yes|2017-11-30")]
