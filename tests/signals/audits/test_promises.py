@@ -16,7 +16,7 @@ from jobs.io import Lake
 from jobs.signals.audits import promises
 from jobs.signals.audits.audits import Params
 from jobs.signals.audits.promises import Outcome, Promise
-from jobs.tables import SOURCES, TABLES
+from jobs.tables import SOURCES, TABLES, TIME
 from tests.conftest import AS_OF
 
 RELEASED = AS_OF - timedelta(days=30)
@@ -232,7 +232,7 @@ def publish(lake: Lake, released: datetime, listed: str, promised: float) -> Non
     def write(step: str, **tables: list[dict[str, Any]]) -> None:
         folder = lake.staged(step, released)
         for name, found in tables.items():
-            io.write_arrow(folder / name, pa.Table.from_pylist(found, TABLES[name].schema))
+            io.write_arrow(folder / name, declared(name, found))
         cut = released - timedelta(days=28)
         notes = {"cut": cut.isoformat()} if step == "blend" else {}
         io.write_json(folder / "manifest.json", {"as_of": released.isoformat(), "notes": notes})
@@ -339,11 +339,19 @@ def tonight(lake: Lake, night: Any, as_of: datetime = AS_OF) -> Any:
     }.items():
         folder = lake.staged(name, as_of)
         for table, found in tables.items():
-            io.write_arrow(folder / table, pa.Table.from_pylist(found, TABLES[table].schema))
+            io.write_arrow(folder / table, declared(table, found))
         io.write_json(folder / "manifest.json", {"as_of": as_of.isoformat()})
         lake.publish(name, as_of, "one")
     step.write("promises", promises.run(step, replace(PARAMS, min_slice=5)))
     return step
+
+
+def declared(name: str, found: list[dict[str, Any]]) -> pa.Table:
+    """Rows as the declared table; columns that nothing here reads are filled."""
+    schema = TABLES[name].schema
+    blank = {pa.string(): "", TIME: RELEASED}
+    unread = {f.name: blank[f.type] for f in schema if f.type in blank and not f.nullable}
+    return pa.Table.from_pylist([unread | row for row in found], schema)
 
 
 def promises_of(step: Any) -> list[dict[str, Any]]:
