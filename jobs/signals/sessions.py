@@ -63,17 +63,20 @@ class Seen:
 
 def run(night: Night, params: Params) -> None:
     """Stage ``history`` and ``sessions``."""
-    events = night.frame("events")
+    events, keyed, persons = (night.frame(name) for name in ("events", "identities", "persons"))
     logins = identities.logins(night, night.as_of)
-    keys = persons_of_keys(night.frame("identities"), night.frame("persons"), params)
-    claims = claimed(events, keys, logins, params)
+    claims = claimed(events, keyed, persons, logins, params)
     if claims is not None:
-        # Saves a second run of the login stage, for the count below.
+        # Saves a second run of the login stage, for the count.
         claims = claims.persist(StorageLevel.MEMORY_AND_DISK)
-    night.write("history", stitch(resolve(events, keys, claims), params))
-    if claims is not None:
-        night.notes["events_claimed_twice"] = claims.where("person_id IS NULL").count()
-        claims.unpersist()
+    try:
+        night.write("history", stitch(resolve(events, keyed, persons, claims, params), params))
+        if claims is not None:
+            disputed = claims.where(F.col("person_id").isNull())
+            night.notes["events_claimed_twice"] = disputed.count()
+    finally:
+        if claims is not None:
+            claims.unpersist()
     written = night.spark.read.parquet(str(night.staged / "history"))
     night.write("sessions", sessions(written))
 
@@ -107,30 +110,20 @@ def history(
     ``logins``: key_type_a, key_a, key_type_b, key_b, observed_time (and more), in either order of
     the two keys.
     """
-    keys = persons_of_keys(identities, persons, params)
-    claims = claimed(events, keys, logins, params)
-    return stitch(resolve(events, keys, claims), params)
+    claims = claimed(events, identities, persons, logins, params)
+    return stitch(resolve(events, identities, persons, claims, params), params)
 
 
 # --- whose it was ----------------------------------------------------------------------------
-def persons_of_keys(identities: DataFrame, persons: DataFrame, params: Params) -> DataFrame:
-    """Per key: key_type, key, person_id, personalised, and whether the person is ``anonymous``."""
-    with_account = (
-        identities.where(F.col("key_type").isin(*params.account_types))
-        .select("person_id", F.lit(True).alias("with_account"))
-        .distinct()
-    )
-    return (
-        identities.select(*KEY, "person_id")
-        .join(persons.select("person_id", "personalised"), on="person_id", how="inner")
-        .join(with_account, on="person_id", how="left")
-        .select(*KEY, "person_id", "personalised", F.isnull("with_account").alias("anonymous"))
-    )
+def holders(identities: DataFrame, params: Params) -> DataFrame:
+    """``person_id`` of the persons with an account, a row per account."""
+    return identities.where(F.col("key_type").isin(*params.account_types)).select("person_id")
 
 
 def claimed(
     events: DataFrame,
-    keys: DataFrame,
+    identities: DataFrame,
+    persons: DataFrame,
     logins: DataFrame,
     params: Params,
 ) -> DataFrame | None:
@@ -140,32 +133,39 @@ def claimed(
     without any claim: no anonymous key, or neither a login on one nor a client session with both
     an anonymous event and one of an account.
     """
-    anonymous = keys.where("anonymous").select(*KEY)
+    with_account = holders(identities, params)
+    anonymous = identities.join(with_account, on="person_id", how="anti").select(*KEY)
     if anonymous.isEmpty():
         return None
+    known = identities.join(with_account, on="person_id", how="semi").select(*KEY, "person_id")
     claims = []
-    by_account = logins_of_accounts(logins, keys, params)
-    if not by_account.isEmpty():
-        claims.append(claimed_by_login(events, by_account, params))
+    on_keys = logins_of_accounts(logins, anonymous, known, params)
+    if not on_keys.isEmpty():
+        claims.append(claimed_by_login(events, on_keys, params))
     shared = shared_client_sessions(events, anonymous, params)
     if not shared.isEmpty():
-        claims.append(claimed_by_client_session(events, keys, shared, params))
+        claims.append(claimed_by_client_session(events, known, shared, params))
     if not claims:
         return None
-    agreed = (F.min("claimant") == F.max("claimant")) & F.min("personalised").isNotNull()
+    agreed = F.when(F.min("claimant") == F.max("claimant"), F.min("claimant"))
     return (
         reduce(DataFrame.unionByName, claims)
         .groupBy("event_id")
-        .agg(
-            F.when(agreed, F.min("claimant")).alias("person_id"),
-            F.min("personalised").alias("personalised"),
+        .agg(agreed.alias("person_id"))
+        .join(persons.select("person_id", "personalised"), on="person_id", how="left")
+        .select(
+            "event_id",
+            F.when(F.col("personalised").isNotNull(), F.col("person_id")).alias("person_id"),
+            "personalised",
         )
     )
 
 
-def logins_of_accounts(logins: DataFrame, keys: DataFrame, params: Params) -> DataFrame:
-    """Logins on anonymous keys: key_type, key, event_time, and the ``login`` as a structure of
-    claimant and personalised; the claimant is null where two logged in at the same instant."""
+def logins_of_accounts(
+    logins: DataFrame, anonymous: DataFrame, known: DataFrame, params: Params
+) -> DataFrame:
+    """Logins on anonymous keys: key_type, key, event_time, and the ``login``, a structure whose
+    ``claimant`` is the account's person, or null where two logged in at the same instant."""
     sides = [
         logins.select(
             F.col(f"key_type_{key}").alias("key_type"), F.col(f"key_{key}").alias("key"),
@@ -175,127 +175,119 @@ def logins_of_accounts(logins: DataFrame, keys: DataFrame, params: Params) -> Da
         )
         for key, account in (("a", "b"), ("b", "a"))
     ]  # fmt: skip
-    persons = keys.select(
-        F.col("key_type").alias("account_type"), F.col("key").alias("account"),
-        "person_id", "personalised",
-    )  # fmt: skip
-    # The login of an account that nobody knows claims nothing, but ends the claim of another.
+    accounts = known.select(
+        F.col("key_type").alias("account_type"), F.col("key").alias("account"), "person_id"
+    )
+    # The login of an account that nobody knows gives nothing away, but ends the claim of another.
     who = F.coalesce("person_id", F.concat_ws(":", "account_type", "account"))
-    alone = F.min(who) == F.max(who)
     return (
         sides[0]
         .unionByName(sides[1])
         .where(F.col("account_type").isin(*params.account_types) & F.col("event_time").isNotNull())
-        .join(keys.where("anonymous").select(*KEY), on=KEY, how="semi")
-        .join(persons, on=["account_type", "account"], how="left")
+        .join(anonymous, on=KEY, how="semi")
+        .join(accounts, on=["account_type", "account"], how="left")
         .groupBy(*KEY, "event_time")
-        .agg(
-            F.when(alone, F.min(who)).alias("claimant"),
-            F.when(alone, F.min("personalised")).alias("personalised"),
-        )
-        .select(*KEY, "event_time", F.struct("claimant", "personalised").alias("login"))
+        .agg(F.when(F.min(who) == F.max(who), F.min(who)).alias("claimant"))
+        .select(*KEY, "event_time", F.struct("claimant").alias("login"))
     )
 
 
-def claimed_by_login(events: DataFrame, by_account: DataFrame, params: Params) -> DataFrame:
-    """Events of keys that an account logged in on: event_id, claimant, personalised.
+def claimed_by_login(events: DataFrame, on_keys: DataFrame, params: Params) -> DataFrame:
+    """Events of keys that an account logged in on: event_id, claimant.
 
     The last login in the key's session up to the event claims it, else the first one after it. A
     login is activity of its key, as an event is.
     """
-    on_these = by_account.select(*KEY).distinct()
     points = (
-        events.join(on_these, on=KEY, how="semi")
+        events.join(on_keys.select(*KEY).distinct(), on=KEY, how="semi")
         .select(*KEY, "event_time", "event_id")
-        .unionByName(by_account, allowMissingColumns=True)
+        .unionByName(on_keys, allowMissingColumns=True)
     )
     order = ("event_time", F.col("event_id").asc_nulls_first())  # a login before its instant
     numbered = number_sessions(points, Window.partitionBy(*KEY).orderBy(*order), params)
     session = Window.partitionBy(*KEY, "number").orderBy(*order)
-    so_far = session.rowsBetween(Window.unboundedPreceding, Window.currentRow)
     whole = session.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
     login = F.coalesce(
-        F.last("login", ignorenulls=True).over(so_far),
-        F.first("login", ignorenulls=True).over(whole),
+        _latest(F.col("login"), session), F.first("login", ignorenulls=True).over(whole)
     )
     return (
         numbered.withColumn("login", login)
         .where(F.col("event_id").isNotNull() & F.col("login").isNotNull())
-        .select("event_id", "login.claimant", "login.personalised")
+        .select("event_id", "login.claimant")
     )
 
 
 def shared_client_sessions(events: DataFrame, anonymous: DataFrame, params: Params) -> DataFrame:
     """``session_id`` of client sessions with an anonymous event and one of an account's key."""
     with_id = events.where(F.col("session_id").isNotNull())
+    strangers = with_id.join(anonymous, on=KEY, how="semi").select("session_id")
     return (
         with_id.where(F.col("key_type").isin(*params.account_types))
         .select("session_id")
-        .join(
-            with_id.join(anonymous, on=KEY, how="semi").select("session_id"),
-            on="session_id",
-            how="semi",
-        )
+        .join(strangers, on="session_id", how="semi")
         .distinct()
     )
 
 
 def claimed_by_client_session(
-    events: DataFrame,
-    keys: DataFrame,
-    shared: DataFrame,
-    params: Params,
+    events: DataFrame, known: DataFrame, shared: DataFrame, params: Params
 ) -> DataFrame:
-    """Anonymous events beside an account's in one client session: event_id, claimant, personalised.
+    """Anonymous events beside an account's in one client session: event_id, claimant.
 
     A client session is cut at pauses as every other one, since some clients keep an id for years.
     The claimant is null where the account is not alone: the events of another person who holds an
     account, whatever the key, stand against it.
     """
+    of_account = F.col("key_type").isin(*params.account_types)
     points = (
-        events.where(F.col("session_id").isNotNull())
+        events.join(known, on=KEY, how="left")
         .join(shared, on="session_id", how="semi")
-        .join(keys, on=KEY, how="inner")
-        .select(
-            "event_id", "session_id", "event_time", "anonymous",
-            F.col("key_type").isin(*params.account_types).alias("of_account"),
-            F.when(~F.col("anonymous"), F.col("person_id")).alias("known"),
-            F.when(~F.col("anonymous"), F.col("personalised")).alias("personalised"),
-        )
-    )  # fmt: skip
+        .select("event_id", "session_id", "event_time", "person_id", of_account.alias("account"))
+    )
     order = Window.partitionBy("session_id").orderBy("event_time", "event_id")
     whole = Window.partitionBy("session_id", "number")
-    alone = F.min("known").over(whole) == F.max("known").over(whole)
+    least, most = F.min("person_id").over(whole), F.max("person_id").over(whole)
     return (
         number_sessions(points, order, params)
         .withColumns(
             {
-                "of_account": F.max("of_account").over(whole),
-                "claimant": F.when(alone, F.min("known").over(whole)),
-                "personalised": F.when(alone, F.min("personalised").over(whole)),
+                "claimant": F.when(least == most, least),
+                "logged_in": F.max("account").over(whole),
             }
         )
-        .where(F.col("anonymous") & F.col("of_account"))
-        .select("event_id", "claimant", "personalised")
+        .where(F.col("person_id").isNull() & F.col("logged_in"))
+        .select("event_id", "claimant")
     )
 
 
-def resolve(events: DataFrame, keys: DataFrame, claims: DataFrame | None) -> DataFrame:
+def resolve(
+    events: DataFrame,
+    identities: DataFrame,
+    persons: DataFrame,
+    claims: DataFrame | None,
+    params: Params,
+) -> DataFrame:
     """Events with ``person_id`` and ``resolved_by`` (key or login), of people who consent.
 
     An event that a login gives to a person needs the consent of both that person and its key's.
     """
-    keyed = events.join(keys.where("personalised"), on=KEY, how="inner")
+    # Semi joins: Spark takes them for as small as the keys are, which it then broadcasts, where
+    # it would shuffle the events for an inner join.
+    consenting = identities.select(*KEY, "person_id").join(
+        persons.where("personalised"), on="person_id", how="semi"
+    )
     if claims is None:
-        return keyed.withColumn("resolved_by", F.lit("key"))
-    # Split first, so that the events of persons with an account need not be joined by their ids.
-    known = keyed.where(~F.col("anonymous")).withColumn("resolved_by", F.lit("key"))
+        return events.join(consenting, on=KEY, how="inner").withColumn("resolved_by", F.lit("key"))
+    # Apart, so that the events of persons with an account need not be joined by their ids.
+    with_account = holders(identities, params)
+    left_alone = consenting.join(with_account, on="person_id", how="semi")
+    known = events.join(left_alone, on=KEY, how="inner").withColumn("resolved_by", F.lit("key"))
     given = claims.select(
         "event_id", F.col("person_id").alias("given_to"), F.col("personalised").alias("agrees")
     )
     moved = F.col("given_to").isNotNull()
     anonymous = (
-        keyed.where("anonymous")
+        events.join(consenting.join(with_account, on="person_id", how="anti"), on=KEY, how="inner")
         .join(given, on="event_id", how="left")
         .where(~moved | F.col("agrees"))
         .withColumns(

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs import io
 from jobs.night import Night
 from jobs.signals import sessions
 from jobs.sources import contract
@@ -335,29 +336,6 @@ def test_keys_of_a_person_with_an_account_are_left_alone(outcome):
     assert {row["resolved_by"] for row in history} == {"key"}
 
 
-def test_a_login_is_known_once_it_is_delivered(session, night, monkeypatch):
-    link = {
-        "key_type_a": "device", "key_a": "d", "key_type_b": "account", "key_b": "1",
-        "source": "login", "confidence": 1.0, "observed_time": EVENING,
-    }  # fmt: skip
-    links = [
-        link,
-        link | {"key_a": "early", "received_time": EVENING - timedelta(hours=1)},
-        link | {"key_a": "late", "received_time": AS_OF},
-        link | {"key_a": "tomorrow", "observed_time": AS_OF},
-        link | {"key_a": "taken back", "action": "unlink"},
-        link | {"key_a": "guess", "source": "probabilistic"},
-        link | {"key_a": "beyond", "confidence": 1.5},
-    ]
-    frame = session.createDataFrame(pa.Table.from_pylist(links, contract.schema("identity_links")))
-    monkeypatch.setattr(contract, "read", lambda *_: frame)
-    monkeypatch.setattr(Night, "source_folder", lambda _: None)
-    found = sessions.known_logins(night("sessions"), AS_OF).toArrow().to_pylist()
-    assert {row["key_a"]: row["known_time"] for row in found} == {
-        "d": EVENING, "early": EVENING - timedelta(hours=1),
-    }  # fmt: skip
-
-
 # --- what a client's own session moves -------------------------------------------------------
 BESIDE = case(
     event("a", "cookie:c", 0, session_id="s"),
@@ -439,12 +417,12 @@ def test_an_event_given_by_a_login_needs_the_consent_of_both(outcome):
 def test_without_anonymous_keys_logins_or_shared_client_sessions_nothing_is_claimed(session):
     def claims(*keys: str, clients: tuple[str, ...]) -> Any:
         rows = [event(key, key, 0, session_id=s) for key, s in zip(keys, clients, strict=True)]
+        identities = [(*key.split(":"), key) for key in keys]
         return sessions.claimed(
             session.createDataFrame(pa.Table.from_pylist(rows, TABLES["events"].schema)),
+            session.createDataFrame(identities, "key_type string, key string, person_id string"),
             session.createDataFrame(
-                [(*key.split(":"), key, True, not key.startswith("account")) for key in keys],
-                "key_type string, key string, person_id string, personalised boolean, "
-                "anonymous boolean",
+                [(key, True) for key in keys], "person_id string, personalised boolean"
             ),
             session.createDataFrame([], sessions.LOGINS),
             sessions.Params(),
@@ -459,6 +437,72 @@ def test_without_anonymous_keys_logins_or_shared_client_sessions_nothing_is_clai
 def test_a_pause_of_nothing_or_of_more_than_a_day_is_refused(minutes):
     with pytest.raises(ValueError, match="inactivity_minutes must be 1 to 1440"):
         sessions.Params(inactivity_minutes=minutes)
+
+
+# --- the night -------------------------------------------------------------------------------
+@pytest.fixture
+def staged(lake, night, tmp_path) -> Callable[..., Night]:
+    """The night after the step, from events and the contract's links (None: no such table)."""
+
+    def run(events: Rows, links: Rows | None, persons_of: dict[str, str]) -> Night:
+        source = tmp_path / "source"
+        if links is not None:
+            rows = pa.Table.from_pylist(links, contract.schema("identity_links"))
+            io.write_arrow(source / "identity_links", rows)
+        rows = pa.Table.from_pylist(events, TABLES["events"].schema)
+        io.write_arrow(lake.staged("events", AS_OF) / "events", rows)
+        keys = [
+            dict(zip(("key_type", "key"), key.split(":"), strict=True)) | {"person_id": person}
+            for key, person in persons_of.items()
+        ]
+        people = [
+            {"person_id": person, "personalised": True, "restrictions": [], "keys": 1}
+            for person in sorted(set(persons_of.values()))
+        ]
+        for name, table in (("identities", keys), ("persons", people)):
+            rows = pa.Table.from_pylist(table, TABLES[name].schema)
+            io.write_arrow(lake.staged("identities", AS_OF) / name, rows)
+        io.write_json(lake.staged("source", AS_OF) / "source.json", {"folder": str(source)})
+        for step in ("source", "events", "identities"):
+            lake.publish(step, AS_OF, "one")
+        made = night("sessions")
+        sessions.run(made, sessions.Params())
+        return made
+
+    return run
+
+
+def test_a_login_moves_what_it_must_once_it_is_known_and_disputes_are_counted(staged):
+    link = {
+        "key_type_a": "account", "key_a": "1", "key_type_b": "device", "key_b": "d",
+        "source": "login", "confidence": 1.0, "observed_time": EVENING,
+    }  # fmt: skip
+    unseen = {
+        "late": {"received_time": AS_OF}, "tomorrow": {"observed_time": AS_OF},
+        "undone": {"action": "unlink"}, "guess": {"source": "probabilistic"},
+        "beyond": {"confidence": 1.5},
+    }  # fmt: skip
+    links = [link, link | {"key_b": "two"}, link | {"key_b": "two", "key_a": "2"}]
+    links += [link | {"key_b": key} | change for key, change in unseen.items()]
+    devices = [f"device:{key}" for key in ("d", "two", *unseen)]
+    made = staged(
+        [event(key, key, 1) for key in devices],
+        links,
+        {key: key for key in (*devices, "account:1", "account:2")},
+    )
+    history = io.read_arrow(made.staged / "history").to_pylist()
+    assert persons(history) == {key: key for key in devices} | {"device:d": "account:1"}
+    assert made.notes == {"events_claimed_twice": 1}
+    found = io.read_arrow(made.staged / "sessions").to_pylist()
+    assert {row["person_id"]: row["by_login"] for row in found if row["by_login"]} == {
+        "account:1": 1
+    }
+
+
+def test_a_source_without_links_has_sessions_all_the_same(staged):
+    made = staged([event("a", "device:d", 0)], None, {"device:d": "device:d"})
+    assert persons(io.read_arrow(made.staged / "history").to_pylist()) == {"a": "device:d"}
+    assert made.notes == {}
 
 
 # --- the same in plain Python ----------------------------------------------------------------
