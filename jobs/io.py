@@ -8,6 +8,7 @@ Layout under the lake's root::
     evidence/<as_of>/<step>/<attempt>.json              what the gate found
     sources/                                            foreign sources in the contract's shape
     releases/                                           what serving reads
+    staleness/<source>/<as_of>/                         what lists lose with the age of tables
 
 A staged step is renamed into ``tables/`` and becomes readable by one atomic replace of
 ``PUBLISHED``; a reader sees the old attempt or the new one, never a mixture.
@@ -37,6 +38,7 @@ from jobs.errors import Fault
 
 COMPRESSION = "zstd"
 ROWS_PER_GROUP = 128_000
+LONGEST_NAME = 200  # of a folder named by a user's text; any filesystem takes 255 bytes
 
 
 def parse_as_of(text: str) -> datetime:
@@ -177,6 +179,11 @@ class Lake:
     def evidence(self, step: str, as_of: datetime, attempt: str) -> Path:
         """The file with what a gate found."""
         return self.root / "evidence" / label(as_of) / step / f"{attempt}.json"
+
+    def staleness(self, source: str, as_of: datetime) -> Path:
+        """The folder of a source's measured staleness as of a run date."""
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", source)[-LONGEST_NAME:]
+        return self.root / "staleness" / name / label(as_of)
 
     def published(self, step: str, as_of: datetime) -> Published:
         """What is readable of a step for a run date."""
