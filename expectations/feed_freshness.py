@@ -39,9 +39,17 @@ def suite(as_of: datetime) -> list[Expectation]:
             when=column("events") >= limits.FEED_EVENTS,
             naming=["reason"],
         ),
+        never(
+            "A feed too small to stop the night for brings nothing.",
+            "late",
+            when=column("events") < limits.FEED_EVENTS,
+            naming=["reason"],
+            severity=WARNING,
+        ),
         empty(
-            "A feed that brings less than it did, too little yet to stop the night.",
+            "A feed brings less than it did, within what the lists can bear.",
             "reason",
+            when=column("late") == False,  # noqa: E712
             naming=["reason"],
             severity=WARNING,
         ),

@@ -36,12 +36,18 @@ def filled(
 
 
 def empty(
-    notes: str, name: str, *, naming: Iterable[str] = (), severity: str = CRITICAL
+    notes: str,
+    name: str,
+    *,
+    when: Condition | None = None,
+    naming: Iterable[str] = (),
+    severity: str = CRITICAL,
 ) -> Expectation:
     """No row has a value; the sentence names those that do by the columns ``naming``."""
     return gxe.ExpectColumnValuesToBeNull(
-        column=name, notes=notes, severity=severity, meta={"naming": list(naming)}
-    )
+        column=name, notes=notes, severity=severity, meta={"naming": list(naming)},
+        **_limited(when),
+    )  # fmt: skip
 
 
 def unique(notes: str, *columns: str, severity: str = CRITICAL) -> Expectation:

@@ -1,9 +1,9 @@
 """Data docs and report pages: what the gates found and what a release reached, as HTML.
 
 Reads the lake's evidence, published tables and measured staleness. Writes an index, a page per run
-date with every expectation, a report per run date, and a page per measurement. The pages are files
-that need nothing but a browser: no script, nothing loaded from elsewhere, everything from the data
-escaped.
+date with every expectation, a report and a page of the audits per run date, and a page per
+measurement of staleness. The pages are files that need nothing but a browser: no script, nothing
+loaded from elsewhere, everything from the data escaped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from jobs import io, plots, steps, tables
+from jobs import audit_page, io, plots, steps, tables
 from jobs.errors import Fault
 from jobs.evaluation import advice
 from jobs.evaluation.ageing import KINDS, NDCG_AT, RECALL_AT
@@ -48,7 +48,11 @@ def build(lake: Lake, out: Path) -> Path:
     for found in nights:
         _write(out / f"{found['label']}.html", pages, "night.html", night=found)
         shown = report(lake, found["label"])
-        _write(out / f"report-{found['label']}.html", pages, "report.html", **shown)
+        _write(out / f"report-{found['label']}.html", pages, "report.html", night=found, **shown)
+        if found["audited"]:
+            _write(
+                out / f"audits-{found['label']}.html", pages, "audits.html", **audits(lake, found)
+            )
     measured = [staleness(folder) for folder in measurements(lake)]
     for shown in measured:
         _write(out / shown["page"], pages, "staleness.html", **shown)
@@ -90,7 +94,8 @@ def night(lake: Lake, label: str) -> dict[str, Any]:
             gates.append(_shown(judged[-1]) | {"earlier": judged[:-1]})
     verdicts = {gate["verdict"] for gate in gates}
     worst = next((v for v in ("red", "warning") if v in verdicts), "green")
-    return {"label": label, "gates": gates, "verdict": worst}
+    audited = any(gate["step"] == "audits" and gate["tables"] for gate in gates)
+    return {"label": label, "gates": gates, "verdict": worst, "audited": audited}
 
 
 def _shown(evidence: dict[str, Any]) -> dict[str, Any]:
@@ -310,6 +315,38 @@ def _curves(rows: pa.Table, by: str, metric: str, up: str) -> str:
         mine = rows.filter(pc.field(by) == name)
         series[name] = tuple(mine[f"{metric}{end}"].to_pylist() for end in ("", "_low", "_high"))
     return plots.lines(pc.unique(rows["age_days"]).to_pylist(), "age, days", up, **series)
+
+
+# --- the audits ------------------------------------------------------------------------------
+def audits(lake: Lake, night: dict[str, Any]) -> dict[str, Any]:
+    """What the page ``audits.html`` shows of a run date; of a red gate what it judged."""
+    label = night["label"]
+    gate = next(gate for gate in night["gates"] if gate["step"] == "audits")
+    published = lake.at("audits", label)
+    home = published.folder if published else lake.staged("audits", io.parse_as_of(gate["as_of"]))
+    found = {name: home / name for name in audit_page.TABLES}
+    whole = all(folder.is_dir() and io.parquet_files(folder) for folder in found.values())
+    read = {name: io.read_arrow(folder) for name, folder in found.items()} if whole else {}
+    return {
+        "label": label,
+        "verdict": gate["verdict"],
+        "published": published is not None,
+        "failed": [finding for finding in gate["expectations"] if not finding["success"]],
+        "headlines": [
+            {"name": name, "value": value}
+            for name, value in (audit_page.headlines(read) if whole else ())
+        ],
+        "sections": [
+            {
+                "title": section.title, "means": section.means, "do": section.do,
+                "parts": [
+                    _section("", part.caption, part.rows or pa.table({}), part.plot)
+                    for part in section.parts
+                ],
+            }
+            for section in (audit_page.sections(read) if whole else ())
+        ],
+    }  # fmt: skip
 
 
 def _section(title: str, words: str, rows: pa.Table, plot: str = "") -> dict[str, Any]:

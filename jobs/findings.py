@@ -54,7 +54,7 @@ class Finding:
         if not (self.naming and self.samples):
             return ""
         values = [[row.get(name) for name in self.naming] for row in self.samples[:NAMED_ROWS]]
-        names = [" ".join(str(v) for v in row if v is not None) for row in values]
+        names = [" ".join(str(v) or "''" for v in row if v is not None) for row in values]
         more = (self.failing or 0) - len(names)
         return f" ({'; '.join(names)}{f'; and {more:,} more' if more > 0 else ''})"
 

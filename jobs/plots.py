@@ -13,26 +13,91 @@ if TYPE_CHECKING:
 
 # Drawn in this colour, then told to take the page's.
 INK = "#010203"
-FIRST, SECOND = "#3584e4", "#e5a50a"
+FIRST, SECOND, LIMIT = "#3584e4", "#e5a50a", "#e01b24"
 # Told apart without colours too: by the marks and the strokes.
 STYLES = ((FIRST, "o", "-"), (SECOND, "s", "--"), ("#2ec27e", "^", "-."), ("#c061cb", "D", ":"))
 LONGEST_NAME = 40
+# Hours, as a person says them.
+SPANS = {
+    1 / 60: "1 min", 1 / 6: "10 min", 1.0: "1 hour", 6.0: "6 hours", 24.0: "1 day", 168.0: "1 week",
+    672.0: "4 weeks",
+}  # fmt: skip
 
 
 def intervals(
-    names: Sequence[str], middles: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+    names: Sequence[str],
+    middles: Sequence[float],
+    lows: Sequence[float],
+    highs: Sequence[float],
+    *,
+    across: str = "",
+    limit: tuple[float, str] | None = None,
+    marks: tuple[Sequence[float], str] | None = None,
+    hours: bool = False,
 ) -> str:
-    """A dot with its interval per name."""
+    """A dot with its interval per name; a ``limit`` as a line across all, a second mark per name.
+
+    ``hours``: the values are above 0 hours, and minutes, days and weeks get equal room.
+    """
     figure, axes = _figure(len(names))
-    places = range(len(names))
-    below = [max(m - low, 0.0) for m, low in zip(middles, lows, strict=True)]
-    above = [max(high - m, 0.0) for m, high in zip(middles, highs, strict=True)]
-    axes.errorbar(middles, places, xerr=[below, above], fmt="o", color=FIRST, capsize=3)
+    _spans(axes, range(len(names)), (middles, lows, highs), STYLES[0], None)
+    if marks is not None:
+        axes.plot(marks[0], range(len(names)), "D", color=SECOND, label=marks[1])
+    if limit is not None:
+        axes.axvline(limit[0], color=LIMIT, linestyle="--", label=limit[1])
+    if hours:
+        axes.set_xscale("log")
+        least, most = axes.get_xlim()
+        inside = {place: name for place, name in SPANS.items() if least <= place <= most}
+        axes.set_xticks(list(inside), list(inside.values()))
+        axes.minorticks_off()
+    if marks is not None or limit is not None:
+        _legend(figure)
+    axes.set_xlabel(across, color=INK)
     return _drawn(figure, axes, names)
 
 
-def bars(names: Sequence[str], **series: Sequence[float]) -> str:
-    """A bar per name, or two, with a legend where there are two."""
+def beside(
+    names: Sequence[str],
+    across: str,
+    **series: tuple[Sequence[float | None], Sequence[float | None], Sequence[float | None]],
+) -> str:
+    """Dots with intervals of up to four series, one above the other per name; None is left out."""
+    figure, axes = _figure(2 * len(names))
+    for number, ((label, (middles, lows, highs)), style) in enumerate(
+        zip(series.items(), STYLES, strict=False)
+    ):
+        shift = (number - (len(series) - 1) / 2) * 0.3
+        known = [n for n, middle in enumerate(middles) if middle is not None]
+        middle, low, high = ([values[n] or 0.0 for n in known] for values in (middles, lows, highs))
+        _spans(axes, [n + shift for n in known], (middle, low, high), style, label)
+    _legend(figure)
+    axes.set_xlabel(across, color=INK)
+    return _drawn(figure, axes, names)
+
+
+def _spans(
+    axes: Axes,
+    places: Sequence[float],
+    values: tuple[Sequence[float], Sequence[float], Sequence[float]],
+    style: tuple[str, str, str],
+    label: str | None,
+) -> None:
+    middles, lows, highs = values
+    below = [max(m - low, 0.0) for m, low in zip(middles, lows, strict=True)]
+    above = [max(high - m, 0.0) for m, high in zip(middles, highs, strict=True)]
+    axes.errorbar(
+        middles, places, xerr=[below, above], fmt=style[1], color=style[0], capsize=3, label=label
+    )
+
+
+def bars(
+    names: Sequence[str],
+    across: str = "",
+    limit: tuple[float, str] | None = None,
+    **series: Sequence[float],
+) -> str:
+    """A bar per name, or two, with a legend where there are two; a ``limit`` as a line."""
     figure, axes = _figure(len(names))
     height = 0.8 / len(series)
     for number, ((label, values), colour) in enumerate(
@@ -41,8 +106,11 @@ def bars(names: Sequence[str], **series: Sequence[float]) -> str:
         shift = (number - (len(series) - 1) / 2) * height
         places = [place + shift for place in range(len(names))]
         axes.barh(places, values, height, color=colour, label=label)
-    if len(series) > 1:
-        axes.legend(frameon=False, labelcolor=INK)
+    if limit is not None:
+        axes.axvline(limit[0], color=LIMIT, linestyle="--", label=limit[1])
+    if len(series) > 1 or limit is not None:
+        _legend(figure)
+    axes.set_xlabel(across, color=INK)
     return _drawn(figure, axes, names)
 
 
@@ -50,16 +118,20 @@ def lines(
     places: Sequence[float],
     across: str,
     up: str,
+    ticks: Sequence[str] | None = None,
     **series: tuple[Sequence[float], Sequence[float], Sequence[float]],
 ) -> str:
-    """Up to four lines over the same ``places``, each (middles, lows, highs) in a band."""
+    """Up to four lines over the same ``places``, each (middles, lows, highs) in a band.
+
+    ``ticks`` name the places where their numbers do not.
+    """
     figure, axes = _figure(9)
     for (label, (middles, lows, highs)), (colour, mark, stroke) in zip(
         series.items(), STYLES, strict=False
     ):
         axes.plot(places, middles, color=colour, marker=mark, linestyle=stroke, label=label)
         axes.fill_between(places, lows, highs, color=colour, alpha=0.15, linewidth=0)
-    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.set_xticks(places, ticks or [f"{place:g}" for place in places])
     axes.set_xlabel(across, color=INK)
     axes.set_ylabel(up, color=INK)
     axes.legend(frameon=False, labelcolor=INK)
@@ -80,13 +152,17 @@ def _figure(rows: int) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _legend(figure: Figure) -> None:
+    """Above the axes, where it hides nothing."""
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, labelcolor=INK)
+
+
 def _drawn(figure: Figure, axes: Axes, names: Sequence[str]) -> str:
     cut = [n if len(n) <= LONGEST_NAME else n[: LONGEST_NAME - 1] + "…" for n in names]
     axes.set_yticks(range(len(names)))
     for label in axes.set_yticklabels(cut):
         label.set_parse_math(False)
-    axes.margins(y=0.01)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     return _finished(figure, axes)
 
 

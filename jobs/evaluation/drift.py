@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +18,6 @@ from jobs.errors import Fault
 from jobs.io import Lake
 
 FILE = "staleness.json"
-LONGEST_NAME = 200  # bytes that any filesystem takes; the source's whole text stands in the file
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,9 @@ class Drift:
     file: Path
 
 
-def folder(lake: Lake, source: str) -> Path:
-    """Where the measurements of a source lie, a folder per run date."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", source)[-LONGEST_NAME:]
-    return lake.root / "staleness" / name
-
-
 def file(lake: Lake, source: str, as_of: datetime) -> Path:
     """Where the measurement of a source for a run date is written."""
-    return folder(lake, source) / io.label(as_of) / FILE
+    return lake.staleness(source, as_of) / FILE
 
 
 def newest(lake: Lake, source: str, as_of: datetime) -> Drift | None:
@@ -51,7 +43,8 @@ def newest(lake: Lake, source: str, as_of: datetime) -> Drift | None:
     Raises ``Fault`` for a file that is not a measurement: what was measured and cannot be read is
     not the same as never measured.
     """
-    found = [load(path) for path in sorted(folder(lake, source).glob(f"*/{FILE}"))]
+    home = lake.staleness(source, as_of).parent
+    found = [load(path) for path in sorted(home.glob(f"*/{FILE}"))]
     fit = [one for one in found if one.source == source and one.as_of <= as_of]
     return max(fit, key=lambda one: one.as_of, default=None)
 

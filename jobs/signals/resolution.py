@@ -237,7 +237,9 @@ def _cap_degrees(edges: DataFrame, caps: Caps) -> DataFrame:
         edges = edges.join(named, on=side, how="left")
     guess = F.col("guess")
 
-    def first(side: str, far: str, count: str, concerned: Callable[[Column, Column], Column]) -> Column:
+    def first(
+        side: str, far: str, count: str, concerned: Callable[[Column, Column], Column]
+    ) -> Column:
         found = F.filter(
             f"over_{side}",
             lambda x: (x[count] > x["cap"]) & concerned(x, x["kind"] == F.col(f"kind_{far}")),

@@ -118,7 +118,7 @@ def signals() -> dict[str, pa.Table]:
 def audits() -> dict[str, pa.Table]:
     fresh = {"people": 900, "unit": "days", "median": 4.0, "p95": 40.0}
     feed = {
-        "source": "account", "channel": "web", "events": limits.FEED_EVENTS, "recent": 90,
+        "source": "account", "channel": "web", "recent": 9,
         "newest_event": BEFORE, "age_hours": 12.0, "usual_gap_hours": 24.0,
         "lag_median_hours": 0.5, "lag_p95_hours": 2.0, "limit_hours": 336.0, "late": False,
     }  # fmt: skip
@@ -138,7 +138,8 @@ def audits() -> dict[str, pa.Table]:
             {"measure": "signal_age_weighted", "population": "active", **fresh, "gated": False},
         ]),
         "feed_freshness": table("feed_freshness", [
-            {"event_type": kind, **feed} for kind in ("purchase", "view")
+            {"event_type": kind, **feed, "events": events}
+            for kind, events in (("purchase", limits.FEED_EVENTS), ("view", 9_000), ("return", 9))
         ]),
         "identity_coverage": table("identity_coverage", [
             {"population": population, "stage": stage, "by": by, "total": limits.SPLIT_PERSONS,

@@ -144,7 +144,7 @@ def break_for(good_frame: pd.DataFrame, rule: Any) -> tuple[pd.DataFrame, set[st
         count = len(rows) - int(len(rows) * (rule.mostly or 1.0)) + 1
         return put(rows, list(range(min(count, len(rows)))), {name: None}), {name}
     if isinstance(rule, gxe.ExpectColumnValuesToBeNull):
-        return put(rows, 0, {name: "said"}), {name}
+        return spoil(rows, rule, "said"), {name}
     if isinstance(rule, gxe.ExpectColumnValuesToBeUnique):
         return put(rows, 1, {name: rows[name].iloc[0]}), {name}
     if isinstance(rule, gxe.ExpectColumnUniqueValueCountToBeBetween):
@@ -194,7 +194,7 @@ def holds(condition: dict[str, Any], row: pd.Series) -> bool:
     left, right = row[condition["column"]["name"]], condition["parameter"]
     operators = {
         "==": lambda: left == right, ">=": lambda: left >= right, ">": lambda: left > right,
-        "IN": lambda: left in right,
+        "<": lambda: left < right, "IN": lambda: left in right,
     }  # fmt: skip
     return bool(operators[str(getattr(condition["operator"], "value", condition["operator"]))]())
 
@@ -236,8 +236,8 @@ def test_a_sentence_names_the_rows_where_the_rule_says_by_what() -> None:
     rows = put(frame("feed_freshness"), [0, 1], {"reason": "views are silent"})
     failed = [f for f in evaluate("feed_freshness", rows, suite("feed_freshness")) if not f.success]
     assert [f.sentence() for f in failed] == [
-        "feed_freshness: reason is empty; 2 of 2 rows do not (views are silent; views are silent). "
-        "A feed that brings less than it did, too little yet to stop the night."
+        "feed_freshness: reason is empty where late is False; 2 of 3 rows do not (views are "
+        "silent; views are silent). A feed brings less than it did, within what the lists can bear."
     ]
 
 
