@@ -251,4 +251,5 @@ def _keys(
         )
         observed.append(links.of_sessions(rng, keyring, chosen, each, sessions)[0])
         keyring.see(code[rows])
+        keyring.use(code[rows], person, device, each)
     return code, observed

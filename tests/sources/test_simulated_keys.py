@@ -103,7 +103,9 @@ def test_links_are_true_but_for_the_planted_share_of_guesses(links, holders):
     known = once[once["source"] != "registration"]  # which may be older than the data
     first = held(known, holders, "_a", "observed_time")
     second = held(known, holders, "_b", "observed_time")
-    assert (first & second)[known["true"]].all()
+    # A guess may tie a shared device to a cookie there that only its other user had.
+    assert (first & second)[known["true"] & (known["source"] != "probabilistic")].all()
+    assert (first & second)[known["true"]].mean() > 0.995
     # A wrong guess names a stranger's key, but for a cookie or device that both hold.
     assert (first & second)[~known["true"]].mean() < 0.2
 

@@ -51,21 +51,28 @@ class Keyring:
         self.people, self.days, self.accounts, self.letter = len(accounts), days, accounts, letter
         self.cookie_days = settings.cookie_days
         self.has_card = rng.random(self.people) < CARDS
-        self._make_places(rng, settings.shared, pace)
+        self._make_places(rng, settings.shared, pace, settings.device_days)
         self.devices = renewed(rng, len(self.users), settings.device_days, days)
         self._make_cookies(rng)
         if settings.recycled:
             self._recycle(rng, settings.recycled, self._seen_chance(pace))
+        self._used_device: list[np.ndarray] = []
+        self._used_life: list[np.ndarray] = []
         self._seen = np.zeros(8 * max(self.people, len(self.value), len(self.devices)), bool)
 
-    def _make_places(self, rng: np.random.Generator, shared: float, pace: Pace) -> None:
+    def _make_places(
+        self, rng: np.random.Generator, shared: float, pace: Pace, device_days: float
+    ) -> None:
         """Places for devices, ``users`` of each, and by person the places that they use."""
         own = 1 + rng.choice(len(PLACES), self.people, p=PLACES)
         owner = np.repeat(np.arange(self.people), own)
         users = np.minimum(rng.integers(USERS[0], USERS[1] + 1, len(owner)), self.people)
-        mine = pace.device[owner] * self.days / own[owner]
-        alone, together = -np.expm1(-mine), -np.expm1(-mine * users)
-        users[_rest(rng, len(owner), shared, alone, together)] = 1
+        alone, together, several = self._use_chances(own, owner, users, pace, device_days)
+        # Of all devices seen, those that several people are seen on shall be the share.
+        mixed = rng.permutation(len(owner))
+        seen = alone.sum() + np.cumsum((together - alone)[mixed])
+        short = np.cumsum(several[mixed]) - shared * seen
+        users[mixed[int(np.searchsorted(short, 0.0)) if shared else 0 :]] = 1
         self.owner, self.users = owner, users
         self.first_use = np.concatenate([[0], np.cumsum(users)])
         place = np.repeat(np.arange(len(owner)), users)
@@ -74,6 +81,25 @@ class Keyring:
         order = np.argsort(self.user, kind="stable")
         self._place = place[order]
         self._begin = np.searchsorted(self.user[order], np.arange(self.people + 1))
+
+    def _use_chances(
+        self, own: np.ndarray, owner: np.ndarray, users: np.ndarray, pace: Pace, device_days: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The chances of each place that its device is seen, with its owner alone and with its
+        ``users``; and that it is seen and several of them use it or its browser."""
+        days = self.days / (1 + self.days / device_days) if device_days else self.days
+        shown, nobody = np.zeros(len(owner)), np.ones(len(owner))
+        one = np.zeros(len(owner))
+        alone = -np.expm1(-days * pace.device[owner] / own[owner])
+        for nth in range(USERS[1]):
+            user = (owner + nth) % self.people
+            share = (nth < users) * days / (own[user] + (nth > 0))
+            shown += share * pace.device[user]
+            used = -np.expm1(-share * (pace.device[user] + pace.cookie[user]))
+            one = one * (1 - used) + nobody * used
+            nobody = nobody * (1 - used)
+        together = -np.expm1(-shown)
+        return alone, together, together * (1 - nobody - one)
 
     def _make_cookies(self, rng: np.random.Generator) -> None:
         """The lives of cookies, sorted by device, then time; ``value`` is the life that made it."""
@@ -150,14 +176,28 @@ class Keyring:
         self, kind: np.ndarray | int, person: np.ndarray, device: np.ndarray, day: int
     ) -> np.ndarray:
         """The key of a kind that a person holds that day; of the device that they use now."""
-        cookie = self.value[self._life[device] + (day + self._phase[device]) // self.cookie_days]
+        cookie = self.value[self._life_of(device, day)]
         kind = np.broadcast_to(kind, person.shape)
         index = np.where(kind == COOKIE, cookie, np.where(kind == DEVICE, device, person))
         return index * 8 + kind
 
+    def _life_of(self, device: np.ndarray, day: int) -> np.ndarray:
+        return self._life[device] + (day + self._phase[device]) // self.cookie_days
+
     def see(self, codes: np.ndarray) -> None:
         """Remember that these keys are in the data."""
         self._seen[codes] = True
+
+    def use(self, key: np.ndarray, person: np.ndarray, device: np.ndarray, day: int) -> None:
+        """Remember who used which shared device and cookie, from the sessions of a day."""
+        place = self.devices.slot[device]
+        kind = key & 7
+        rows = np.flatnonzero((self.users[place] > 1) & ((kind == COOKIE) | (kind == DEVICE)))
+        nth = (person[rows] - self.owner[place[rows]]) % self.people
+        self._used_device.append(device[rows] * 8 + nth)
+        of_cookie = kind[rows] == COOKIE
+        life = self._life_of(device[rows][of_cookie], day)
+        self._used_life.append(life * 8 + nth[of_cookie])
 
     def seen(self, codes: np.ndarray) -> np.ndarray:
         """Whether each of these keys was in the data before."""
@@ -185,34 +225,29 @@ class Keyring:
         parts = [
             (own, own >> 3, *always),
             self._by_user(
-                device * 8 + DEVICE, device, self.devices.starts[device], self.devices.ends[device]
+                device * 8 + DEVICE, device, device, self._used_device,
+                self.devices.starts[device], self.devices.ends[device],
             ),
             self._by_user(
-                self.value[life] * 8 + COOKIE, self.cookie_device[life], *self._bounds_of(life)
+                self.value[life] * 8 + COOKIE, self.cookie_device[life], life, self._used_life,
+                *self._bounds_of(life),
             ),
         ]  # fmt: skip
         code, person, starts, ends = (np.concatenate([p[i] for p in parts]) for i in range(4))
         return code, person, starts, ends
 
     def _by_user(
-        self, code: np.ndarray, device: np.ndarray, starts: np.ndarray, ends: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """A row per user of each device."""
+        self, code: np.ndarray, device: np.ndarray, thing: np.ndarray, used: list[np.ndarray],
+        starts: np.ndarray, ends: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        """A row per user of each device or cookie: of a shared one that was used, per person who
+        did; ``used``: ``thing`` * 8 + which of its users."""
         place = self.devices.slot[device]
         users = self.users[place]
         row = np.repeat(np.arange(len(device)), users)
         nth = np.arange(len(row)) - np.repeat(np.cumsum(users) - users, users)
+        uses = np.unique(np.concatenate([*used, np.empty(0, np.int64)]))
+        idle = ~np.isin(thing, uses >> 3)
+        kept = np.isin(thing[row] * 8 + nth, uses) | idle[row]
+        row, nth = row[kept], nth[kept]
         return code[row], self.user[self.first_use[place[row]] + nth], starts[row], ends[row]
-
-
-def _rest(
-    rng: np.random.Generator, count: int, share: float, alone: np.ndarray, together: np.ndarray
-) -> np.ndarray:
-    """All but some of ``count`` places, so that of those seen a ``share`` is among the some.
-
-    ``alone``, ``together``: (count,) the chance of each to be seen outside and inside of them.
-    """
-    mixed = rng.permutation(count)
-    had = np.cumsum(together[mixed])
-    seen = alone.sum() + np.cumsum((together - alone)[mixed])
-    return mixed[int(np.searchsorted(had - share * seen, 0.0)) if share else 0 :]

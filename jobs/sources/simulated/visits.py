@@ -207,6 +207,7 @@ class Visits:
         key = self.crowd.keyring.code(
             self._key_kinds(rng, person[:cut], channel[:cut]), person[:cut], device, day
         )
+        self.crowd.keyring.use(key, person[:cut], device, day)
         seen, login = links.of_sessions(
             rng, self.crowd.keyring, self.shop, day,
             links.Sessions(person[:cut], key, device, time[first], time[last]),
