@@ -83,11 +83,13 @@ class Touched:
     """What tonight computes anew, and what it copies.
 
     ``states``: every link known tonight, as ``links.STATE``, with ``was`` and ``was_detail``, its
-    outcome and detail of the night before; ``outcome`` is null where it may merge. ``keys`` and
+    outcome and detail of the night before; ``outcome`` is null where it may merge; they lie in
+    ``folder``. ``keys`` and
     ``candidates``: the touched part of the graph. ``copied``: the identities of all other keys.
     """
 
     states: DataFrame
+    folder: Path
     keys: DataFrame
     candidates: DataFrame
     copied: DataFrame
@@ -143,6 +145,7 @@ def touched(
     keys = named.join(reached, on=KEY, how="semi").join(linking, on=KEY, how="full")
     return Touched(
         states,
+        home / "states",
         keys.select(*KEY, "first_seen"),
         candidates,
         before.keys.join(reached, on=KEY, how="anti"),
