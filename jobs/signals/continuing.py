@@ -50,9 +50,9 @@ class Before:
     def find(night: Night) -> Before | None:
         """The night before, where there is one whose tables this code can read."""
         found = night.previous(tables.TABLES["identities"].step)
-        if found is None or NOTE not in found.manifest["notes"]:
+        manifest = found.manifest if found else {}
+        if found is None or NOTE not in manifest.get("notes", {}):
             return None
-        manifest = found.manifest
         read = night.spark.read
         return Before(
             io.parse_as_of(manifest["as_of"]),

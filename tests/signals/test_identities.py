@@ -12,6 +12,7 @@ from jobs import io
 from jobs.io import Lake
 from jobs.night import engine_file
 from jobs.signals import identities, resolution
+from jobs.signals.components import Caps
 from jobs.sources import contract
 from tests.conftest import AS_OF
 from tests.signals.graphs import (
@@ -279,11 +280,11 @@ def test_spark_and_arrays_find_the_same(session, tmp_path):
     table = pa.Table.from_pylist(list(unique.values())).select(resolution.CANDIDATE)
     io.write_arrow(tmp_path / "keys", keys)
     io.write_arrow(tmp_path / "links", table)
-    caps = identities.Params(**{**TIGHT, "max_joined": {"account": 1, **TIGHT["max_joined"]}}).caps
-    found = {}
+    caps = Caps.of({"account": 1, **TIGHT["max_joined"]}, {"account": 1}, 3)
+    found, groups = {}, {}
     for engine in ("array", "spark"):
         out = tmp_path / engine
-        ran = resolution.resolve(
+        ran, groups[engine] = resolution.resolve(
             session, tmp_path / "keys", tmp_path / "links", out, caps, engine, 1
         )
         assert ran == engine
@@ -291,6 +292,7 @@ def test_spark_and_arrays_find_the_same(session, tmp_path):
             name: in_order(io.read_arrow(out / name).to_pylist()) for name in ("keys", "links")
         }
     assert found["spark"] == found["array"]
+    assert groups["spark"] == groups["array"] > 100
     assert {row["outcome"] for row in found["array"]["links"]} >= {
         "admitted", "too_many_of_type", "would_join_two", "person_too_large",
     }  # fmt: skip
