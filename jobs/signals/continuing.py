@@ -50,9 +50,9 @@ class Before:
     def find(night: Night) -> Before | None:
         """The night before, where there is one whose tables this code can read."""
         found = night.previous(tables.TABLES["identities"].step)
-        if found is None or NOTE not in found.manifest["notes"]:
+        manifest = found.manifest if found else {}
+        if found is None or NOTE not in manifest.get("notes", {}):
             return None
-        manifest = found.manifest
         read = night.spark.read
         return Before(
             io.parse_as_of(manifest["as_of"]),
@@ -83,11 +83,13 @@ class Touched:
     """What tonight computes anew, and what it copies.
 
     ``states``: every link known tonight, as ``links.STATE``, with ``was`` and ``was_detail``, its
-    outcome and detail of the night before; ``outcome`` is null where it may merge. ``keys`` and
+    outcome and detail of the night before; ``outcome`` is null where it may merge; they lie in
+    ``folder``. ``keys`` and
     ``candidates``: the touched part of the graph. ``copied``: the identities of all other keys.
     """
 
     states: DataFrame
+    folder: Path
     keys: DataFrame
     candidates: DataFrame
     copied: DataFrame
@@ -143,6 +145,7 @@ def touched(
     keys = named.join(reached, on=KEY, how="semi").join(linking, on=KEY, how="full")
     return Touched(
         states,
+        home / "states",
         keys.select(*KEY, "first_seen"),
         candidates,
         before.keys.join(reached, on=KEY, how="anti"),

@@ -19,13 +19,14 @@ from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs import io, limits
 from jobs.night import Night
 from jobs.params import OPEN, check
-from jobs.signals import changes, components, continuing, links, resolution
+from jobs.signals import changes, components, continuing, households, links, resolution
 from jobs.signals.components import Caps
 from jobs.signals.continuing import Before
 from jobs.signals.links import KEY, PAIR
@@ -327,7 +328,7 @@ def resolve(night: Night, inputs: Inputs, cut: datetime, params: Params) -> Reso
     keys = named.join(linking, on=KEY, how="full").select(*KEY, "first_seen")
     found = _connect(night, keys, merging, home, params)
     states = judged.withColumns(dict.fromkeys(("was", "was_detail"), F.lit(None).cast("string")))
-    return _finish(night, found, found.keys, states, params)
+    return _finish(night, found, found.keys, states, home / "links", params)
 
 
 def resume(night: Night, inputs: Inputs, before: Before, params: Params) -> Resolution:
@@ -337,7 +338,7 @@ def resume(night: Night, inputs: Inputs, before: Before, params: Params) -> Reso
     part = continuing.touched(before, named, inputs.links, night.as_of, params, home)
     found = _connect(night, part.keys, part.candidates, home, params)
     resolved = found.keys.unionByName(part.copied.select(*found.keys.columns))
-    return _finish(night, found, resolved, part.states, params)
+    return _finish(night, found, resolved, part.states, part.folder, params)
 
 
 @dataclass(frozen=True)
@@ -357,30 +358,44 @@ def _connect(
     guess = links.is_guess(params).alias("guess")
     io.kept(keys, home / "keys")
     io.kept(merging.select(*PAIR, "source", "confidence", guess), home / "candidates")
-    engine = resolution.resolve(
+    engine, groups = resolution.resolve(
         night.spark, home / "keys", home / "candidates", home / "persons", params.caps,
         params.engine, params.array_links,
     )  # fmt: skip
     read = night.spark.read
-    resolved = read.parquet(str(home / "persons" / "keys"))
     touched = {
         "keys": io.count_rows(home / "keys"),
         "links": io.count_rows(home / "candidates"),
-        "components": resolved.select("component").distinct().count(),
+        "components": groups,
     }
-    return _Found(resolved, read.parquet(str(home / "persons" / "links")), engine, touched)
+    return _Found(
+        read.parquet(str(home / "persons" / "keys")),
+        read.parquet(str(home / "persons" / "links")),
+        engine,
+        touched,
+    )
 
 
 def _finish(
-    night: Night, found: _Found, resolved: DataFrame, states: DataFrame, params: Params
+    night: Night,
+    found: _Found,
+    resolved: DataFrame,
+    states: DataFrame,
+    folder: Path,
+    params: Params,
 ) -> Resolution:
     """Group the persons and write every link's outcome down.
 
-    ``states``: ``links.STATE`` with ``was`` and ``was_detail``, which stay where a link that may
-    merge was not handed to the engine.
+    ``states``: what lies in ``folder``, ``links.STATE`` with ``was`` and ``was_detail``, which stay
+    where a link that may merge was not handed to the engine.
     """
     is_household = F.col("outcome") == "household"
-    grouped = households(night, resolved, states.where(is_household).select(*links.STATE), params)
+    if io.count_rows(folder, ds.field("outcome") == "household"):
+        grouped = households.group(
+            night, resolved, states.where(is_household).select(*links.STATE), params
+        )
+    else:
+        grouped = households.alone(resolved, states)
     settled = found.links.withColumnsRenamed({"outcome": "is", "detail": "is_detail"})
     merging = states.where(F.col("outcome").isNull()).join(
         settled, on=[*PAIR, "source"], how="left"
@@ -406,95 +421,6 @@ def known_keys(events: DataFrame, people: DataFrame | None) -> DataFrame:
         return of_events
     filled = (F.trim("key") != "") & (F.trim("key_type") != "")
     return of_events.join(people.where(filled).select(*KEY).distinct(), on=KEY, how="full")
-
-
-# --- households ------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Grouped:
-    """The table ``identities``, and the household links with their outcomes and details."""
-
-    identities: DataFrame
-    links: DataFrame
-
-
-def households(
-    night: Night, resolved: DataFrame, household_links: DataFrame, params: Params
-) -> Grouped:
-    """Persons connected by household links are one household, named after its first-seen person.
-
-    It is the policy of persons one level up: its keys are the persons' founding keys, all links
-    are exact, and a household with too many persons is none.
-    """
-    columns = [*KEY, "person_id", "household_id", "component", "first_seen"]
-    none = F.lit(None).cast("string")
-    if household_links.isEmpty():
-        alone = resolved.withColumn("household_id", F.col("person_id")).select(*columns)
-        return Grouped(alone, household_links.withColumn("detail", none))
-    home = night.scratch("households")
-    founders = resolved.groupBy("person_id").agg(
-        F.min(F.struct(F.col("first_seen").isNull(), "first_seen", *KEY)).alias("of")
-    ).select("person_id", F.col("of.key_type").alias("of_type"), F.col("of.key").alias("of_key"),
-             F.col("of.first_seen").alias("of_seen"))  # fmt: skip
-    owners = resolved.select(*KEY, "person_id").join(founders, on="person_id", how="inner")
-    pairs = household_links
-    for end in ("a", "b"):
-        owner = owners.select(
-            F.col("key_type").alias(f"key_type_{end}"), F.col("key").alias(f"key_{end}"),
-            F.struct(
-                F.col("of_type").alias("key_type"), F.col("of_key").alias("key"),
-                F.col("of_seen").alias("first_seen"),
-            ).alias(f"of_{end}"),
-        )  # fmt: skip
-        pairs = pairs.join(owner, on=[f"key_type_{end}", f"key_{end}"], how="left")
-    pairs = io.kept(pairs, home / "pairs")
-    known = pairs.where(F.col("of_a").isNotNull() & F.col("of_b").isNotNull())
-    io.kept(known.select("of_a.*").unionAll(known.select("of_b.*")).distinct(), home / "keys")
-    between = known.select(
-        F.col("of_a.key_type").alias("key_type_a"), F.col("of_a.key").alias("key_a"),
-        F.col("of_b.key_type").alias("key_type_b"), F.col("of_b.key").alias("key_b"),
-    ).distinct().select(
-        *PAIR, F.lit("household").alias("source"), F.lit(1.0).alias("confidence"),
-        F.lit(False).alias("guess"),
-    )  # fmt: skip
-    io.kept(between, home / "candidates")
-    resolution.resolve(
-        night.spark, home / "keys", home / "candidates", home / "grouped", params.household_caps,
-        params.engine, params.array_links,
-    )  # fmt: skip
-    read = night.spark.read
-    members = read.parquet(str(home / "grouped" / "keys")).select(
-        F.col("key_type"), F.col("key"), F.col("person_id").alias("household_id")
-    )
-    settled = read.parquet(str(home / "grouped" / "links"))
-    named = founders.withColumnsRenamed({"of_type": "key_type", "of_key": "key"})
-    of_person = members.join(named, on=KEY, how="inner").select("person_id", "household_id")
-    identities = (
-        resolved.join(of_person, on="person_id", how="left")
-        .withColumn("household_id", F.coalesce("household_id", "person_id"))
-        .select(*columns)
-    )
-    verdict = settled.select(
-        F.struct(F.col("key_type_a").alias("key_type"), F.col("key_a").alias("key")).alias("pa"),
-        F.struct(F.col("key_type_b").alias("key_type"), F.col("key_b").alias("key")).alias("pb"),
-        F.col("outcome").alias("found"),
-        F.regexp_replace("detail", "keys in one person", "persons in one household").alias(
-            "detail"
-        ),
-    )
-    judged = (
-        pairs.withColumns(
-            {f"p{end}": F.struct(f"of_{end}.key_type", f"of_{end}.key") for end in ("a", "b")}
-        )
-        .join(verdict, on=["pa", "pb"], how="left")
-        .withColumn(
-            "outcome",
-            F.when(F.col("of_a").isNull() | F.col("of_b").isNull(), "unknown_key")
-            .when(F.col("found") == "person_too_large", "household_too_large")
-            .otherwise("household"),
-        )
-        .select(*links.STATE, "detail")
-    )  # fmt: skip
-    return Grouped(identities, judged)
 
 
 # --- persons ---------------------------------------------------------------------------------

@@ -30,17 +30,18 @@ WIDE = pa.large_string()  # offsets of 64 bits: ten million keys outgrow those o
 @dataclass(frozen=True)
 class Resolved:
     """``keys``: key_type, key, person_id, component, first_seen. ``links``: PAIR, source, outcome,
-    detail."""
+    detail. ``components``: how many raw components there are."""
 
     keys: pa.Table
     links: pa.Table
+    components: int
 
 
 def resolve(
     spark: SparkSession, keys: Path, candidates: Path, out: Path, caps: Caps, engine: str, most: int
-) -> str:
+) -> tuple[str, int]:
     """Read the keys and the candidates in two folders and write ``keys`` and ``links`` to ``out``,
-    as in :class:`Resolved`; says which engine did it.
+    as in :class:`Resolved`; gives which engine did it, and the number of raw components.
 
     ``engine``: array, spark, or auto, which takes arrays up to ``most`` keys or links.
     """
@@ -49,9 +50,9 @@ def resolve(
         found = on_arrays(io.read_arrow(keys), io.read_arrow(candidates), caps)
         io.write_arrow(out / "keys", found.keys)
         io.write_arrow(out / "links", found.links)
-        return "array"
-    on_spark(spark.read.parquet(str(keys)), spark.read.parquet(str(candidates)), out, caps)
-    return "spark"
+        return "array", found.components
+    read = spark.read
+    return "spark", on_spark(read.parquet(str(keys)), read.parquet(str(candidates)), out, caps)
 
 
 def on_arrays(keys: pa.Table, links: pa.Table, caps: Caps) -> Resolved:
@@ -75,6 +76,7 @@ def on_arrays(keys: pa.Table, links: pa.Table, caps: Caps) -> Resolved:
         .replace_schema_metadata()
         .append_column("outcome", outcomes)
         .append_column("detail", details(settled.verdicts, ids, caps)),
+        int((settled.component == np.arange(keys.num_rows)).sum()),
     )  # fmt: skip
 
 
@@ -144,11 +146,13 @@ def details(verdicts: Verdicts, ids: pa.Array, caps: Caps) -> pa.Array:
 
 
 # --- Spark -----------------------------------------------------------------------------------
+Concerned = Callable[[Column, Column], Column]
 BROKEN = "what string, id long, person long, outcome int, kind int, count long, cap long"
 
 
-def on_spark(keys: DataFrame, candidates: DataFrame, out: Path, caps: Caps) -> None:
-    """Persons by Spark: writes ``keys`` and ``links`` to ``out`` as in :class:`Resolved`.
+def on_spark(keys: DataFrame, candidates: DataFrame, out: Path, caps: Caps) -> int:
+    """Persons by Spark: writes ``keys`` and ``links`` to ``out`` as in :class:`Resolved`, and gives
+    the number of raw components.
 
     Components by stars, caps by group-bys; only the groups that break a cap meet Python, each as a
     whole and by the function that the arrays use.
@@ -170,6 +174,9 @@ def on_spark(keys: DataFrame, candidates: DataFrame, out: Path, caps: Caps) -> N
     settled = io.kept(tied.groupBy("group").applyInArrow(_settling(caps), BROKEN), work / "settled")
     _write_keys(numbered, component, group, settled, out / "keys")
     _write_links(judged, numbered, settled, caps, out / "links")
+    linked = io.read_arrow(work / "component", ["number", "least"])
+    joined = int(pc.sum(pc.not_equal(linked["number"], linked["least"])).as_py() or 0)
+    return io.count_rows(work / "numbered") - joined
 
 
 def number(keys: DataFrame, caps: Caps) -> DataFrame:
@@ -237,9 +244,7 @@ def _cap_degrees(edges: DataFrame, caps: Caps) -> DataFrame:
         edges = edges.join(named, on=side, how="left")
     guess = F.col("guess")
 
-    def first(
-        side: str, far: str, count: str, concerned: Callable[[Column, Column], Column]
-    ) -> Column:
+    def first(side: str, far: str, count: str, concerned: Concerned) -> Column:
         found = F.filter(
             f"over_{side}",
             lambda x: (x[count] > x["cap"]) & concerned(x, x["kind"] == F.col(f"kind_{far}")),
