@@ -146,8 +146,9 @@ def history(session, rows: list[tuple]):
         at = datetime(2017, 1, 1, 12, tzinfo=UTC) + timedelta(days=day - 1)
         made.append({
             "event_id": f"e{place}", "person_id": person, "item_id": item, "event_type": kind,
-            "event_time": at, "received_time": at, "basket": f"b{place}",
-            "quantity": float(quantity), "event_date": at.date(),
+            "event_time": at, "received_time": at, "session": f"s{place}", "basket": f"b{place}",
+            "quantity": float(quantity), "event_date": at.date(), "resolved_by": "key",
+            "key_type": "account", "key": person,
         })  # fmt: skip
     return session.createDataFrame(pa.Table.from_pylist(made, TABLES["history"].schema))
 
@@ -322,8 +323,8 @@ def test_the_step_stages_its_three_tables(night):
     at = datetime(2017, 11, 1, tzinfo=UTC)
     event = {
         "event_id": "e", "person_id": "account:1", "item_id": "milk", "event_type": "reject",
-        "event_time": at, "received_time": at, "basket": "b", "quantity": 1.0,
-        "event_date": at.date(),
+        "event_time": at, "received_time": at, "session": "s", "basket": "b", "quantity": 1.0,
+        "event_date": at.date(), "resolved_by": "key", "key_type": "account", "key": "1",
     }  # fmt: skip
     events = pa.Table.from_pylist([event], TABLES["history"].schema)
     for name, table in (("items", items), ("persons", persons), ("history", events)):

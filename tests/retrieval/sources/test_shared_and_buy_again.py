@@ -27,8 +27,9 @@ def history(session):
                 {
                     "event_id": str(number), "person_id": person, "item_id": item,
                     "event_type": kind, "event_time": moment, "received_time": moment,
-                    "basket": f"{person}|{days}", "quantity": 1.0, "value": 1.0, "region": None,
-                    "event_date": moment.date(),
+                    "session": f"{person}|{days}", "basket": f"{person}|{days}", "quantity": 1.0,
+                    "value": 1.0, "region": None, "event_date": moment.date(),
+                    "resolved_by": "key", "key_type": "account", "key": person,
                 }
             )  # fmt: skip
         return session.createDataFrame(
