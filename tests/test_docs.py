@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs import docs, gate, io, steps, tables
+from jobs import audit_page, docs, gate, io, steps, tables
 from jobs.errors import Fault, GateRed
 from jobs.io import Lake
 from jobs.night import Night
@@ -30,12 +30,24 @@ def judged(lake: Lake, step: str, run_id: str = "one", **changed: pa.Table) -> N
     gate.judge(night)
 
 
+def hostile(step: str) -> dict[str, pa.Table]:
+    """Audit tables with a hostile channel, region, slice and category."""
+    if step != "audits":
+        return {}
+    rows = {name: good.all_tables()[name].to_pylist() for name in audit_page.TABLES}
+    rows["feed_freshness"][1]["channel"] = NASTY
+    rows["signal_freshness"].append({**rows["signal_freshness"][0], "population": NASTY})
+    rows["promises"].append({**rows["promises"][0], "slice_kind": "region", "slice": NASTY})
+    rows["conversion_windows"][1] |= {"category": NASTY, "late": True}
+    return {name: good.table(name, found) for name, found in rows.items()}
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake whose night went well until the index, and whose delivery has a hostile source."""
     made = Lake(tmp_path_factory.mktemp("docs") / "lake").open()
-    for step in ("source", "events", "catalogue", "blend"):
-        judged(made, step)
+    for step in ("source", "events", "catalogue", "audits", "blend"):
+        judged(made, step, **hostile(step))
     delivery = good.all_tables()["delivery"]
     named = pa.array(["buy_again", NASTY])
     for step in ("identities", "embeddings", "content_embeddings", "candidates", "filters"):
@@ -80,8 +92,9 @@ class Whole(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_there_is_an_index_and_two_pages_per_night(pages: dict[str, str]) -> None:
-    assert set(pages) == {"index.html", "2017-12-01.html", "report-2017-12-01.html"}
+def test_there_is_an_index_and_three_pages_per_night(pages: dict[str, str]) -> None:
+    night = {"2017-12-01.html", "report-2017-12-01.html", "audits-2017-12-01.html"}
+    assert set(pages) == {"index.html", *night}
 
 
 def test_pages_are_well_formed_and_load_nothing(pages: dict[str, str]) -> None:
@@ -123,6 +136,46 @@ def test_the_report_shows_the_evidence_with_intervals(pages: dict[str, str]) -> 
     assert report.count("<svg") == 2, "the blend and the delivery; the index was not published"
     assert "currentColor" in report
     assert "The fit" in report
+
+
+def test_the_audits_have_a_page_that_all_others_link_to(pages: dict[str, str]) -> None:
+    page = pages["audits-2017-12-01.html"]
+    for title in (
+        "Are the signals fresh?", "Is one customer one person?",
+        "Did releases keep their promises?", "Do lists come before the decision?",
+    ):  # fmt: skip
+        assert title in page
+    assert page.count("<svg") == 6, "ages, feeds, split people, rankings, slices, categories"
+    assert page.count("<b>What to do.</b>") == 4
+    assert "&lt;script&gt;alert(" in page
+    assert "<script" not in page
+    for name in ("index.html", "2017-12-01.html", "report-2017-12-01.html"):
+        assert 'href="audits-2017-12-01.html"' in pages[name], name
+
+
+def test_audits_that_stopped_a_night_are_shown_from_what_was_judged(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake").open()
+    feeds = good.all_tables()["feed_freshness"].to_pylist()
+    feeds[0] |= {"late": True, "reason": "purchase events of account keys in web are silent"}
+    with pytest.raises(
+        GateRed, match=r"1 of 2 rows do not \(purchase events of account keys in web"
+    ):
+        judged(lake, "audits", feed_freshness=good.table("feed_freshness", feeds))
+    docs.build(lake, tmp_path / "out")
+    page = (tmp_path / "out" / "audits-2017-12-01.html").read_text()
+    assert "The gate was red: these\nnumbers were never published." in page
+    assert "(purchase events of account keys in web are silent)" in page
+    assert page.count("<svg") == 5
+
+
+def test_a_night_without_audits_has_no_page_of_them(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake").open()
+    judged(lake, "source")
+    docs.build(lake, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "index.html", "2017-12-01.html", "report-2017-12-01.html",
+    }  # fmt: skip
+    assert "audits-2017" not in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_pages_are_the_same_when_built_again(

@@ -88,6 +88,16 @@ def test_an_input_that_was_replaced_or_is_gone_says_so(lake: Lake) -> None:
     assert "events @ 2017-12-01  run one  (no longer in the lake)" in lines(lake, "interactions")
 
 
+def test_a_file_that_a_step_read_is_named_with_its_digest(lake: Lake) -> None:
+    moment = io.parse_as_of("2017-12-01")
+    files = {"staleness/shop/2017-11-01/staleness.json": "0123456789abcdef"}
+    manifest = {"source": "completejourney", "notes": {"files": files}}
+    io.write_json(lake.staged("events", moment) / "manifest.json", manifest)
+    lake.publish("events", moment, "two")
+    shown = lines(lake, "events")
+    assert "file: staleness/shop/2017-11-01/staleness.json  sha256 0123456789ab" in shown
+
+
 def test_an_unknown_table_is_a_fault_that_names_the_nearest(lake: Lake) -> None:
     with pytest.raises(Fault, match="no table 'interaction'; did you mean interactions"):
         lineage.find(lake, "interaction", None)

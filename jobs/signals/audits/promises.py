@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -201,9 +202,14 @@ def outcome(
     )
     until = min(as_of, promise.released + timedelta(days=promise.horizon_days))
     pairs = bought(purchases, then("identities", "identities"), known, promise.released, until)
-    people = blend.sample(known, pairs, seed, params.max_people)
-    wanted = spark.createDataFrame(people)
-    truth = pairs.join(wanted, on="person_id", how="semi").toArrow()
+    # Saves a second join of the purchases: the sample is drawn from the pairs, then they are read.
+    pairs = pairs.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        people = blend.sample(known, pairs, seed, params.max_people)
+        wanted = spark.createDataFrame(people)
+        truth = pairs.join(wanted, on="person_id", how="semi").toArrow()
+    finally:
+        pairs.unpersist()
     ids = people["person_id"].combine_chunks()
     facts = _in_order(
         known.join(wanted, on="person_id", how="semi")
