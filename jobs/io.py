@@ -37,6 +37,7 @@ from jobs.errors import Fault
 
 COMPRESSION = "zstd"
 ROWS_PER_GROUP = 128_000
+LONGEST_NAME = 200  # bytes that any filesystem takes as a folder's name
 
 
 def parse_as_of(text: str) -> datetime:
@@ -180,7 +181,7 @@ class Lake:
 
     def staleness(self, source: str, as_of: datetime) -> Path:
         """The folder of a source's measured staleness as of a run date."""
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", source)
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", source)[-LONGEST_NAME:]
         return self.root / "staleness" / name / label(as_of)
 
     def published(self, step: str, as_of: datetime) -> Published:
