@@ -152,5 +152,6 @@ class Elapsed:
 
 
 Column = (
-    Found | Forbidden | Length | Finite | Same | Dense | Portion | Share | Lead | Shortfall | Elapsed
-)
+    Found | Forbidden | Length | Finite | Same | Dense | Portion | Share | Lead | Shortfall
+    | Elapsed
+)  # fmt: skip

@@ -252,33 +252,42 @@ def staleness(folder: Path) -> dict[str, Any]:
 
 
 def _staleness_headlines(facts: dict[str, Any]) -> Iterator[dict[str, str]]:
-    days, low, high = (text(facts[name]) for name in ("drift_window_days", "low", "high"))
+    days, low, high = (f"{facts[name]:.3g}" for name in ("drift_window_days", "low", "high"))
     least = "at least " if facts["drift_window_days"] >= facts["largest_age_days"] else ""
     yield {"name": f"drift window ({low} to {high})", "value": f"{least}{days} days"}
     if facts["tau_days"]:
-        ends = f"{text(facts['tau_low'])} to {text(facts['tau_high']) or 'no end'}"
-        yield {"name": f"fades by 1/e in ({ends})", "value": f"{text(facts['tau_days'])} days"}
+        low, high = (
+            f"{facts[end]:.3g}" if facts[end] else "no end" for end in ("tau_low", "tau_high")
+        )
+        yield {
+            "name": f"fades by 1/e in ({low} to {high})",
+            "value": f"{facts['tau_days']:.3g} days",
+        }
     yield {"name": "people", "value": text(facts["people"])}
     yield {"name": "cuts judged", "value": text(len(facts["cuts"]))}
 
 
 def _staleness_sections(facts: dict[str, Any], rows: pa.Table) -> Iterator[dict[str, Any]]:
     whole = rows.filter(pc.field("tier") == "all")
-    for metric, name in (("ndcg", f"NDCG@{NDCG_AT}"), ("recall", f"recall@{RECALL_AT}")):
+    for metric, loss, name in (
+        ("ndcg", "loss", f"NDCG@{NDCG_AT}"),
+        ("recall", "recall_loss", f"recall@{RECALL_AT}"),
+    ):
         yield _section(
             f"{name} against age",
             "Of all items, one table as old as the axis says and all others fresh, with intervals "
             "over people. Those of differences are smaller, since all ages serve the same people: "
             "see the losses.",
-            _columns(whole, "kind", "age_days", "people", metric, f"{metric}_loss"),
+            _columns(whole, "kind", "age_days", "people", metric, loss),
             _curves(whole, "kind", metric, name),
         )  # fmt: skip
     for kind in KINDS:
         mine = rows.filter(pc.field("kind") == kind)
         yield _section(
             f"{kind.capitalize()}: NDCG@{NDCG_AT} lost, by tier of items",
-            "Paired differences to age 0, judged on purchases of the tier's items alone. Hot items "
-            "hold half of the recent interest between them, warm ones the rest, cold ones none.",
+            "Paired differences to age 0, judged on purchases of the tier's items alone. Of the "
+            "interest in the weeks before the oldest table was made, hot items hold "
+            f"{facts['params']['hot_share']:.0%} between them, warm ones the rest, cold ones none.",
             _columns(mine, "tier", "age_days", "people", "ndcg", "loss"),
             _curves(mine, "tier", "loss", f"NDCG@{NDCG_AT} lost"),
         )  # fmt: skip

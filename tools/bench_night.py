@@ -1,8 +1,8 @@
 """A child of the benchmark: one night by the jobs' own command line, its progress as JSON lines.
 
-``python -m tools.bench_night LAKE AS_OF SOURCE [STEP …]``; without steps, all of them. ``PARAMS`` and
-``MASTER`` in the environment are those of ``make run``. Its parent (``tools.bench``) reads when each
-begins and ends, and watches the memory of this process tree.
+``python -m tools.bench_night LAKE AS_OF SOURCE [STEP …]``; without steps, all of them. ``PARAMS``
+and ``MASTER`` in the environment are those of ``make run``. Its parent (``tools.bench``) reads when
+each begins and ends, and watches the memory of this process tree.
 """
 
 from __future__ import annotations

@@ -166,8 +166,13 @@ def sentences(facts: Mapping[str, Any]) -> Iterator[str]:
     accepted, longest = facts["accepted_loss"], facts["largest_age_days"]
     yield f"Drift window: {window_words(facts, facts['drift_window_days'], longest, accepted)}"
     if facts["tau_days"]:
-        ends = f"{_days(facts['tau_low'])} to {_days(facts['tau_high'])}"
-        yield f"What fades, fades by 1/e in {_days(facts['tau_days'])} (95 %: {ends})."
+        span = _span(facts["tau_low"], facts["tau_high"])
+        yield f"What fades, fades by 1/e in {facts['tau_days']:.3g} days (95 %: {span})."
+    elif facts["tau_low"]:
+        yield (
+            f"What fades, fades by 1/e in {facts['tau_low']:.3g} days or more; ages up to "
+            f"{longest:g} days cannot tell how slowly."
+        )
     for row in facts["cadence"]:
         share = f"{row['loss']:.1%} ({row['loss_low']:.1%} to {row['loss_high']:.1%})"
         why = {
@@ -188,11 +193,12 @@ def window_words(row: Mapping[str, Any], days: float, longest: float, accepted: 
     if row["verdict"] == "unclear":
         return (
             f"no drift measurable up to {longest:g} days, but too noisy to say that there is none; "
-            f"{_days(row['low'])} are safe."
+            f"{row['low']:.3g} days are safe."
         )
-    most = "or more" if days >= longest else f"(95 %: {_days(row['low'])} to {_days(row['high'])})"
-    return f"{_days(days)} {most} until {accepted:.0%} of the fresh NDCG is lost."
+    most = "or more" if days >= longest else f"(95 %: {_span(row['low'], row['high'])})"
+    return f"{days:.3g} days {most} until {accepted:.0%} of the fresh NDCG is lost."
 
 
-def _days(days: float | None) -> str:
-    return "no end that can be given" if days is None else f"{days:.3g} days"
+def _span(low: float, high: float | None) -> str:
+    """An interval in days."""
+    return f"{low:.3g} days or more" if high is None else f"{low:.3g} to {high:.3g} days"

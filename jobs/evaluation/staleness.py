@@ -74,8 +74,10 @@ class Params:
     min_people: int = 40
     # Days of history under the oldest table, or age would be confused with a short memory.
     history_days: int = 28
-    # An item's tier is by its person-days of interest in so many days before the cut: the most
-    # sought items that together hold this share are hot, the rest warm, items without any cold.
+    # An item's tier is what was known when the oldest table was made: by its person-days of
+    # interest in so many days before, the most sought items that together hold this share are
+    # hot, the rest warm, items without any cold. Tiers as of the cut would take their knowledge
+    # from the days that the aged tables have missed.
     tier_days: int = 28
     hot_share: float = 0.5
     # The share of the fresh NDCG that may be lost before a table counts as too old.
@@ -116,11 +118,14 @@ def run(night: Night, params: Params) -> Path:
     ids = Ids(people, items.take(pc.sort_indices(items)))
     named = {at: nominate(night, ids, at) for at in instants}
     weights, weighed = held_weights(night, history, ids, named, instants[0], cuts[0])
+    oldest = timedelta(days=max(params.ages))
     judged = [
         Cut(
             at=at,
             bought=bought_pairs(purchases(history, at, at + horizon), ids),
-            tier=ageing.tiers(activity(history, at, params.tier_days), ids, params.hot_share),
+            tier=ageing.tiers(
+                activity(history, at - oldest, params.tier_days), ids, params.hot_share
+            ),
         )
         for at in cuts
     ]

@@ -33,9 +33,13 @@ def measured() -> list[advice.Found]:
 
 @pytest.fixture
 def facts(measured: list[advice.Found]) -> dict:
-    return {"source": NASTY, "people": PEOPLE, "cuts": ["2017-11-24"]} | advice.conclusions(
-        measured, 0.02
-    )
+    about = {
+        "source": NASTY,
+        "people": PEOPLE,
+        "cuts": ["2017-11-24"],
+        "params": {"hot_share": 0.5},
+    }
+    return about | advice.conclusions(measured, 0.02)
 
 
 def test_a_tier_with_too_few_people_has_no_curve_and_no_advice(measured, facts):
@@ -63,6 +67,14 @@ def test_what_does_not_fall_has_no_rate_and_says_whether_it_is_flat_or_noise(fac
 
 def test_facts_are_plain_json(facts):
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+
+
+def test_a_rate_too_slow_to_measure_is_told_by_its_lower_end():
+    slow = np.broadcast_to(fading(2_000, 300.0, 2), (3, 2, 4, 2_000, len(AGES)))
+    found = advice.estimated(slow, AGES, curves.draws(2_000, 300, 1), min_people=40)
+    facts = {"source": "test"} | advice.conclusions(found, 0.02)
+    assert facts["tau_high"] is None
+    assert " days or more" in next(s for s in advice.sentences(facts) if "fades" in s)
 
 
 def test_every_line_that_is_told_is_whole(measured, facts):
