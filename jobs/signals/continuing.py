@@ -84,7 +84,7 @@ class Touched:
 
     ``states``: every link known tonight, as ``links.STATE``, with ``was`` and ``was_detail``, its
     outcome and detail of the night before; ``outcome`` is null where it may merge; they lie in
-    ``folder``. ``keys`` and
+    ``folder``. ``keys`` (those that are named) and
     ``candidates``: the touched part of the graph. ``copied``: the identities of all other keys.
     """
 
@@ -141,12 +141,10 @@ def touched(
     reached = before.keys.join(groups, on="component", how="semi").select(*KEY)
     reached = io.kept(reached.unionAll(seeds).distinct(), home / "reached")
     candidates = _with_end_in(states.where(may), reached)
-    linking = links.ends(candidates).where(F.col("key_type").isin(*params.linking_types))
-    keys = named.join(reached, on=KEY, how="semi").join(linking, on=KEY, how="full")
     return Touched(
         states,
         home / "states",
-        keys.select(*KEY, "first_seen"),
+        named.join(reached, on=KEY, how="semi"),
         candidates,
         before.keys.join(reached, on=KEY, how="anti"),
     )

@@ -33,6 +33,7 @@ from jobs.signals.links import KEY, PAIR
 from jobs.sources import contract
 
 IDS = ("person_id", "household_id", "component")
+GROUPING = ("household", "household_too_large")
 ENGINES = ("auto", "array", "spark")
 USABLE = (
     "key_type_a string, key_a string, key_type_b string, key_b string, source string, "
@@ -162,16 +163,13 @@ def run(night: Night, params: Params) -> None:
                    for at in ("past", "known"))  # fmt: skip
     policy = continuing.policy(params)
     differs = before.differs(policy, past) if before else None
-    if before is None or differs:
+    if before is None or differs or inputs.rows is None:
         found = resolve(night, inputs, night.as_of, params)
     else:
         found = resume(night, inputs, before, params)
-    mode = "incremental" if before and not differs else "full"
-    reason = {None: "the first night", "policy": "other parameters", "data": "another past"}
     night.notes[continuing.NOTE] = {
-        "mode": mode, "because": "the past is the same" if mode == "incremental" else
-        reason[differs], "engine": found.engine, "touched": found.touched, "policy": policy,
-        "known": known,
+        "mode": found.mode, "differs": differs, "engine": found.engine, "touched": found.touched,
+        "policy": policy, "known": known,
     }  # fmt: skip
     night.write("identities", found.identities)
     night.write("identity_links", found.links)
@@ -182,11 +180,12 @@ def run(night: Night, params: Params) -> None:
     if before is None:
         night.write("identity_changes", night.spark.createDataFrame([], changes.SCHEMA))
     else:
-        now, then = changes.Graph(identities, judged), changes.Graph(before.keys, before.links)
+        then, now = changes.Graph(before.keys, before.links), changes.Graph(identities, judged)
         made = changes.between(then, now, before.as_of, night.as_of, differs)
         night.write("identity_changes", before.changes, made)
     more = {f"rows: {name}": rows for name, rows in tallied.items()}
-    more |= {f"mode: {mode}": 1} | {f"touched: {name}": n for name, n in found.touched.items()}
+    more |= {f"mode: {found.mode}": 1}
+    more |= {f"touched: {name}": rows for name, rows in found.touched.items()}
     night.write("identity_counts", counts(identities, judged), _counts(more))
 
 
@@ -243,45 +242,22 @@ def at(night: Night, cut: datetime) -> Known:
     logins = links.logins(inputs.links, cut, params)
     if cut == night.as_of:
         return Known(published, night.frame("persons"), logins, True)
+    named = io.kept(known_keys(inputs.events, inputs.people), night.scratch("cut") / "named")
+    merging = judged.where(F.col("outcome").isin(*components.OUTCOMES))
     same = inputs.rows is None
     if not same:
-        then = links.judge(
-            links.state(inputs.links, cut, params), known_keys(inputs.events, inputs.people), params
-        )
-        now_keys = published.select(*KEY, "first_seen")
-        now_links = judged.where(F.col("outcome").isin(*MERGING, *GROUPING)).withColumn(
-            "outcome", F.lit(None).cast("string")
-        )
-        then_links = then.where(F.col("outcome").isNull() | (F.col("outcome") == "household"))
-        then_keys = known_keys(inputs.events, inputs.people)
-        same = fingerprint(then_links, then_keys) == fingerprint(now_links, now_keys)
+        grouping = judged.where(F.col("outcome").isin(*GROUPING))
+        states = links.judge(links.state(inputs.links, cut, params), named, params)
+        then = states.where(F.col("outcome").isNull() | (F.col("outcome") == "household"))
+        same = fingerprint(then, named) == fingerprint(merging.unionAll(grouping), published)
     if same:
-        named = known_keys(inputs.events, inputs.people).unionByName(
-            links.ends(judged.where(F.col("outcome").isin(*MERGING)))
-            .where(F.col("key_type").isin(*params.linking_types))
-            .withColumn("first_seen", F.lit(None).cast("timestamp"))
-        )
-        named = named.groupBy(*KEY).agg(F.min("first_seen").alias("first_seen"))
-        identities = named.join(published.drop("first_seen"), on=KEY, how="inner").select(
-            *KEY, "person_id", "household_id", "component", "first_seen"
-        )
+        keys = with_linking_keys(named, merging, params)
+        of_key = published.select(*KEY, *IDS)
+        identities = keys.join(of_key, on=KEY, how="inner").select(*published.columns)
     else:
         identities = resolve(night, inputs, cut, params).identities
-    return Known(
-        identities,
-        persons(identities, inputs.events, inputs.people),
-        logins,
-        same,
-    )
-
-
-def logins(night: Night, cut: datetime) -> DataFrame:
-    """The logins seen before ``cut``, as in :class:`Known`."""
-    return links.logins(Inputs.read(night, cut).links, cut, night.params_of("identities"))
-
-
-MERGING = components.OUTCOMES
-GROUPING = ("household", "household_too_large")
+    found = persons(identities, inputs.events, inputs.people)
+    return Known(identities, found, logins, same)
 
 
 def fingerprint(candidates: DataFrame, keys: DataFrame) -> tuple[int, ...]:
@@ -292,19 +268,20 @@ def fingerprint(candidates: DataFrame, keys: DataFrame) -> tuple[int, ...]:
             F.col("first_seen").alias(f"seen_{end}"),
         )  # fmt: skip
         candidates = candidates.join(seen, on=[f"key_type_{end}", f"key_{end}"], how="left")
-    names = [*PAIR, "source", "confidence", "seen_a", "seen_b"]
-    hashed = links.row_hash(names)
+    hashed = links.row_hash([*PAIR, "source", "confidence", "seen_a", "seen_b"])
     found = candidates.agg(F.count(F.lit(1)), *links.halves(hashed)).toArrow()
-    return tuple(column[0].as_py() or 0 for column in found.columns)
+    return tuple(column[0].as_py() for column in found.columns)
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """``identities`` and ``links`` as the tables, which engine ran, and on how many keys, links
-    that may merge and raw components."""
+    """``identities`` and ``links`` as the tables; whether they are a ``full`` run's or an
+    ``incremental`` one's, which engine ran, and on how many keys, links that may merge and raw
+    components."""
 
     identities: DataFrame
     links: DataFrame
+    mode: str
     engine: str
     touched: dict[str, int]
 
@@ -320,15 +297,14 @@ def resolve(night: Night, inputs: Inputs, cut: datetime, params: Params) -> Reso
             *[F.col("action").alias(name) for name in ("outcome", "detail")],
         )  # fmt: skip
         size = io.count_rows(home / "named")
-        return Resolution(alone, none, "none", {"keys": size, "links": 0, "components": size})
+        touched = {"keys": size, "links": 0, "components": size}
+        return Resolution(alone, none, "full", "none", touched)
     judged = links.judge(links.state(inputs.links, cut, params), named, params)
     judged = io.kept(judged, home / "links")
     merging = judged.where(F.col("outcome").isNull())
-    linking = links.ends(merging).where(F.col("key_type").isin(*params.linking_types))
-    keys = named.join(linking, on=KEY, how="full").select(*KEY, "first_seen")
-    found = _connect(night, keys, merging, home, params)
+    found = _connect(night, with_linking_keys(named, merging, params), merging, home, params)
     states = judged.withColumns(dict.fromkeys(("was", "was_detail"), F.lit(None).cast("string")))
-    return _finish(night, found, found.keys, states, home / "links", params)
+    return _finish(night, found, found.keys, states, home / "links", "full", params)
 
 
 def resume(night: Night, inputs: Inputs, before: Before, params: Params) -> Resolution:
@@ -336,9 +312,10 @@ def resume(night: Night, inputs: Inputs, before: Before, params: Params) -> Reso
     home = night.scratch("graph")
     named = io.kept(known_keys(inputs.events, inputs.people), home / "named")
     part = continuing.touched(before, named, inputs.links, night.as_of, params, home)
-    found = _connect(night, part.keys, part.candidates, home, params)
+    keys = with_linking_keys(part.keys, part.candidates, params)
+    found = _connect(night, keys, part.candidates, home, params)
     resolved = found.keys.unionByName(part.copied.select(*found.keys.columns))
-    return _finish(night, found, resolved, part.states, part.folder, params)
+    return _finish(night, found, resolved, part.states, part.folder, "incremental", params)
 
 
 @dataclass(frozen=True)
@@ -382,6 +359,7 @@ def _finish(
     resolved: DataFrame,
     states: DataFrame,
     folder: Path,
+    mode: str,
     params: Params,
 ) -> Resolution:
     """Group the persons and write every link's outcome down.
@@ -410,7 +388,7 @@ def _finish(
         .unionByName(refused.select(*links.STATE, F.lit(None).cast("string").alias("detail")))
         .unionByName(grouped.links)
     )
-    return Resolution(grouped.identities, every, found.engine, found.touched)
+    return Resolution(grouped.identities, every, mode, found.engine, found.touched)
 
 
 def known_keys(events: DataFrame, people: DataFrame | None) -> DataFrame:
@@ -421,6 +399,12 @@ def known_keys(events: DataFrame, people: DataFrame | None) -> DataFrame:
         return of_events
     filled = (F.trim("key") != "") & (F.trim("key_type") != "")
     return of_events.join(people.where(filled).select(*KEY).distinct(), on=KEY, how="full")
+
+
+def with_linking_keys(named: DataFrame, merging: DataFrame, params: Params) -> DataFrame:
+    """The keys, and those that exist only to link: key_type, key, first_seen."""
+    only = links.ends(merging).where(F.col("key_type").isin(*params.linking_types))
+    return named.join(only, on=KEY, how="full").select(*KEY, "first_seen")
 
 
 # --- persons ---------------------------------------------------------------------------------

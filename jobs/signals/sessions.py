@@ -64,7 +64,7 @@ class Seen:
 def run(night: Night, params: Params) -> None:
     """Stage ``history`` and ``sessions``."""
     events, keyed, persons = (night.frame(name) for name in ("events", "identities", "persons"))
-    logins = identities.logins(night, night.as_of)
+    logins = identities.at(night, night.as_of).logins
     claims = claimed(events, keyed, persons, logins, params)
     if claims is not None:
         # Saves a second run of the login stage, for the count.
@@ -89,7 +89,7 @@ def at(night: Night, cut: datetime) -> Seen:
     known = identities.at(night, cut)
     now = F.lit(cut)
     before = (F.col("received_time") < now) & (F.col("event_time") < now)
-    later = identities.logins(night, night.as_of).where(F.col("known_time") >= now)
+    later = identities.at(night, night.as_of).logins.where(F.col("known_time") >= now)
     if known.same_as_night and later.isEmpty():
         return Seen(night.frame("history").where(before), known)
     events = night.frame("events").where(before)

@@ -178,7 +178,8 @@ def _catalogue(items: list[str], as_of: datetime) -> pa.Table:
 def _persons(people: list[str], as_of: datetime) -> pa.Table:
     return _table("persons", [
         {"person_id": person, "household_id": person,
-         "region": ["north", "so/uth", None][place % 3], "segment": None, "personalised": person != "account:p1",
+         "region": ["north", "so/uth", None][place % 3], "segment": None,
+         "personalised": person != "account:p1",
          "restrictions": ["alcohol"] if person == "account:p2" else [], "keys": 1,
          "first_seen": as_of - timedelta(days=99), "last_seen": as_of - timedelta(days=1)}
         for place, person in enumerate(people)

@@ -204,11 +204,11 @@ def test_another_policy_or_another_past_makes_a_full_run_and_is_named_as_the_cau
     made = shop(events, [guess])
     made.run(AS_OF - 10 * DAY)
     found = made.run(min_confidence=0.95)
-    assert (made.notes["mode"], made.notes["because"]) == ("full", "other parameters")
+    assert (made.notes["mode"], made.notes["differs"]) == ("full", "policy")
     assert [(r["kind"], r["cause"]) for r in found["identity_changes"]] == [("split", "policy")]
     made.put(identity_links=[guess, link("account:1", "device:d", 20)])
     later = made.run(AS_OF + DAY, min_confidence=0.95)
-    assert (made.notes["mode"], made.notes["because"]) == ("full", "another past")
+    assert (made.notes["mode"], made.notes["differs"]) == ("full", "data")
     assert [(r["kind"], r["cause"]) for r in later["identity_changes"][1:]] == [("merge", "data")]
 
 
