@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -70,10 +71,14 @@ def headlines(read: Mapping[str, pa.Table]) -> Iterator[tuple[str, str]]:
     row = shares.get(("groups", "after merging", "any"))
     if row is not None:
         yield "people who would be served two lists", f"{row['split']:,.0f}"
-    for row in _newest_published(read["promises"]):
-        if row["promised"] is not None:
-            said = f"{row['promised']:.3f} → {row['realised']:.3f}"
-            yield f"NDCG@10 promised and come true, {row['released']:%Y-%m-%d}", said
+    kept = [
+        r for r in read["promises"].to_pylist()
+        if (r["ranking"], r["slice_kind"]) == ("published", "all") and r["gap"] is not None
+    ]  # fmt: skip
+    if kept:
+        row = max(kept, key=lambda r: r["released"])
+        said = f"{row['promised']:.3f} → {row['realised']:.3f}"
+        yield f"NDCG@10 promised and come true, {row['released']:%Y-%m-%d}", said
     lost = [r for r in read["conversion_windows"].to_pylist() if r["conversions"]]
     if lost:
         decided = sum(r["conversions"] * r["decided_before"] for r in lost)
@@ -190,7 +195,7 @@ def _shares(rows: pa.Table) -> dict[tuple[str, str, str], dict[str, Any]]:
 # --- promises --------------------------------------------------------------------------------
 def promises(table: pa.Table) -> Section:
     rows = table.to_pylist()
-    newest = max((r["released"] for r in rows), default=None)
+    newest = _newest(rows)
     whole = [r for r in rows if r["slice_kind"] == "all"]
     latest = [r for r in whole if r["released"] == newest and (r["realised"] or r["promised"])]
     parts = []
@@ -246,10 +251,10 @@ def promises(table: pa.Table) -> Section:
     )
 
 
-def _newest_published(table: pa.Table) -> Iterator[dict[str, Any]]:
-    rows = [r for r in table.to_pylist() if (r["ranking"], r["slice_kind"]) == ("published", "all")]
-    if rows:
-        yield max(rows, key=lambda r: r["released"])
+def _newest(rows: list[dict[str, Any]]) -> datetime | None:
+    """The newest release whose gap is known, else the newest."""
+    judged = [r["released"] for r in rows if r["gap"] is not None]
+    return max(judged or (r["released"] for r in rows), default=None)
 
 
 def _triples(rows: list[dict[str, Any]], name: str) -> tuple[list[Any], list[Any], list[Any]]:

@@ -39,6 +39,8 @@ class Params:
     # Feeds are judged on as many days (twice the drift window where that is longer); a feed that
     # was silent for longer has ended.
     feed_days: int = 84
+    # A feed with fewer events in all has shown no rhythm that it could break.
+    min_feed_events: int = 50
     # Feeds that were ended on purpose, as event_type/key_type/channel: nobody waits for them.
     ended_feeds: tuple[str, ...] = ()
     # A release published this long after its run date was a backfill, not a night.
@@ -80,6 +82,7 @@ class Params:
         check(self.new_days > 0, "new_days must be positive")
         check(self.max_groups >= 0, "max_groups must not be negative")
         check(self.feed_days > 0, "feed_days must be positive")
+        check(self.min_feed_events > 0, "min_feed_events must be positive")
         ended = all(feed.count("/") >= 2 for feed in self.ended_feeds)
         check(ended, "ended_feeds must be event_type/key_type/channel each")
         check(self.backfill_hours > 0, "backfill_hours must be positive")

@@ -211,10 +211,13 @@ def feeds(
         age = max((as_of - newest).total_seconds() / HOUR, 0.0)
         usual = usual_gap([row["event_date"].toordinal() for row in active])
         lag = lag_of.get(feed, {"recent": 0, "median": 0.0, "p95": 0.0})
-        late, reason = judge(feed, age, usual, lag["p95"], window, params)
+        events = sum(row["events"] for row in active)
+        late, reason = False, None
+        if events >= params.min_feed_events:
+            late, reason = judge(feed, age, usual, lag["p95"], window, params)
         rows.append({
             "event_type": feed[0], "source": feed[1], "channel": feed[2],
-            "events": sum(row["events"] for row in active), "recent": lag["recent"],
+            "events": events, "recent": lag["recent"],
             "newest_event": newest, "age_hours": age, "usual_gap_hours": usual,
             "lag_median_hours": lag["median"], "lag_p95_hours": lag["p95"],
             "limit_hours": window.days * 24, "late": late, "reason": reason,

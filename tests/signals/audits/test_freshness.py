@@ -235,6 +235,11 @@ def test_a_small_feed_that_is_late_only_warns(feeds):
     assert "return events of account keys in store are silent" in found["warning"][0]
 
 
+def test_a_feed_of_a_handful_of_events_has_no_rhythm_to_break(feeds):
+    rare = ("reject", "account", "web", range(20, 69), 0.01, 1)
+    assert failed(feed_freshness, feeds(WEB, rare)) == {"critical": [], "warning": []}
+
+
 def test_a_feed_silent_for_a_season_has_ended_and_one_ended_on_purpose_is_forgotten(feeds):
     ended = ("view", "device", "app", range(120, 221), 0.01, 10)
     found = failed(feed_freshness, feeds(WEB, ended))
