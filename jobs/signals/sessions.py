@@ -66,16 +66,20 @@ def run(night: Night, params: Params) -> None:
     events, keyed, persons = (night.frame(name) for name in ("events", "identities", "persons"))
     logins = identities.at(night, night.as_of).logins
     claims = claimed(events, keyed, persons, logins, params)
-    if claims is not None:
-        # Saves a second run of the login stage, for the count.
+    if claims is None:
+        resolved = resolve(events, keyed, persons, None, params)
+        night.write("history", stitch(resolved, params))
+    else:
+        # Saves a second run of the login stage; once it is counted, Spark also knows how few
+        # claims there are, and does not shuffle the anonymous events for them.
         claims = claims.persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        night.write("history", stitch(resolve(events, keyed, persons, claims, params), params))
-        if claims is not None:
-            disputed = claims.where(F.col("person_id").isNull())
-            night.notes["events_claimed_twice"] = disputed.count()
-    finally:
-        if claims is not None:
+        try:
+            disputed = claims.where(F.col("person_id").isNull()).count()
+            night.notes["events_claimed_once"] = claims.count() - disputed
+            night.notes["events_claimed_twice"] = disputed
+            resolved = resolve(events, keyed, persons, claims, params)
+            night.write("history", stitch(resolved, params))
+        finally:
             claims.unpersist()
     written = night.spark.read.parquet(str(night.staged / "history"))
     night.write("sessions", sessions(written))

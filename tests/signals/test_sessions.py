@@ -492,7 +492,7 @@ def test_a_login_moves_what_it_must_once_it_is_known_and_disputes_are_counted(st
     )
     history = io.read_arrow(made.staged / "history").to_pylist()
     assert persons(history) == {key: key for key in devices} | {"device:d": "account:1"}
-    assert made.notes == {"events_claimed_twice": 1}
+    assert made.notes == {"events_claimed_once": 1, "events_claimed_twice": 1}
     found = io.read_arrow(made.staged / "sessions").to_pylist()
     assert {row["person_id"]: row["by_login"] for row in found if row["by_login"]} == {
         "account:1": 1
