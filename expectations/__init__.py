@@ -30,6 +30,7 @@ class View:
 
 VIEWS: dict[str, View] = {
     "items_held": View("catalogue", "items", previous=True),
+    "persons_kept": View("identities", "persons", previous=True),
     "events_identified": View("identities", "events"),
     "items_described": View("content_embeddings", "items"),
     "items_indexed": View("index", "items"),

@@ -97,6 +97,25 @@ class Portion:
 
 
 @dataclass(frozen=True)
+class Share:
+    """``value`` over the sum of ``value`` where ``column`` starts with one of ``of``, in rows where
+    it starts with one of ``prefixes``; 0 in other rows, and where that sum is below ``least``.
+
+    Its sum is the share of a kind of row even where the kind has no row.
+    """
+
+    value: str
+    column: str
+    prefixes: tuple[str, ...]
+    of: tuple[str, ...]
+    least: int = 1
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.value, self.column)
+
+
+@dataclass(frozen=True)
 class Lead:
     """``value`` less the greatest ``value`` of the rows with another ``column``; null if alone."""
 
@@ -120,4 +139,4 @@ class Shortfall:
         return (self.left, self.right)
 
 
-Column = Found | Forbidden | Length | Finite | Same | Dense | Portion | Lead | Shortfall
+Column = Found | Forbidden | Length | Finite | Same | Dense | Portion | Share | Lead | Shortfall

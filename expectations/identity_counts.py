@@ -6,7 +6,25 @@ from datetime import datetime
 
 from great_expectations.expectations.expectation import Expectation
 
-from expectations.rules import between, filled, rows, unique
+from expectations.columns import Column, Share
+from expectations.rules import WARNING, between, contains, filled, rows, total, unique
+from jobs import limits
+
+CAPS = tuple(f"link: {name}" for name in ("too_many_of_type", "would_join_two", "person_too_large"))
+MIGHT_MERGE = ("link: admitted", *CAPS)
+RECEIVED = ("rows: received",)
+COLUMNS: dict[str, Column] = {
+    "quarantined": Share("rows", "outcome", CAPS, MIGHT_MERGE, limits.LINKS_SOUND),
+    "unknown": Share("rows", "outcome", ("link: unknown_key",), ("link: ",), limits.LINKS_SOUND),
+    "unusable": Share(
+        "rows", "outcome", ("rows: no_", "link: confidence_outside_0_1"), RECEIVED,
+        limits.LINKS_SOUND,
+    ),
+    "clocks": Share(
+        "rows", "outcome", ("rows: received_before_observed", "rows: observed_after_as_of"),
+        RECEIVED, limits.LINKS_SOUND,
+    ),
+}  # fmt: skip
 
 
 def suite(as_of: datetime) -> list[Expectation]:
@@ -15,4 +33,38 @@ def suite(as_of: datetime) -> list[Expectation]:
         *filled("The report shows these.", "outcome", "rows"),
         unique("An outcome counted twice.", "outcome"),
         between("A negative count is a broken count.", "rows", 0),
+        contains(
+            "How many keys and persons there are is not told.", "outcome", ("keys", "persons")
+        ),
+        total(
+            "Half of the links that might merge break a cap: a feed ties wrong keys, and persons "
+            "would fall apart. If the caps are too tight for this shop, set identities.max_joined.",
+            "quarantined",
+            high=limits.QUARANTINED,
+        ),
+        total(
+            "More links than usual break a cap; identity_links names the keys and the caps.",
+            "quarantined",
+            high=limits.QUARANTINED_UNUSUAL,
+            severity=WARNING,
+        ),
+        total(
+            "Most links name keys that no event and no person has: do both feeds write them alike?",
+            "unknown",
+            high=limits.UNKNOWN_KEYS_UNUSUAL,
+            severity=WARNING,
+        ),
+        total(
+            "Links without a key, a source, a time or a confidence from 0 to 1 join nothing.",
+            "unusable",
+            high=limits.REJECTS,
+            severity=WARNING,
+        ),
+        total(
+            "Links received before they were observed, or from the future: a clock or a time zone "
+            "of the source is wrong.",
+            "clocks",
+            high=limits.FUTURE,
+            severity=WARNING,
+        ),
     ]

@@ -50,10 +50,15 @@ def empty(
     )  # fmt: skip
 
 
-def unique(notes: str, *columns: str, severity: str = CRITICAL) -> Expectation:
-    """No two rows share the values of these columns."""
+def unique(
+    notes: str, *columns: str, when: Condition | None = None, severity: str = CRITICAL
+) -> Expectation:
+    """No two rows share the values of these columns; ``when`` limits it to some rows, and takes
+    one column."""
     if len(columns) == 1:
-        return gxe.ExpectColumnValuesToBeUnique(column=columns[0], notes=notes, severity=severity)
+        return gxe.ExpectColumnValuesToBeUnique(
+            column=columns[0], notes=notes, severity=severity, **_limited(when)
+        )
     return gxe.ExpectCompoundColumnsToBeUnique(
         column_list=list(columns), notes=notes, severity=severity
     )

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -23,7 +24,7 @@ from jobs import io, tables
 from jobs.night import Night
 
 if TYPE_CHECKING:
-    from expectations.columns import Column, Forbidden, Found, Portion
+    from expectations.columns import Column, Forbidden, Found, Portion, Share
 
 # 4 M candidates need about 1 GB here; past that Spark's way is the safer one.
 ARROW_ROWS = 4_000_000
@@ -163,12 +164,26 @@ def _dense(table: pa.Table, column: Any, folder_of: Locate) -> pa.ChunkedArray:
 
 
 def _portion(table: pa.Table, column: Portion, folder_of: Locate) -> pa.ChunkedArray:
-    named = pa.array(np.zeros(table.num_rows, bool))
-    for prefix in column.prefixes:
-        named = pc.or_(named, _starts(table[column.column], prefix))
-    for prefix in column.but:
-        named = pc.and_(named, pc.invert(_starts(table[column.column], prefix)))
+    named = _starts_with_one(table[column.column], column.prefixes)
+    named = pc.and_not(named, _starts_with_one(table[column.column], column.but))
     return pc.if_else(named, table[column.value], 0.0)
+
+
+def _share(table: pa.Table, column: Share, folder_of: Locate) -> pa.ChunkedArray:
+    values = table[column.value].cast(pa.float64())
+    counted = _starts_with_one(table[column.column], column.of)
+    whole = pc.sum(values.filter(counted)).as_py() or 0.0
+    named = _starts_with_one(table[column.column], column.prefixes)
+    if whole < column.least:
+        return pa.chunked_array([np.zeros(table.num_rows)])
+    return pc.if_else(named, pc.divide(values, whole), 0.0)
+
+
+def _starts_with_one(values: pa.ChunkedArray, prefixes: tuple[str, ...]) -> pa.Array:
+    named = pa.array(np.zeros(len(values), bool))
+    for prefix in prefixes:
+        named = pc.or_(named, _starts(values, prefix))
+    return named
 
 
 def _starts(values: pa.ChunkedArray, prefix: str) -> pa.Array:
@@ -268,12 +283,27 @@ def _spark_dense(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> 
 
 
 def _spark_portion(rows: DataFrame, name: str, column: Portion, folder_of: Locate) -> DataFrame:
-    named = F.lit(False)
-    for prefix in column.prefixes:
-        named = named | F.col(column.column).startswith(prefix)
-    for prefix in column.but:
-        named = named & ~F.col(column.column).startswith(prefix)
+    named = _spark_starts_with_one(column.column, column.prefixes)
+    named = named & ~_spark_starts_with_one(column.column, column.but)
     return rows.withColumn(name, F.when(named, F.col(column.value)).otherwise(F.lit(0.0)))
+
+
+def _spark_share(rows: DataFrame, name: str, column: Share, folder_of: Locate) -> DataFrame:
+    value = F.col(column.value).cast("double")
+    counted = _spark_starts_with_one(column.column, column.of)
+    whole = rows.agg(F.coalesce(F.sum(F.when(counted, value)), F.lit(0.0)).alias("__whole"))
+    named = _spark_starts_with_one(column.column, column.prefixes)
+    share = F.when(
+        named & (F.col("__whole") >= column.least), value / F.greatest("__whole", F.lit(1.0))
+    ).otherwise(F.lit(0.0))
+    return rows.crossJoin(F.broadcast(whole)).withColumn(name, share).drop("__whole")
+
+
+def _spark_starts_with_one(name: str, prefixes: tuple[str, ...]) -> SparkColumn:
+    named = F.lit(False)
+    for prefix in prefixes:
+        named = named | F.coalesce(F.col(name).startswith(prefix), F.lit(False))
+    return named
 
 
 def _spark_lead(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
@@ -295,10 +325,12 @@ def _spark_shortfall(rows: DataFrame, name: str, column: Any, folder_of: Locate)
 
 _ARROW: dict[str, Callable[..., Any]] = {
     "Found": _found, "Forbidden": _forbidden, "Length": _length, "Finite": _finite,
-    "Same": _same, "Dense": _dense, "Portion": _portion, "Lead": _lead, "Shortfall": _shortfall,
+    "Same": _same, "Dense": _dense, "Portion": _portion, "Share": _share, "Lead": _lead,
+    "Shortfall": _shortfall,
 }  # fmt: skip
 _SPARK: dict[str, Callable[..., DataFrame]] = {
     "Found": _spark_found, "Forbidden": _spark_forbidden, "Length": _spark_length,
     "Finite": _spark_finite, "Same": _spark_same, "Dense": _spark_dense,
-    "Portion": _spark_portion, "Lead": _spark_lead, "Shortfall": _spark_shortfall,
+    "Portion": _spark_portion, "Share": _spark_share,
+    "Lead": _spark_lead, "Shortfall": _spark_shortfall,
 }  # fmt: skip

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -35,6 +35,9 @@ import pyarrow.parquet as pq
 
 from jobs import tables
 from jobs.errors import Fault
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 COMPRESSION = "zstd"
 ROWS_PER_GROUP = 128_000
@@ -107,6 +110,13 @@ def write_arrow(folder: Path, table: pa.Table, part: int = 0) -> None:
     )
 
 
+def kept(frame: DataFrame, folder: Path) -> DataFrame:
+    """A Spark frame written to a folder and read back: computed once, and its plan cut off."""
+    frame.write.parquet(str(folder))
+    # With its schema Spark starts no job to read the footers.
+    return frame.sparkSession.read.schema(frame.schema).parquet(str(folder))
+
+
 def parquet_files(folder: Path) -> list[Path]:
     """The data files of a table folder, sorted; Spark's marker files are not data."""
     return sorted(
@@ -114,8 +124,10 @@ def parquet_files(folder: Path) -> list[Path]:
     )
 
 
-def count_rows(folder: Path) -> int:
-    """Rows of a table folder, from the files' footers alone."""
+def count_rows(folder: Path, where: ds.Expression | None = None) -> int:
+    """Rows of a table folder, all of them from the files' footers alone."""
+    if where is not None:
+        return ds.dataset([str(path) for path in parquet_files(folder)]).count_rows(filter=where)
     return sum(pq.read_metadata(path).num_rows for path in parquet_files(folder))
 
 

@@ -52,6 +52,18 @@ EMPTY_DAY_MEDIAN = 20
 # A person with this many keys is a call centre, a test account or a wrong merge.
 KEYS_UNUSUAL = 50
 KEYS_IMPOSSIBLE = 500
+# Links that might merge but break a cap. With 2 % of devices shared and 5 % of cookies recycled,
+# each with two links, one in seven does; twice that is unusual. Above a half a feed ties wrong
+# keys (an account "0" on every device): persons would fall apart, and yesterday's serve better.
+QUARANTINED_UNUSUAL = 0.28
+QUARANTINED = 0.50
+# Fewer links than this do not say what is usual.
+LINKS_SOUND = 1_000
+# Links to keys that nothing names: above a half the feeds write the same keys differently.
+UNKNOWN_KEYS_UNUSUAL = 0.50
+# Persons of the night before that are gone, merged into others. Links grow by a few per cent a
+# night; a feed of links that begins takes most persons at once and rightly, so it is no red.
+PERSONS_GONE_UNUSUAL = 0.10
 # What can become of a link; docs/decisions/identity.md explains each.
 LINK_OUTCOMES = (
     "admitted", "household", "unlinked", "unknown_action", "observed_in_the_future", "self_link",

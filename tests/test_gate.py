@@ -237,6 +237,42 @@ def test_an_item_that_lost_its_place_in_the_id_map_stops_the_night(bare: Lake) -
         gate.judge(again(bare, "catalogue"))
 
 
+def test_a_feed_that_ties_wrong_keys_stops_the_night_and_a_small_one_does_not(bare: Lake) -> None:
+    counts = good.all_tables()["identity_counts"].to_pylist()
+    quarantined = next(row for row in counts if row["outcome"] == "link: too_many_of_type")
+    quarantined["rows"] = 2_000
+    with pytest.raises(GateRed, match="the sum of quarantined is at most"):
+        gate.judge(again(bare, "identities", identity_counts=good.table("identity_counts", counts)))
+    for row in counts:
+        row["rows"] //= 100
+    gate.judge(again(bare, "identities", identity_counts=good.table("identity_counts", counts)))
+
+
+def test_two_accounts_in_one_person_stop_the_night(bare: Lake) -> None:
+    rows = good.all_tables()["identities"].to_pylist()
+    rows[1]["person_id"] = rows[0]["person_id"]
+    with pytest.raises(GateRed, match="Two accounts in one person"):
+        gate.judge(again(bare, "identities", identities=good.table("identities", rows)))
+
+
+def test_persons_that_are_gone_since_yesterday_are_a_warning(bare: Lake) -> None:
+    early = Night(bare, YESTERDAY, "yesterday", "test", "identities")
+    early.reset()
+    rows = {t.name: good.all_tables()[t.name] for t in tables.of_step("identities")}
+    before = rows["persons"].to_pylist()
+    for number, row in enumerate(before[:200]):
+        row["person_id"] = f"cookie:{number}"
+    stage(early, rows | {"persons": good.table("persons", before)})
+    bare.publish("identities", YESTERDAY, "yesterday")
+    gate.judge(again(bare, "identities"))
+    found = bare.published("identities", good.AS_OF).manifest["gate"]
+    assert found["verdict"] == "warning"
+    assert (
+        "persons_kept: kept holds in 90% of the rows or more; 200 of 1,000 rows"
+        in found["warnings"][0]
+    )
+
+
 @pytest.mark.parametrize(
     ("item", "kind"), [(-1, "unavailable"), (-2, "forbidden"), (-3, "blocked")]
 )
@@ -305,8 +341,8 @@ def test_hostile_strings_stay_whole_in_evidence_up_to_a_length(bare: Lake) -> No
 # --- Spark -----------------------------------------------------------------------------------
 # Together these hold every kind of derived column.
 DERIVING = [
-    "events_counts", "items", "item_vectors", "blend_evidence", "delivery", "similar_items",
-    "persons_served",
+    "events_counts", "identity_counts", "items", "item_vectors", "blend_evidence", "delivery",
+    "similar_items", "persons_served",
 ]  # fmt: skip
 
 

@@ -4,11 +4,13 @@ Part ``night``: the whole night at several sizes of the simulator's shop, every 
 command line that the DAG calls. Part ``beside``: training and top-100 lists on one matrix, by the
 pipeline's own functions, by a straight script with implicit and FAISS, and by Spark MLlib; on the
 simulator's and on Complete Journey's interactions, judged on the purchases of the 28 days after.
+Part ``links``: persons from links, by arrays and by Spark, beside a plain label propagation.
 
-Settings come from the environment: ``EVENTS=1000000,3000000`` (sizes), ``PARTS=night,beside``,
-``ROUNDS=3`` (alternations of the contenders; Spark MLlib runs in the first only), ``LAKE`` (where
-the benchmark's lakes are made, ``var/bench``; each is deleted when it is measured), ``MASTER``.
-Prints tables and writes ``report.md`` and ``results.json`` there.
+Settings come from the environment: ``EVENTS=1000000,3000000`` (sizes), ``PARTS=night,beside`` (all
+where it is not given), ``ROUNDS=3`` (alternations of the contenders; Spark MLlib runs in the first
+only), ``LINKS=1000000`` (sizes of the part links) and ``LIMIT=1800`` (seconds for its label
+propagation), ``LAKE`` (where the benchmark's lakes are made, ``var/bench``; each is deleted when it
+is measured), ``MASTER``. Prints tables and writes ``report.md`` and ``results.json`` there.
 """
 
 from __future__ import annotations
@@ -39,8 +41,10 @@ import scipy.sparse as sp
 from jobs import io
 from jobs.io import Lake
 from jobs.retrieval import matrix
+from tools import bench_links
 
 ROOT = Path(__file__).resolve().parent.parent
+PARTS = dict.fromkeys(("night", "beside", "links")).keys()
 SIZES = "1000000,3000000,10000000"
 END = "2024-03-01"  # the run date that sees all of the simulator's events
 HORIZON = timedelta(days=28)
@@ -101,6 +105,13 @@ def main() -> int:
             results["beside"][title] = runs
             report += beside_table(title, runs)
             _keep(chosen.home, report, results)
+    if "links" in chosen.parts:
+        results["links"] = []
+        start = len(report)
+        for links in chosen.links:
+            results["links"].append(bench_links.measure(links, chosen.home, chosen.limit, _sample))
+            report[start:] = bench_links.table(results["links"])
+            _keep(chosen.home, report, results)
     print("\n".join(report))
     print(f"\nWritten to {chosen.home / 'report.md'} and {chosen.home / 'results.json'}.")
     return 0
@@ -111,6 +122,8 @@ class _Settings:
     sizes: list[int]
     parts: list[str]
     rounds: int
+    links: list[int]
+    limit: int
     home: Path
 
     @staticmethod
@@ -118,18 +131,20 @@ class _Settings:
         try:
             sizes = [int(size) for size in (values.get("EVENTS") or SIZES).split(",")]
             rounds = int(values.get("ROUNDS") or 3)
+            links = [int(size) for size in (values.get("LINKS") or bench_links.SIZES).split(",")]
+            limit = int(values.get("LIMIT") or bench_links.LIMIT)
         except ValueError as error:
             raise SystemExit(
                 f"error: {error}; write numbers: make bench EVENTS=1000000,3000000 ROUNDS=3"
             ) from None
-        parts = (values.get("PARTS") or "night,beside").split(",")
-        if min(sizes) < 1000 or rounds < 1 or not set(parts) <= {"night", "beside"}:
+        parts = (values.get("PARTS") or ",".join(PARTS)).split(",")
+        if min(*sizes, *links, 1000) < 1000 or min(rounds, limit) < 1 or not set(parts) <= PARTS:
             raise SystemExit(
-                "error: EVENTS must be 1000 or more each, ROUNDS 1 or more, "
-                "PARTS of night and beside"
+                "error: EVENTS and LINKS must be 1000 or more each, ROUNDS and LIMIT 1 or more, "
+                f"PARTS of {', '.join(PARTS)}"
             )
         home = Path(values.get("LAKE") or ROOT / "var" / "bench")
-        return _Settings(sorted(sizes), parts, rounds, home)
+        return _Settings(sorted(sizes), parts, rounds, sorted(links), limit, home)
 
 
 # --- the night at several sizes --------------------------------------------------------------

@@ -18,17 +18,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import limits
+from jobs import io, limits
 from jobs.night import Night
 from jobs.params import OPEN, check
-from jobs.signals import components, links, resolution
+from jobs.signals import changes, components, continuing, households, links, resolution
 from jobs.signals.components import Caps
+from jobs.signals.continuing import Before
 from jobs.signals.links import KEY, PAIR
 from jobs.sources import contract
 
+IDS = ("person_id", "household_id", "component")
+GROUPING = ("household", "household_too_large")
 ENGINES = ("auto", "array", "spark")
 USABLE = (
     "key_type_a string, key_a string, key_type_b string, key_b string, source string, "
@@ -147,43 +152,77 @@ class Inputs:
 # --- the night -------------------------------------------------------------------------------
 def run(night: Night, params: Params) -> None:
     """Stage the five tables."""
-    inputs = Inputs.read(night, night.as_of)
-    found = resolve(night, inputs, night.as_of, params)
-    night.notes["identities"] = found.notes
+    inputs, before = Inputs.read(night, night.as_of), Before.find(night)
+    tallied = tally(inputs.rows, night.as_of, before.as_of if before else None, params)
+    past, known = ([tallied.pop(f"{at}_{part}") for part in ("rows", "high", "low")]
+                   for at in ("past", "known"))  # fmt: skip
+    policy = continuing.policy(params)
+    differs = before.differs(policy, past) if before else None
+    if before is None or differs or inputs.rows is None:
+        found = resolve(night, inputs, night.as_of, params)
+    else:
+        found = resume(night, inputs, before, params)
+    night.notes[continuing.NOTE] = {
+        "mode": found.mode, "differs": differs, "engine": found.engine, "touched": found.touched,
+        "policy": policy, "known": known,
+    }  # fmt: skip
     night.write("identities", found.identities)
     night.write("identity_links", found.links)
-    identities = night.spark.read.parquet(str(night.staged / "identities"))
-    judged = night.spark.read.parquet(str(night.staged / "identity_links"))
+    read = night.spark.read
+    identities = read.parquet(str(night.staged / "identities"))
+    judged = read.parquet(str(night.staged / "identity_links"))
     night.write("persons", persons(identities, inputs.events, inputs.people))
-    night.write("identity_changes", night.spark.createDataFrame([], CHANGES))
-    night.write("identity_counts", counts(identities, judged))
+    if before is None:
+        night.write("identity_changes", night.spark.createDataFrame([], changes.SCHEMA))
+    else:
+        then, now = changes.Graph(before.keys, before.links), changes.Graph(identities, judged)
+        made = changes.between(then, now, before.as_of, night.as_of, differs)
+        night.write("identity_changes", before.changes, made)
+    more = {f"rows: {name}": rows for name, rows in tallied.items()}
+    more |= {f"mode: {found.mode}": 1}
+    more |= {f"touched: {name}": rows for name, rows in found.touched.items()}
+    night.write("identity_counts", counts(identities, judged), _counts(more))
 
 
-CHANGES = (
-    "kind string, from_person string, to_person string, changed_at timestamp, key_type_a string, "
-    "key_a string, key_type_b string, key_b string, link_source string, cause string, "
-    "as_of timestamp"
-)
+def tally(
+    rows: DataFrame | None, cut: datetime, before: datetime | None, params: Params
+) -> dict[str, int]:
+    """The counts of ``links.tally`` by name; all 0 where the source has no links."""
+    if rows is None:
+        return dict.fromkeys(links.TALLIED, 0)
+    return links.tally(rows, cut, before, params).toArrow().to_pylist()[0]
 
 
 def counts(identities: DataFrame, judged: DataFrame) -> DataFrame:
-    """The table ``identity_counts``."""
+    """The counts of the tables: keys, persons, households and components, admitted links that
+    close a cycle (harmless: the keys are one person without them), and links by outcome."""
+    names = ("keys", "persons", "households", "components")
     of_keys = identities.agg(
-        F.count(F.lit(1)).alias("keys"), F.count_distinct("person_id").alias("persons"),
-        F.count_distinct("household_id").alias("households"),
-    )  # fmt: skip
-    stacked = of_keys.select(
-        F.explode(
-            F.array(*[
-                F.struct(F.lit(name).alias("outcome"), F.col(name).alias("rows"))
-                for name in ("keys", "persons", "households")
-            ])
-        ).alias("one")
-    ).select("one.*")  # fmt: skip
-    of_links = judged.groupBy(F.concat(F.lit("link: "), "outcome").alias("outcome")).agg(
-        F.count(F.lit(1)).alias("rows")
+        F.count(F.lit(1)).alias("keys"),
+        *(
+            F.count_distinct(column).alias(name)
+            for name, column in zip(
+                names[1:], ("person_id", "household_id", "component"), strict=True
+            )
+        ),
     )
-    return stacked.unionAll(of_links)
+    pairs = judged.where(F.col("outcome") == "admitted").agg(F.count_distinct(*PAIR).alias("pairs"))
+    every = of_keys.crossJoin(pairs).withColumn(
+        "cycles", F.col("pairs") - F.col("keys") + F.col("persons")
+    )
+    rows = [
+        F.struct(F.lit(name).alias("outcome"), F.col(name).alias("rows"))
+        for name in (*names, "cycles")
+    ]
+    return every.select(F.explode(F.array(*rows)).alias("one")).select("one.*").unionAll(
+        judged.groupBy(F.concat(F.lit("link: "), "outcome").alias("outcome")).agg(
+            F.count(F.lit(1)).alias("rows")
+        )
+    )  # fmt: skip
+
+
+def _counts(rows: dict[str, int]) -> pa.Table:
+    return pa.table({"outcome": list(rows), "rows": pa.array(list(rows.values()), pa.int64())})
 
 
 # --- any cut ---------------------------------------------------------------------------------
@@ -195,40 +234,25 @@ def at(night: Night, cut: datetime) -> Known:
     params = night.params_of("identities")
     inputs = Inputs.read(night, cut)
     published, judged = night.frame("identities"), night.frame("identity_links")
-    same = cut == night.as_of or inputs.rows is None
+    logins = links.logins(inputs.links, cut, params)
+    if cut == night.as_of:
+        return Known(published, night.frame("persons"), logins, True)
+    named = io.kept(known_keys(inputs.events, inputs.people), night.scratch("cut") / "named")
+    merging = judged.where(F.col("outcome").isin(*components.OUTCOMES))
+    same = inputs.rows is None
     if not same:
-        then = links.judge(
-            links.state(inputs.links, cut, params), known_keys(inputs.events, inputs.people), params
-        )
-        now_keys = published.select(*KEY, "first_seen")
-        now_links = judged.where(F.col("outcome").isin(*MERGING, *GROUPING)).withColumn(
-            "outcome", F.lit(None).cast("string")
-        )
-        then_links = then.where(F.col("outcome").isNull() | (F.col("outcome") == "household"))
-        then_keys = known_keys(inputs.events, inputs.people)
-        same = fingerprint(then_links, then_keys) == fingerprint(now_links, now_keys)
+        grouping = judged.where(F.col("outcome").isin(*GROUPING))
+        states = links.judge(links.state(inputs.links, cut, params), named, params)
+        then = states.where(F.col("outcome").isNull() | (F.col("outcome") == "household"))
+        same = fingerprint(then, named) == fingerprint(merging.unionAll(grouping), published)
     if same:
-        named = known_keys(inputs.events, inputs.people).unionByName(
-            links.ends(judged.where(F.col("outcome").isin(*MERGING)))
-            .where(F.col("key_type").isin(*params.linking_types))
-            .withColumn("first_seen", F.lit(None).cast("timestamp"))
-        )
-        named = named.groupBy(*KEY).agg(F.min("first_seen").alias("first_seen"))
-        identities = named.join(published.drop("first_seen"), on=KEY, how="inner").select(
-            *KEY, "person_id", "household_id", "component", "first_seen"
-        )
+        keys = with_linking_keys(named, merging, params)
+        of_key = published.select(*KEY, *IDS)
+        identities = keys.join(of_key, on=KEY, how="inner").select(*published.columns)
     else:
         identities = resolve(night, inputs, cut, params).identities
-    return Known(
-        identities,
-        persons(identities, inputs.events, inputs.people),
-        links.logins(inputs.links, cut, params),
-        same,
-    )
-
-
-MERGING = components.OUTCOMES
-GROUPING = ("household", "household_too_large")
+    found = persons(identities, inputs.events, inputs.people)
+    return Known(identities, found, logins, same)
 
 
 def fingerprint(candidates: DataFrame, keys: DataFrame) -> tuple[int, ...]:
@@ -239,54 +263,127 @@ def fingerprint(candidates: DataFrame, keys: DataFrame) -> tuple[int, ...]:
             F.col("first_seen").alias(f"seen_{end}"),
         )  # fmt: skip
         candidates = candidates.join(seen, on=[f"key_type_{end}", f"key_{end}"], how="left")
-    names = [*PAIR, "source", "confidence", "seen_a", "seen_b"]
-    hashed = links.row_hash(names)
+    hashed = links.row_hash([*PAIR, "source", "confidence", "seen_a", "seen_b"])
     found = candidates.agg(F.count(F.lit(1)), *links.halves(hashed)).toArrow()
-    return tuple(column[0].as_py() or 0 for column in found.columns)
+    return tuple(column[0].as_py() for column in found.columns)
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """``identities`` and ``links`` as the tables, and which engine ran on how much."""
+    """``identities`` and ``links`` as the tables; whether they are a ``full`` run's or an
+    ``incremental`` one's, which engine ran, and on how many keys, links that may merge and raw
+    components."""
 
     identities: DataFrame
     links: DataFrame
-    notes: dict[str, object]
+    mode: str
+    engine: str
+    touched: dict[str, int]
 
 
 def resolve(night: Night, inputs: Inputs, cut: datetime, params: Params) -> Resolution:
     """Persons and households as known at ``cut``, all of them anew."""
-    spark, home = night.spark, night.scratch("graph")
-    named = known_keys(inputs.events, inputs.people)
+    home = night.scratch("graph")
+    named = io.kept(known_keys(inputs.events, inputs.people), home / "named")
+    if inputs.rows is None:
+        alone = named.select("*", *[resolution.key_id().alias(name) for name in IDS])
+        none = inputs.links.select(
+            *PAIR, "source", "confidence", "observed_time", "known_time",
+            *[F.col("action").alias(name) for name in ("outcome", "detail")],
+        )  # fmt: skip
+        size = io.count_rows(home / "named")
+        touched = {"keys": size, "links": 0, "components": size}
+        return Resolution(alone, none, "full", "none", touched)
     judged = links.judge(links.state(inputs.links, cut, params), named, params)
-    judged = kept(judged, home / "links")
+    judged = io.kept(judged, home / "links")
     merging = judged.where(F.col("outcome").isNull())
-    kept(with_linking_keys(named, merging, params), home / "keys")
-    kept(
-        merging.select(*PAIR, "source", "confidence", links.is_guess(params).alias("guess")),
-        home / "candidates",
-    )
-    engine = resolution.resolve(
-        spark, home / "keys", home / "candidates", home / "persons", params.caps, params.engine,
-        params.array_links,
+    found = _connect(night, with_linking_keys(named, merging, params), merging, home, params)
+    states = judged.withColumns(dict.fromkeys(("was", "was_detail"), F.lit(None).cast("string")))
+    return _finish(night, found, found.keys, states, home / "links", "full", params)
+
+
+def resume(night: Night, inputs: Inputs, before: Before, params: Params) -> Resolution:
+    """Persons and households of the night, anew only where the night touches them."""
+    home = night.scratch("graph")
+    named = io.kept(known_keys(inputs.events, inputs.people), home / "named")
+    part = continuing.touched(before, named, inputs.links, night.as_of, params, home)
+    keys = with_linking_keys(part.keys, part.candidates, params)
+    found = _connect(night, keys, part.candidates, home, params)
+    resolved = found.keys.unionByName(part.copied.select(*found.keys.columns))
+    return _finish(night, found, resolved, part.states, part.folder, "incremental", params)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What an engine made of a graph: its ``keys`` and ``links`` as ``resolution`` writes them."""
+
+    keys: DataFrame
+    links: DataFrame
+    engine: str
+    touched: dict[str, int]
+
+
+def _connect(
+    night: Night, keys: DataFrame, merging: DataFrame, home: Path, params: Params
+) -> _Found:
+    """Hand a graph to an engine."""
+    guess = links.is_guess(params).alias("guess")
+    io.kept(keys, home / "keys")
+    io.kept(merging.select(*PAIR, "source", "confidence", guess), home / "candidates")
+    engine, groups = resolution.resolve(
+        night.spark, home / "keys", home / "candidates", home / "persons", params.caps,
+        params.engine, params.array_links,
     )  # fmt: skip
-    resolved = spark.read.parquet(str(home / "persons" / "keys"))
-    settled = spark.read.parquet(str(home / "persons" / "links"))
-    grouped = households(night, resolved, judged.where(F.col("outcome") == "household"), params)
-    refused = judged.where(F.col("outcome").isNotNull() & (F.col("outcome") != "household"))
-    none = F.lit(None).cast("string").alias("detail")
-    all_links = (
-        refused.select("*", none)
-        .unionByName(merging.drop("outcome").join(settled, on=[*PAIR, "source"], how="inner"))
+    read = night.spark.read
+    touched = {
+        "keys": io.count_rows(home / "keys"),
+        "links": io.count_rows(home / "candidates"),
+        "components": groups,
+    }
+    return _Found(
+        read.parquet(str(home / "persons" / "keys")),
+        read.parquet(str(home / "persons" / "links")),
+        engine,
+        touched,
+    )
+
+
+def _finish(
+    night: Night,
+    found: _Found,
+    resolved: DataFrame,
+    states: DataFrame,
+    folder: Path,
+    mode: str,
+    params: Params,
+) -> Resolution:
+    """Group the persons and write every link's outcome down.
+
+    ``states``: what lies in ``folder``, ``links.STATE`` with ``was`` and ``was_detail``, which stay
+    where a link that may merge was not handed to the engine.
+    """
+    is_household = F.col("outcome") == "household"
+    if io.count_rows(folder, ds.field("outcome") == "household"):
+        grouped = households.group(
+            night, resolved, states.where(is_household).select(*links.STATE), params
+        )
+    else:
+        grouped = households.alone(resolved, states)
+    settled = found.links.withColumnsRenamed({"outcome": "is", "detail": "is_detail"})
+    merging = states.where(F.col("outcome").isNull()).join(
+        settled, on=[*PAIR, "source"], how="left"
+    )
+    anew = F.col("is").isNotNull()
+    outcome = F.coalesce("is", "was").alias("outcome")
+    detail = F.when(anew, F.col("is_detail")).otherwise(F.col("was_detail")).alias("detail")
+    plain = [name for name in links.STATE if name != "outcome"]
+    refused = states.where(F.col("outcome").isNotNull() & ~is_household)
+    every = (
+        merging.select(*plain, outcome, detail)
+        .unionByName(refused.select(*links.STATE, F.lit(None).cast("string").alias("detail")))
         .unionByName(grouped.links)
     )
-    return Resolution(grouped.identities, all_links, {"engine": engine})
-
-
-def kept(frame: DataFrame, folder: Path) -> DataFrame:
-    """The frame written to a folder and read back: computed once, and its plan cut off."""
-    frame.write.parquet(str(folder))
-    return frame.sparkSession.read.parquet(str(folder))
+    return Resolution(grouped.identities, every, mode, found.engine, found.touched)
 
 
 def known_keys(events: DataFrame, people: DataFrame | None) -> DataFrame:
@@ -300,100 +397,9 @@ def known_keys(events: DataFrame, people: DataFrame | None) -> DataFrame:
 
 
 def with_linking_keys(named: DataFrame, merging: DataFrame, params: Params) -> DataFrame:
-    """The keys with those that only links name."""
+    """The keys, and those that exist only to link: key_type, key, first_seen."""
     only = links.ends(merging).where(F.col("key_type").isin(*params.linking_types))
     return named.join(only, on=KEY, how="full").select(*KEY, "first_seen")
-
-
-# --- households ------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Grouped:
-    """The table ``identities``, and the household links with their outcomes and details."""
-
-    identities: DataFrame
-    links: DataFrame
-
-
-def households(
-    night: Night, resolved: DataFrame, household_links: DataFrame, params: Params
-) -> Grouped:
-    """Persons connected by household links are one household, named after its first-seen person.
-
-    It is the policy of persons one level up: its keys are the persons' founding keys, all links
-    are exact, and a household with too many persons is none.
-    """
-    columns = [*KEY, "person_id", "household_id", "component", "first_seen"]
-    none = F.lit(None).cast("string")
-    if household_links.isEmpty():
-        alone = resolved.withColumn("household_id", F.col("person_id")).select(*columns)
-        return Grouped(alone, household_links.withColumn("detail", none))
-    home = night.scratch("households")
-    founders = resolved.groupBy("person_id").agg(
-        F.min(F.struct(F.col("first_seen").isNull(), "first_seen", *KEY)).alias("of")
-    ).select("person_id", F.col("of.key_type").alias("of_type"), F.col("of.key").alias("of_key"),
-             F.col("of.first_seen").alias("of_seen"))  # fmt: skip
-    owners = resolved.select(*KEY, "person_id").join(founders, on="person_id", how="inner")
-    pairs = household_links
-    for end in ("a", "b"):
-        owner = owners.select(
-            F.col("key_type").alias(f"key_type_{end}"), F.col("key").alias(f"key_{end}"),
-            F.struct(
-                F.col("of_type").alias("key_type"), F.col("of_key").alias("key"),
-                F.col("of_seen").alias("first_seen"),
-            ).alias(f"of_{end}"),
-        )  # fmt: skip
-        pairs = pairs.join(owner, on=[f"key_type_{end}", f"key_{end}"], how="left")
-    pairs = kept(pairs, home / "pairs")
-    known = pairs.where(F.col("of_a").isNotNull() & F.col("of_b").isNotNull())
-    kept(known.select("of_a.*").unionAll(known.select("of_b.*")).distinct(), home / "keys")
-    between = known.select(
-        F.col("of_a.key_type").alias("key_type_a"), F.col("of_a.key").alias("key_a"),
-        F.col("of_b.key_type").alias("key_type_b"), F.col("of_b.key").alias("key_b"),
-    ).distinct().select(
-        *PAIR, F.lit("household").alias("source"), F.lit(1.0).alias("confidence"),
-        F.lit(False).alias("guess"),
-    )  # fmt: skip
-    kept(between, home / "candidates")
-    resolution.resolve(
-        night.spark, home / "keys", home / "candidates", home / "grouped", params.household_caps,
-        params.engine, params.array_links,
-    )  # fmt: skip
-    read = night.spark.read
-    members = read.parquet(str(home / "grouped" / "keys")).select(
-        F.col("key_type"), F.col("key"), F.col("person_id").alias("household_id")
-    )
-    settled = read.parquet(str(home / "grouped" / "links"))
-    of_person = members.join(
-        founders.select("person_id", F.col("of_type").alias("key_type"), F.col("of_key").alias("key")),
-        on=KEY, how="inner",
-    ).select("person_id", "household_id")  # fmt: skip
-    identities = (
-        resolved.join(of_person, on="person_id", how="left")
-        .withColumn("household_id", F.coalesce("household_id", "person_id"))
-        .select(*columns)
-    )
-    verdict = settled.select(
-        F.struct(F.col("key_type_a").alias("key_type"), F.col("key_a").alias("key")).alias("pa"),
-        F.struct(F.col("key_type_b").alias("key_type"), F.col("key_b").alias("key")).alias("pb"),
-        F.col("outcome").alias("found"),
-        F.regexp_replace("detail", "keys in one person", "persons in one household").alias(
-            "detail"
-        ),
-    )
-    judged = (
-        pairs.withColumns({
-            "pa": F.struct("of_a.key_type", "of_a.key"), "pb": F.struct("of_b.key_type", "of_b.key"),
-        })
-        .join(verdict, on=["pa", "pb"], how="left")
-        .withColumn(
-            "outcome",
-            F.when(F.col("of_a").isNull() | F.col("of_b").isNull(), "unknown_key")
-            .when(F.col("found") == "person_too_large", "household_too_large")
-            .otherwise("household"),
-        )
-        .select(*links.STATE, "detail")
-    )  # fmt: skip
-    return Grouped(identities, judged)
 
 
 # --- persons ---------------------------------------------------------------------------------

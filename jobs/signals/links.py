@@ -31,6 +31,11 @@ KEY = ["key_type", "key"]
 PAIR = ["key_type_a", "key_a", "key_type_b", "key_b"]
 STATE = [*PAIR, "source", "confidence", "observed_time", "known_time", "outcome"]
 LINK, UNLINK = "link", "unlink"
+FINGERPRINTS = tuple(f"{at}_{part}" for at in ("past", "known") for part in ("rows", "high", "low"))
+TALLIED = (
+    "received", "no_key", "no_source", "no_time", "not_yet_known", "received_before_observed",
+    "observed_after_as_of", *FINGERPRINTS,
+)  # fmt: skip
 
 
 def usable(links: DataFrame) -> DataFrame:
@@ -177,7 +182,7 @@ def logins(links: DataFrame, cut: datetime, params: Params) -> DataFrame:
 def tally(links: DataFrame, cut: datetime, before: datetime | None, params: Params) -> DataFrame:
     """One row of counts over the contract's rows.
 
-    ``rows``; ``no_key``, ``no_source``, ``no_time``; ``not_yet_known`` at the cut;
+    ``received``; ``no_key``, ``no_source``, ``no_time``; ``not_yet_known`` at the cut;
     ``received_before_observed`` and ``observed_after_as_of``, clocks that disagree by more than the
     tolerance, among the known ones; and a fingerprint, whatever the order of rows, of those known
     before ``before`` (``past_*``) and before ``cut`` (``known_*``).
@@ -198,7 +203,7 @@ def tally(links: DataFrame, cut: datetime, before: datetime | None, params: Para
         ]
 
     return links.agg(
-        F.count(F.lit(1)).alias("rows"),
+        F.count(F.lit(1)).alias("received"),
         *(F.count_if(fault == name).alias(name) for name in ("no_key", "no_source", "no_time")),
         F.count_if(known_time() >= now).alias("not_yet_known"),
         F.count_if(known & (F.col("observed_time") - tolerance > F.col("received_time"))).alias(
@@ -213,7 +218,7 @@ def tally(links: DataFrame, cut: datetime, before: datetime | None, params: Para
 
 
 def row_hash(columns: list[str]) -> Column:
-    """64 bits of a row's values; a null leaves the hash as it is, so which are null is hashed too."""
+    """64 bits of a row's values; which are null is hashed too, since a null changes no hash."""
     return F.xxhash64(*columns, *[F.col(name).isNull() for name in columns])
 
 

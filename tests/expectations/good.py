@@ -96,7 +96,12 @@ def signals() -> dict[str, pa.Table]:
             for kind in ("merge", "split")
         ]),
         "identity_counts": table("identity_counts", [
-            {"outcome": "keys", "rows": people}, {"outcome": "persons", "rows": people},
+            {"outcome": outcome, "rows": count} for outcome, count in {
+                "keys": people, "persons": people, "rows: received": 2_000, "rows: no_key": 1,
+                "rows: received_before_observed": 1, "link: admitted": 1_900,
+                "link: too_many_of_type": 9, "link: unknown_key": 9,
+                "link: confidence_outside_0_1": 1,
+            }.items()
         ]),
         "history": table("history", {**event, "person_id": PERSONS, "basket": "b"}),
         "interactions": table("interactions", {

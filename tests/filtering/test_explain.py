@@ -26,16 +26,18 @@ NIGHT = {
         {"position": n, "available": True, "flags": [], **row} for n, row in enumerate(ITEMS)
     ],
     "identities": [
-        {"key_type": "account", "key": "900", "person_id": "account:900"},
-        {"key_type": "cookie", "key": "c:1", "person_id": "account:900"},
-        {"key_type": "account", "key": "901", "person_id": "account:901"},
-        {"key_type": "cookie", "key": "900", "person_id": "account:901"},
+        {"key_type": kind, "key": key, "person_id": person, "household_id": person,
+         "component": person}
+        for kind, key, person in (
+            ("account", "900", "account:900"), ("cookie", "c:1", "account:900"),
+            ("account", "901", "account:901"), ("cookie", "900", "account:901"),
+        )
     ],
     "persons": [
-        {"person_id": "account:900", "region": "north", "restrictions": ["alcohol"],
-         "personalised": True, "keys": 2},
-        {"person_id": "account:901", "region": None, "restrictions": [],
-         "personalised": False, "keys": 2},
+        {"person_id": "account:900", "household_id": "account:900", "region": "north",
+         "restrictions": ["alcohol"], "personalised": True, "keys": 2},
+        {"person_id": "account:901", "household_id": "account:901", "region": None,
+         "restrictions": [], "personalised": False, "keys": 2},
     ],
     "ineligible_items": [
         {"item_id": "2", "kind": "restriction", "value": "alcohol", "reason": "flagged alcohol"},

@@ -123,11 +123,12 @@ def tables_of_night(as_of: datetime = AS_OF) -> dict[str, pa.Table]:
         "items": catalogue,
         "persons": persons,
         "identities": _table("identities", [
-            {"key_type": "account", "key": person.removeprefix("account:"), "person_id": person,
-             "first_seen": None} for person in people
-        ] + [
-            {"key_type": "device/id", "key": "d%1", "person_id": "account:p0", "first_seen": None},
-            {"key_type": "device", "key": "id/d%1", "person_id": "account:p3", "first_seen": None},
+            {"key_type": kind, "key": key, "person_id": person, "household_id": person,
+             "component": person, "first_seen": None}
+            for kind, key, person in (
+                *(("account", person.removeprefix("account:"), person) for person in people),
+                ("device/id", "d%1", "account:p0"), ("device", "id/d%1", "account:p3"),
+            )
         ]),
         "history": _table("history", history),
         "eligibility": filters.eligibility(catalogue, rules),
@@ -174,7 +175,8 @@ def _catalogue(items: list[str], as_of: datetime) -> pa.Table:
 
 def _persons(people: list[str], as_of: datetime) -> pa.Table:
     return _table("persons", [
-        {"person_id": person, "region": ["north", "so/uth", None][place % 3], "segment": None,
+        {"person_id": person, "household_id": person,
+         "region": ["north", "so/uth", None][place % 3], "segment": None,
          "personalised": person != "account:p1",
          "restrictions": ["alcohol"] if person == "account:p2" else [], "keys": 1,
          "first_seen": as_of - timedelta(days=99), "last_seen": as_of - timedelta(days=1)}

@@ -21,6 +21,7 @@ def persons(rows: pa.Table) -> pa.Table:
     return pa.table(
         {
             "person_id": ids,
+            "household_id": ids,
             "region": pa.nulls(len(ids), pa.string()),
             "segment": pa.nulls(len(ids), pa.string()),
             "personalised": [True] * len(ids),

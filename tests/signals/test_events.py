@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -90,6 +90,22 @@ def test_the_newest_revision_received_by_then_counts(session):
     raw = session.createDataFrame(pa.Table.from_pylist(rows, contract.schema("events")))
     kept = events.kept(events.judge(raw, AS_OF, events.Params())).toArrow().to_pylist()
     assert [(one["value"], one["revision"]) for one in kept] == [(2.0, 1)]
+
+
+def test_an_event_was_first_received_with_its_earliest_delivery_known_by_then(session):
+    early, late = NOON - timedelta(hours=5), AS_OF + timedelta(hours=1)
+    rows = [
+        row("mended", event_time=early, received_time=NOON, revision=1),
+        row("mended", event_time=early, received_time=early),
+        row("mended", event_time=early, received_time=late, revision=2),
+        row("once", received_time=NOON, campaign="spring"),
+        row("no clock"),
+    ]
+    raw = session.createDataFrame(pa.Table.from_pylist(rows, contract.schema("events")))
+    kept = events.kept(events.judge(raw, AS_OF, events.Params())).toArrow().to_pylist()
+    found = {one["event_id"]: (one["received_time"], one["first_received"]) for one in kept}
+    assert found == {"mended": (NOON, early), "once": (NOON, NOON), "no clock": (NOON, NOON)}
+    assert {one["event_id"]: one["campaign"] for one in kept}["once"] == "spring"
 
 
 def test_late_data_is_accepted_by_its_received_time(judge):

@@ -1,121 +1,139 @@
-"""Which keys are one person, and which are rather kept apart."""
+"""Which keys are one person, under which id, as of when; and which are rather kept apart."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
+import pytest
 
-from jobs.signals import identities
+from jobs import io
+from jobs.io import Lake
+from jobs.night import engine_file
+from jobs.signals import identities, resolution
+from jobs.signals.components import Caps
 from jobs.sources import contract
 from tests.conftest import AS_OF
+from tests.signals.graphs import (
+    DAY,
+    TIGHT,
+    Shop,
+    counted,
+    event,
+    link,
+    outcomes,
+    persons,
+    random_shop,
+)  # fmt: skip
 
-DAY = datetime(2017, 11, 1, tzinfo=UTC)
+
+@pytest.fixture
+def shop(lake: Lake, tmp_path: Path):
+    """Makes a shop in the test's lake: ``shop(events, links, people)``."""
+    return lambda *rows, **named: Shop(lake, tmp_path / "source", *rows, **named)
 
 
-def keys(*names: str) -> pd.DataFrame:
-    split = [name.split(":") for name in names]
-    return pd.DataFrame(
-        {
-            "key_type": [one[0] for one in split],
-            "key": [one[1] for one in split],
-            "first_seen": [pd.Timestamp(DAY) + timedelta(days=i) for i in range(len(split))],
-        }
+# --- who is whom -----------------------------------------------------------------------------
+def test_a_person_is_named_after_the_key_that_was_seen_first(shop):
+    made = shop(
+        [event("cookie:c", 9), event("account:1", 5), event("device:d", 7), event("cookie:x", 1)],
+        [link("account:1", "device:d"), link("cookie:c", "device:d")],
     )
-
-
-def links(*pairs: tuple[str, str], outcome: str = "admitted") -> pd.DataFrame:
-    rows = [(*a.split(":"), *b.split(":"), outcome) for a, b in pairs]
-    return pd.DataFrame(rows, columns=["key_type_a", "key_a", "key_type_b", "key_b", "outcome"])
-
-
-def persons(resolved: pa.Table) -> dict[str, str]:
-    return {f"{r['key_type']}:{r['key']}": r["person_id"] for r in resolved.to_pylist()}
-
-
-def test_an_account_gives_its_name_to_the_keys_that_links_tie_to_it():
-    found, _ = identities.resolve(
-        keys("cookie:c", "device:d", "account:1", "cookie:lonely"),
-        links(("account:1", "device:d"), ("cookie:c", "device:d")),
-        identities.Params(),
-    )
+    found = made.run()
     assert persons(found) == {
-        "cookie:c": "account:1", "device:d": "account:1", "account:1": "account:1",
-        "cookie:lonely": "cookie:lonely",
+        "cookie:c": "cookie:c", "device:d": "cookie:c", "account:1": "cookie:c",
+        "cookie:x": "cookie:x",
     }  # fmt: skip
+    assert {r["person_id"]: r["keys"] for r in found["persons"]} == {"cookie:c": 3, "cookie:x": 1}
+    assert made.notes["engine"] == "array"
+    assert made.notes["mode"] == "full"
 
 
-def test_without_an_account_the_first_seen_key_founds_the_person():
-    found, _ = identities.resolve(
-        keys("device:z", "cookie:a"), links(("cookie:a", "device:z")), identities.Params()
-    )
-    assert set(persons(found).values()) == {"device:z"}
+def test_two_accounts_are_never_joined_by_a_shared_device(shop):
+    found = shop(
+        [event("account:1", 3), event("account:2", 2), event("device:s", 4)],
+        [link("account:1", "device:s"), link("account:2", "device:s")],
+    ).run()
+    assert persons(found) == {name: name for name in ("account:1", "account:2", "device:s")}
+    assert {r["component"] for r in found["identities"]} == {"device:s"}
+    assert {r["detail"] for r in found["identity_links"]} == {
+        "device:s joins 2 keys of type account; at most 1"
+    }
+    assert counted(found)["link: too_many_of_type"] == 2
 
 
-def test_two_accounts_are_never_joined_by_a_shared_device():
-    found, counts = identities.resolve(
-        keys("account:1", "account:2", "device:shared"),
-        links(("account:1", "device:shared"), ("account:2", "device:shared")),
-        identities.Params(),
-    )
-    assert persons(found) == {name: name for name in ("account:1", "account:2", "device:shared")}
-    assert dict(zip(*counts.to_pydict().values(), strict=True)) == {
-        "keys": 3, "persons": 3, "link: would_join_two_accounts": 2,
+def test_a_link_waits_until_an_event_or_a_person_names_both_ends(shop):
+    made = shop(
+        [event("account:1", 30), event("device:d", 5)],
+        [link("account:1", "device:d", 20), link("account:1", "cookie:p", 20),
+         link("account:1", "cookie:ghost", 20)],
+        [{"key_type": "cookie", "key": "p"}],
+    )  # fmt: skip
+    early = made.run(AS_OF - 10 * DAY)
+    assert outcomes(early) == {
+        "1-d": "unknown_key", "1-p": "admitted", "1-ghost": "unknown_key",
     }  # fmt: skip
+    late = made.run()
+    assert outcomes(late) == {"1-d": "admitted", "1-p": "admitted", "1-ghost": "unknown_key"}
+    assert set(persons(late).values()) == {"account:1"}
+    assert made.notes["mode"] == "incremental"
 
 
-def test_a_link_to_an_unknown_key_is_counted_and_merges_nobody():
-    found, counts = identities.resolve(
-        keys("account:1"), links(("account:1", "device:ghost")), identities.Params()
-    )
-    assert persons(found) == {"account:1": "account:1"}
-    assert "link: unknown_key" in counts["outcome"].to_pylist()
+def test_a_hash_that_exists_only_to_link_joins_what_it_links_and_is_a_key(shop):
+    found = shop(
+        [event("account:1", 3), event("cookie:c", 2)],
+        [link("account:1", "email_hash:h", source="email_click"),
+         link("cookie:c", "email_hash:h", source="email_click")],
+    ).run()  # fmt: skip
+    assert set(persons(found)) == {"account:1", "cookie:c", "email_hash:h"}
+    assert set(persons(found).values()) == {"account:1"}
 
 
-def test_the_order_of_rows_does_not_matter():
-    known = keys("account:1", "device:a", "cookie:b", "account:2", "device:c")
-    tied = links(("account:1", "device:a"), ("device:a", "cookie:b"), ("account:2", "device:c"))
-    one, _ = identities.resolve(known, tied, identities.Params())
-    other, _ = identities.resolve(known[::-1], tied[::-1], identities.Params())
-    assert one.equals(other)
-
-
-def test_only_exact_links_known_by_then_and_not_taken_back_are_admitted(session):
-    def link(name: str, **changes) -> dict:
-        return {
-            "key_type_a": "account", "key_a": name, "key_type_b": "device", "key_b": name,
-            "source": "login", "confidence": 1.0, "observed_time": DAY,
-        } | changes  # fmt: skip
-
-    rows = [
-        link("exact"),
-        link("guess", confidence=0.7, source="probabilistic"),
-        link("weak", confidence=0.99),
-        link("family", source="household"),
-        link("beyond", confidence=1.5),
-        link("self", key_type_b="account"),
-        link("tomorrow", observed_time=AS_OF),
-        link("undone"),
-        link("undone", action="unlink", observed_time=DAY + timedelta(days=1)),
-    ]
-    frame = session.createDataFrame(pa.Table.from_pylist(rows, contract.schema("identity_links")))
-    found = identities.judge_links(frame, AS_OF, identities.Params()).toArrow().to_pylist()
-    assert {row["key_a"]: row["outcome"] for row in found} == {
-        "exact": "admitted", "guess": "not_an_identity_link", "weak": "not_exact",
-        "family": "not_an_identity_link", "beyond": "confidence_outside_0_1",
-        "self": "self_link", "undone": "unlinked",
+def test_a_household_groups_persons_and_never_merges_them(shop):
+    home = {"source": "household", "confidence": 0.8}
+    made = shop(
+        [event(f"account:{n}", 9 - n) for n in range(8)],
+        [link("account:0", "account:1", **home), link("account:1", "account:2", **home),
+         link("account:3", "account:9", **home), link("account:3", "account:4", source="household",
+                                                      confidence=0.2),
+         *[link("account:5", f"account:{n}", **home) for n in (4, 6, 7)]],
+    )  # fmt: skip
+    found = made.run(max_persons_per_household=3)
+    assert all(key == person for key, person in persons(found).items())
+    assert {r["key"]: r["household_id"] for r in found["identities"]} == {
+        "0": "account:0", "1": "account:0", "2": "account:0",
+        **{str(n): f"account:{n}" for n in range(3, 8)},
     }  # fmt: skip
+    assert outcomes(found) == {
+        "0-1": "household", "1-2": "household", "3-9": "unknown_key", "3-4": "below_threshold",
+        "4-5": "household_too_large", "5-6": "household_too_large", "5-7": "household_too_large",
+    }  # fmt: skip
+    assert "4 persons in one household; at most 3" in {r["detail"] for r in found["identity_links"]}
+    assert {r["person_id"]: r["household_id"] for r in found["persons"]}["account:2"] == "account:0"
+
+
+def test_types_and_keys_with_colons_never_share_an_id():
+    types, keys = pa.array(["a:b", "a", "a%3Ab"]), pa.array(["c", "b:c", "c"])
+    ids = resolution.key_ids(pa.chunked_array([types]), pa.chunked_array([keys])).to_pylist()
+    assert ids == ["a%3Ab:c", "a:b:c", "a%253Ab:c"]
+
+
+def test_without_links_everybody_is_alone(shop):
+    made = shop([event("account:1", 2), event("cookie:c", 1)], None)
+    assert persons(made.run()) == {"account:1": "account:1", "cookie:c": "cookie:c"}
+    again = made.run(AS_OF + DAY)
+    assert again["identity_links"] == again["identity_changes"] == []
 
 
 def test_the_stricter_word_counts_where_keys_of_one_person_disagree(session):
     resolved = session.createDataFrame(
         [
-            ("account", "1", "account:1"),
-            ("device", "d", "account:1"),
-            ("account", "2", "account:2"),
+            ("account", "1", "account:1", "h"),
+            ("device", "d", "account:1", "h"),
+            ("account", "2", "account:2", "h"),
         ],
-        "key_type string, key string, person_id string",
+        "key_type string, key string, person_id string, household_id string",
     )
     told = pa.Table.from_pylist(
         [
@@ -124,12 +142,9 @@ def test_the_stricter_word_counts_where_keys_of_one_person_disagree(session):
         ],
         contract.schema("people"),
     )
+    day = datetime(2017, 11, 1, tzinfo=UTC)
     events = session.createDataFrame(
-        [
-            ("account", "2", DAY, "south"),
-            ("account", "2", DAY, "south"),
-            ("account", "2", DAY, "east"),
-        ],
+        [("account", "2", day, region) for region in ("south", "south", "east")],
         "key_type string, key string, event_time timestamp, region string",
     )
     rows = identities.persons(resolved, events, session.createDataFrame(told)).toArrow()
@@ -138,3 +153,283 @@ def test_the_stricter_word_counts_where_keys_of_one_person_disagree(session):
     assert found["account:1"]["restrictions"] == ["alcohol", "tobacco"]
     assert (found["account:1"]["region"], found["account:1"]["keys"]) == ("north", 2)
     assert (found["account:2"]["region"], found["account:2"]["personalised"]) == ("south", True)
+
+
+# --- night by night --------------------------------------------------------------------------
+def test_a_merge_and_an_unlink_are_rows_and_the_founding_key_keeps_the_id(shop):
+    made = shop(
+        [event("cookie:c", 30), event("account:1", 25), event("device:d", 20)],
+        [link("cookie:c", "account:1", 12), link("cookie:c", "account:1", 4, action="unlink"),
+         link("account:1", "device:d", 18)],
+    )  # fmt: skip
+    first = made.run(AS_OF - 15 * DAY)
+    assert first["identity_changes"] == []
+    second = made.run(AS_OF - 10 * DAY)
+    assert set(persons(second).values()) == {"cookie:c"}
+    third = made.run()
+    assert persons(third) == {
+        "cookie:c": "cookie:c", "account:1": "account:1", "device:d": "account:1",
+    }  # fmt: skip
+    assert made.notes["mode"] == "incremental"
+    same = {
+        "key_type_a": "account", "key_a": "1", "key_type_b": "cookie", "key_b": "c",
+        "link_source": "login",
+    }  # fmt: skip
+    assert sorted(third["identity_changes"], key=lambda row: row["as_of"]) == [
+        {"kind": "merge", "from_person": "account:1", "to_person": "cookie:c", "cause": "link",
+         "changed_at": AS_OF - 12 * DAY, "as_of": AS_OF - 10 * DAY, **same},
+        {"kind": "split", "from_person": "cookie:c", "to_person": "account:1", "cause": "unlink",
+         "changed_at": AS_OF - 4 * DAY, "as_of": AS_OF, **same},
+    ]  # fmt: skip
+    assert made.run()["identity_changes"] == third["identity_changes"]
+
+
+def test_a_cap_that_a_new_link_breaks_splits_and_names_that_link(shop):
+    made = shop(
+        [event("account:1", 30), event("device:d", 25), event("account:2", 24)],
+        [link("account:1", "device:d", 20), link("account:2", "device:d", 3)],
+    )
+    made.run(AS_OF - 10 * DAY)
+    found = made.run()
+    assert found["identity_changes"] == [
+        {"kind": "split", "from_person": "account:1", "to_person": "device:d", "cause": "cap",
+         "changed_at": AS_OF - 3 * DAY, "key_type_a": "account", "key_a": "2",
+         "key_type_b": "device", "key_b": "d", "link_source": "login", "as_of": AS_OF}
+    ]  # fmt: skip
+
+
+def test_another_policy_or_another_past_makes_a_full_run_and_is_named_as_the_cause(shop):
+    events = [event("account:1", 30), event("cookie:c", 25), event("device:d", 24)]
+    guess = link("account:1", "cookie:c", 20, source="probabilistic", confidence=0.92)
+    made = shop(events, [guess])
+    made.run(AS_OF - 10 * DAY)
+    found = made.run(min_confidence=0.95)
+    assert (made.notes["mode"], made.notes["differs"]) == ("full", "policy")
+    assert [(r["kind"], r["cause"]) for r in found["identity_changes"]] == [("split", "policy")]
+    made.put(identity_links=[guess, link("account:1", "device:d", 20)])
+    later = made.run(AS_OF + DAY, min_confidence=0.95)
+    assert (made.notes["mode"], made.notes["differs"]) == ("full", "data")
+    assert [(r["kind"], r["cause"]) for r in later["identity_changes"][1:]] == [("merge", "data")]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nights_in_a_row_end_where_one_full_run_ends(engine, tmp_path, seed):
+    rows = random_shop(seed)
+
+    def shop(name: str) -> Shop:
+        lake = Lake(tmp_path / name).open()
+        engine.save(engine_file(lake))
+        return Shop(lake, tmp_path / f"{name}-source", *rows.values())
+
+    nights = shop("nights")
+    for days in (20, 11, 4):
+        found = nights.run(AS_OF - days * DAY, **TIGHT)
+    assert nights.notes["mode"] == "incremental"
+    touched, everything = nights.notes["touched"]["keys"], len(found["identities"])
+    assert 0 < touched < everything
+    once = shop("once").run(AS_OF - 4 * DAY, **TIGHT)
+    for name in ("identities", "identity_links", "persons"):
+        assert in_order(found[name]) == in_order(once[name]), name
+    hit = {outcome for outcome in counted(once) if outcome.startswith("link: ")}
+    assert {
+        "link: admitted", "link: unlinked", "link: too_many_of_type", "link: would_join_two",
+        "link: unknown_key", "link: below_threshold", "link: household", "link: self_link",
+        "link: confidence_outside_0_1",
+    } <= hit  # fmt: skip
+    assert accounts_per_person(found) == 1
+
+
+def accounts_per_person(found: dict[str, list[dict]]) -> int:
+    owners = [r["person_id"] for r in found["identities"] if r["key_type"] == "account"]
+    return max(owners.count(owner) for owner in owners)
+
+
+def in_order(rows: list[dict]) -> list[dict]:
+    return sorted(rows, key=lambda row: str(list(row.values())))
+
+
+def test_a_day_run_again_in_another_order_gives_the_same_rows(shop):
+    rows = random_shop(3, worlds=10)
+    made = shop(*rows.values())
+    first = made.run(**TIGHT)
+    made.put(identity_links=rows["links"][::-1])
+    again = made.run(**TIGHT)
+    for name in ("identities", "identity_links", "persons", "identity_counts"):
+        assert in_order(again[name]) == in_order(first[name]), name
+
+
+def test_spark_and_arrays_find_the_same(session, tmp_path):
+    """Two hundred random graphs in one run: what becomes of one depends on no other."""
+    rows = random_shop(4, worlds=200)
+    seen = {}
+    for one in rows["events"]:
+        key = (one["key_type"], one["key"])
+        seen[key] = min(seen.get(key, AS_OF), one["first_received"])
+    candidates = [
+        {**one, "guess": one["source"] == "probabilistic"}
+        for one in rows["links"]
+        if {(one["key_type_a"], one["key_a"]), (one["key_type_b"], one["key_b"])} <= set(seen)
+        and (one["key_type_a"], one["key_a"]) < (one["key_type_b"], one["key_b"])
+        and one["confidence"] <= 1
+    ]
+    unique = {tuple(one[name] for name in [*identities.PAIR, "source"]): one for one in candidates}
+    keys = pa.table({
+        "key_type": [kind for kind, _ in seen], "key": [key for _, key in seen],
+        "first_seen": pa.array(list(seen.values()), pa.timestamp("us", tz="UTC")),
+    })  # fmt: skip
+    table = pa.Table.from_pylist(list(unique.values())).select(resolution.CANDIDATE)
+    io.write_arrow(tmp_path / "keys", keys)
+    io.write_arrow(tmp_path / "links", table)
+    caps = Caps.of({"account": 1, **TIGHT["max_joined"]}, {"account": 1}, 3)
+    found, groups = {}, {}
+    for engine in ("array", "spark"):
+        out = tmp_path / engine
+        ran, groups[engine] = resolution.resolve(
+            session, tmp_path / "keys", tmp_path / "links", out, caps, engine, 1
+        )
+        assert ran == engine
+        found[engine] = {
+            name: in_order(io.read_arrow(out / name).to_pylist()) for name in ("keys", "links")
+        }
+    assert found["spark"] == found["array"]
+    assert groups["spark"] == groups["array"] > 100
+    assert {row["outcome"] for row in found["array"]["links"]} >= {
+        "admitted", "too_many_of_type", "would_join_two", "person_too_large",
+    }  # fmt: skip
+
+
+def test_the_engine_is_chosen_by_size_and_named(shop):
+    made = shop([event("account:1", 3), event("cookie:c", 2)], [link("account:1", "cookie:c")])
+    assert set(persons(made.run(array_links=1)).values()) == {"account:1"}
+    assert made.notes["engine"] == "spark"
+
+
+# --- as of -----------------------------------------------------------------------------------
+def test_a_login_after_the_cut_does_not_show_at_the_cut(shop):
+    made = shop(
+        [event("cookie:c", 20), event("account:1", 15), event("device:late", 2)],
+        [link("cookie:c", "account:1", 5), link("cookie:c", "device:late", 1)],
+    )
+    made.run()
+    night = made.night(step="blend")
+    before = identities.at(night, AS_OF - 10 * DAY)
+    assert not before.same_as_night
+    assert known(before) == {"cookie:c": "cookie:c", "account:1": "account:1"}
+    assert before.logins.count() == 0
+    between = identities.at(night, AS_OF - 4 * DAY)
+    assert known(between) == {"cookie:c": "cookie:c", "account:1": "cookie:c"}
+    assert between.logins.count() == 1
+    assert between.persons.toArrow()["keys"].to_pylist() == [2]
+    assert not between.same_as_night
+    now = identities.at(night, AS_OF)
+    assert now.same_as_night
+    assert set(known(now).values()) == {"cookie:c"}
+    assert now.logins.count() == 2
+
+
+def test_a_cut_since_which_no_link_changed_is_the_night_without_later_keys(shop):
+    made = shop(
+        [event("cookie:c", 20), event("account:1", 15), event("account:2", 2)],
+        [link("cookie:c", "account:1", 12)],
+    )
+    made.run()
+    found = identities.at(made.night(step="blend"), AS_OF - 5 * DAY)
+    assert found.same_as_night
+    assert known(found) == {"cookie:c": "cookie:c", "account:1": "cookie:c"}
+
+
+def test_a_cut_gives_what_a_night_of_that_time_gave(engine, shop, tmp_path):
+    rows = random_shop(5, worlds=15)
+    made, cut = shop(*rows.values()), AS_OF - 12 * DAY
+    then = made.run(cut, **TIGHT)
+    made.run(AS_OF, **TIGHT)
+    found = identities.at(made.night(AS_OF, "blend", **TIGHT), cut)
+    assert in_order(found.identities.toArrow().to_pylist()) == in_order(then["identities"])
+    assert in_order(found.persons.select(*then["persons"][0]).toArrow().to_pylist()) == in_order(
+        then["persons"]
+    )
+
+
+def known(found: identities.Known) -> dict[str, str]:
+    return persons({"identities": found.identities.toArrow().to_pylist()})
+
+
+# --- bad input -------------------------------------------------------------------------------
+def test_what_cannot_be_a_link_is_counted(shop):
+    made = shop(
+        [event("account:1", 3), event("cookie:c", 2)],
+        [
+            link("account:1", "cookie:c", key_a=" "),
+            link("account:1", "cookie:c", key_type_b=None),
+            link("account:1", "cookie:c", source=None),
+            link("account:1", "cookie:c", observed_time=None),
+            link("account:1", "cookie:c", -1),
+            link("account:1", "cookie:c", received_time=AS_OF - 12 * DAY),
+            link("account:1", "cookie:c", -3, source="email_click", received_time=AS_OF - DAY),
+        ],
+    )
+    found = made.run()
+    counts = counted(found)
+    assert {name: counts[f"rows: {name}"] for name in (
+        "received", "no_key", "no_source", "no_time", "not_yet_known", "received_before_observed",
+        "observed_after_as_of",
+    )} == {
+        "received": 7, "no_key": 2, "no_source": 1, "no_time": 1, "not_yet_known": 1,
+        "received_before_observed": 2, "observed_after_as_of": 1,
+    }  # fmt: skip
+    assert {r["source"]: r["outcome"] for r in found["identity_links"]} == {
+        "login": "admitted", "email_click": "observed_in_the_future",
+    }  # fmt: skip
+
+
+def test_times_with_and_without_a_zone_are_equal_instants(shop):
+    made = shop([event("account:1", 30), event("cookie:c", 20), event("device:d", 20)], [])
+    moment = AS_OF - timedelta(minutes=30)  # 01:30 at +02:00, the night's own day there
+    rows = [link("account:1", "cookie:c"), link("account:1", "device:d")]
+    tables = [
+        pa.Table.from_pylist([row], contract.schema("identity_links")).drop(["observed_time"])
+        for row in rows
+    ]
+    times = (
+        pa.array([moment], pa.timestamp("us", tz="+02:00")),
+        pa.array([moment.replace(tzinfo=None)], pa.timestamp("ns")),
+    )
+    for part, (table, time) in enumerate(zip(tables, times, strict=True)):
+        io.write_arrow(
+            made.folder / "identity_links", table.append_column("observed_time", time), part + 1
+        )
+    found = made.run()
+    assert {r["known_time"] for r in found["identity_links"]} == {moment}
+    assert set(persons(found).values()) == {"account:1"}
+
+
+def test_cycles_are_counted_and_harm_nothing(shop):
+    found = shop(
+        [event(f"cookie:{n}", 5 - n) for n in range(3)],
+        [link(f"cookie:{n}", f"cookie:{(n + 1) % 3}") for n in range(3)],
+    ).run()
+    assert counted(found)["cycles"] == 1
+    assert set(persons(found).values()) == {"cookie:0"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"engine": "gpu"}, "engine must be one of"),
+        ({"min_confidence": 2.0}, "min_confidence must be 0 to 1"),
+        ({"max_keys_per_person": 10_000}, "what the gate lets pass"),
+        ({"login_sources": ("household",)}, "cannot be both"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        identities.Params(**wrong)
+
+
+def test_caps_for_types_that_the_defaults_do_not_name_can_be_given():
+    from jobs import params
+
+    chosen = params.build(identities.Params, {"max_of_type": {"member": 2}})
+    assert chosen.max_of_type["member"] == 2
+    assert chosen.max_of_type["account"] == 1
+    assert params.faults("identities", identities.Params, {"max_joined": {"member": 2}}) == []
