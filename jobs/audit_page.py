@@ -156,6 +156,8 @@ def _spans(rows: list[dict[str, Any]], names: list[str], limit: tuple[float, str
 def coverage(rows: pa.Table) -> Section:
     shares = _shares(rows)
     names = [name for name in POPULATIONS if (name, "after merging", "any") in shares]
+    if not any(row["split"] for (_, _, by), row in shares.items() if by == "any"):
+        names = []
     plot = plots.bars(
         [POPULATIONS[name] for name in names], "share that is split",
         before=[shares[name, "before merging", "any"]["share"] for name in names],
@@ -182,7 +184,7 @@ def coverage(rows: pa.Table) -> Section:
         "Guesses need a better link, such as a login. Caps and conflicts need a look at the shared "
         "key. What is split by exact links after merging is a fault.",
         [
-            Part("Split for any reason, before and after merging.", plot=plot),
+            Part("Split for any reason, before and after merging." if plot else "", plot=plot),
             Part("", pa.Table.from_pylist(table) if table else None),
         ],
     )
