@@ -47,9 +47,6 @@ class Params:
     backfill_hours: float = 48.0
     # Run dates lie this far apart.
     refresh_hours: float = 24.0
-    # --- people ---
-    # A person with a key of such a type is not anonymous.
-    account_types: tuple[str, ...] = ("account",)
     # --- promises ---
     # Days before a release is first looked at: a week holds every weekday.
     maturity_days: int = 7
@@ -87,7 +84,6 @@ class Params:
         check(ended, "ended_feeds must be event_type/key_type/channel each")
         check(self.backfill_hours > 0, "backfill_hours must be positive")
         check(self.refresh_hours > 0, "refresh_hours must be positive")
-        check(all(self.account_types), "account_types must have names")
         check(self.maturity_days > 0, "maturity_days must be positive")
         check(self.horizon_days > 0, "horizon_days must be positive")
         check(self.settle_days >= 0, "settle_days must not be negative")
@@ -137,8 +133,9 @@ def run(night: Night, params: Params) -> None:
     active_days = params.active(window)
     keys = coverage.keys_seen(events, identities, persons, as_of, active_days).toArrow()
     households = night.params_of("identities").household_sources
+    accounts = night.params_of("sessions").account_types
     links = night.arrow("identity_links")
-    night.write("identity_coverage", coverage.coverage(keys, links, households, params))
+    night.write("identity_coverage", coverage.coverage(keys, links, households, accounts))
 
     night.write("promises", promises.run(night, params))
 

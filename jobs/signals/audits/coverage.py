@@ -11,7 +11,7 @@ Only keys with events count: a key that merely links is nobody whom serving meet
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from jobs.tables import TABLES
-
-if TYPE_CHECKING:
-    from jobs.signals.audits.audits import Params
 
 KEY = ["key_type", "key"]
 BEFORE, AFTER = "before merging", "after merging"
@@ -68,17 +65,21 @@ def keys_seen(
 
 
 def coverage(
-    keys: pa.Table, links: pa.Table, household_sources: tuple[str, ...], params: Params
+    keys: pa.Table,
+    links: pa.Table,
+    household_sources: tuple[str, ...],
+    account_types: tuple[str, ...],
 ) -> pa.Table:
     """The table ``identity_coverage``.
 
     ``keys``: rows of :func:`keys_seen`. ``links``: the table ``identity_links``; a link of
     ``household_sources`` says who lives together, never who is the same person, and is no evidence.
+    A person without a key of ``account_types`` is anonymous.
     """
     keys = keys.sort_by([(name, "ascending") for name in KEY])
     left, right, reason = evidence(keys, links, household_sources)
     person, _ = _codes(keys["person_id"])
-    account = pc.is_in(keys["key_type"], value_set=pa.array(params.account_types, pa.string()))
+    account = pc.is_in(keys["key_type"], value_set=pa.array(account_types, pa.string()))
     rows = []
     for stage, node in ((BEFORE, np.arange(keys.num_rows)), (AFTER, person)):
         people = _People.of(node, keys)

@@ -142,7 +142,7 @@ def test_a_shop_that_logs_purchases_alone_has_one_row_without_conversions(shop):
     ("name", "value"),
     [
         ("drift_days", 0.0), ("active_days", 0), ("feed_days", -1), ("ended_feeds", ["web"]),
-        ("max_releases", -1), ("category_depth", 0), ("account_types", [""]),
+        ("max_releases", -1), ("category_depth", 0),
     ],
 )  # fmt: skip
 def test_a_parameter_that_cannot_be_is_refused(name, value):

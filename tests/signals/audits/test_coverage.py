@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from jobs.signals.audits import coverage
-from jobs.signals.audits.audits import Params
 from jobs.tables import TABLES
 from tests.conftest import AS_OF
 
 HOUSEHOLD = ("household",)
+ACCOUNT = ("account",)
 # key -> (person, active, revenue)
 KEYS = {
     "account:ann": ("account:ann", True, 60.0),
@@ -54,9 +54,9 @@ TIES = (
 )
 
 
-def shares(*arguments, **params) -> dict[tuple[str, str, str], tuple[float, float]]:
+def shares(*rows_of, accounts=ACCOUNT) -> dict[tuple[str, str, str], tuple[float, float]]:
     """(population, stage, by) to (split, total)."""
-    rows = coverage.coverage(*arguments, HOUSEHOLD, Params(**params)).to_pylist()
+    rows = coverage.coverage(*rows_of, HOUSEHOLD, accounts).to_pylist()
     return {(r["population"], r["stage"], r["by"]): (r["split"], r["total"]) for r in rows}
 
 
@@ -102,7 +102,7 @@ def test_people_without_an_account_are_counted_where_the_shop_has_accounts():
     assert found["persons", "after merging", "anonymous"] == (3, 5)
     assert found["revenue", "after merging", "anonymous"] == (20.0, 200.0)
     assert found["revenue", "before merging", "anonymous"] == (40.0, 200.0)
-    without = shares(keys(), links(*TIES), account_types=("loyalty_card",))
+    without = shares(keys(), links(*TIES), accounts=("loyalty_card",))
     assert not any(by == "anonymous" for _, _, by in without)
 
 
@@ -139,14 +139,14 @@ def test_a_link_to_a_key_of_nobody_ties_nothing():
 
 def test_a_shop_without_links_or_money_has_shares_of_nothing():
     bare = {name: (person, active, 0.0) for name, (person, active, _) in KEYS.items()}
-    rows = coverage.coverage(keys(bare), links(), HOUSEHOLD, Params()).to_pylist()
+    rows = coverage.coverage(keys(bare), links(), HOUSEHOLD, ACCOUNT).to_pylist()
     assert {r["share"] for r in rows if r["by"] != "anonymous"} == {0.0}
 
 
 def test_the_order_of_the_rows_does_not_matter():
     some, ties = keys(), links(*TIES)
     turned = pa.Table.from_pylist(some.to_pylist()[::-1]), links(*TIES[::-1])
-    one, other = (coverage.coverage(*rows, HOUSEHOLD, Params()) for rows in ((some, ties), turned))
+    one, other = (coverage.coverage(*rows, HOUSEHOLD, ACCOUNT) for rows in ((some, ties), turned))
     assert one == other
 
 
