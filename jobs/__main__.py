@@ -257,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     lineage = add("lineage", _later("jobs.lineage"), "the way back from a table to its source")
     lineage.add_argument("table")
     lineage.add_argument("--as-of", help="without it, the newest published")
-    docs = add("docs", _later("jobs.docs"), "build the data docs and report pages")
+    docs = add("docs", _later("jobs.pages.docs"), "build the data docs and report pages")
     docs.add_argument("--out", help="a folder; without it, docs/ in the lake")
     return parser
 

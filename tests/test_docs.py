@@ -10,10 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from jobs import audit_page, docs, gate, io, steps, tables
+from jobs import gate, io, steps, tables
 from jobs.errors import Fault, GateRed
 from jobs.io import Lake
 from jobs.night import Night
+from jobs.pages import audits, docs
 from tests.expectations import good
 
 NASTY = "<script>alert('x')</script>\n${y} $z_1$"
@@ -34,7 +35,7 @@ def hostile(step: str) -> dict[str, pa.Table]:
     """Audit tables with a hostile channel, region, slice and category."""
     if step != "audits":
         return {}
-    rows = {name: good.all_tables()[name].to_pylist() for name in audit_page.TABLES}
+    rows = {name: good.all_tables()[name].to_pylist() for name in audits.TABLES}
     rows["feed_freshness"][1]["channel"] = NASTY
     rows["signal_freshness"].append({**rows["signal_freshness"][0], "population": NASTY})
     rows["promises"].append({**rows["promises"][0], "slice_kind": "region", "slice": NASTY})

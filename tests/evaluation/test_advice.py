@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import docs, io
+from jobs import io
 from jobs.evaluation import advice, ageing, curves
 from jobs.io import Lake
+from jobs.pages import docs
 from tests.evaluation.test_curves import AGES, fading
 from tests.test_docs import NASTY, Whole
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from jobs import docs, io, lock, params
+from jobs import io, lock, params
 from jobs.__main__ import command
 from jobs.errors import Fault
 from jobs.evaluation import advice, staleness
 from jobs.evaluation.staleness import Params
 from jobs.io import Lake
 from jobs.night import Night
+from jobs.pages import docs
 from tests import small_shop
 from tests.evaluation import drifting_shop
 from tests.evaluation.drifting_shop import AS_OF

@@ -1,6 +1,6 @@
 """The page of the four audits: what was found, what it means, and what to do about it.
 
-Turns the audit tables of a run date into sections; ``jobs.docs`` renders them.
+Turns the audit tables of a run date into sections; ``jobs.pages.docs`` renders them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import plots
+from jobs.pages import plots
 
 TABLES = (
     "signal_freshness", "feed_freshness", "identity_coverage", "promises", "conversion_windows",

@@ -1,0 +1,156 @@
+"""Data docs and report pages: what the gates found and what a release reached, as HTML.
+
+Reads the lake's evidence, published tables and measured staleness. Writes an index, a page per run
+date with every expectation, a report and a page of the audits per run date, and a page per
+measurement of staleness. The pages are files that need nothing but a browser: no script, nothing
+loaded from elsewhere, everything from the data escaped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from jobs import io, steps
+from jobs.errors import Fault
+from jobs.findings import Finding
+from jobs.io import Lake
+from jobs.pages import audits as audits_page
+from jobs.pages import report, staleness
+from jobs.pages.sections import section, text
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def main(chosen: argparse.Namespace) -> None:
+    """Build the pages and say where they lie."""
+    lake = Lake(chosen.lake)
+    if not lake.root.is_dir():
+        raise Fault(f"docs: there is no lake at {lake.root}; run a night first (make run)")
+    out = Path(chosen.out).expanduser().resolve() if chosen.out else lake.root / "docs"
+    print(f"data docs: {build(lake, out)}")
+
+
+def build(lake: Lake, out: Path) -> Path:
+    """Write every page into a folder; returns the index."""
+    nights = [night(lake, label) for label in run_dates(lake)]
+    pages = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    for found in nights:
+        _write(out / f"{found['label']}.html", pages, "night.html", night=found)
+        shown = report.shown(lake, found["label"])
+        _write(out / f"report-{found['label']}.html", pages, "report.html", night=found, **shown)
+        if found["audited"]:
+            _write(
+                out / f"audits-{found['label']}.html", pages, "audits.html", **audits(lake, found)
+            )
+    measured = [staleness.shown(folder) for folder in staleness.measurements(lake)]
+    for shown in measured:
+        _write(out / shown["page"], pages, "staleness.html", **shown)
+    index = out / "index.html"
+    _write(
+        index, pages, "index.html", lake=lake.root, nights=nights, current=current(lake),
+        measured=measured,
+    )  # fmt: skip
+    return index
+
+
+def run_dates(lake: Lake) -> list[str]:
+    """The run dates with evidence, newest first."""
+    home = lake.root / "evidence"
+    return (
+        sorted((f.name for f in home.iterdir() if f.is_dir()), reverse=True)
+        if home.is_dir()
+        else []
+    )
+
+
+def current(lake: Lake) -> str | None:
+    """The id of the release that serves."""
+    try:
+        return (lake.root / "releases" / "CURRENT").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+
+
+# --- gates -----------------------------------------------------------------------------------
+def night(lake: Lake, label: str) -> dict[str, Any]:
+    """The gates of a run date in the order of the steps, each with its newest evidence."""
+    gates = []
+    for step in steps.STEPS:
+        home = lake.root / "evidence" / label / step
+        files = sorted(home.glob("*.json"), key=lambda path: (path.stat().st_mtime, path.name))
+        judged = [io.read_json(path) for path in files]
+        if judged:
+            gates.append(_shown(judged[-1]) | {"earlier": judged[:-1]})
+    verdicts = {gate["verdict"] for gate in gates}
+    worst = next((v for v in ("red", "warning") if v in verdicts), "green")
+    audited = any(gate["step"] == "audits" and gate["tables"] for gate in gates)
+    return {"label": label, "gates": gates, "verdict": worst, "audited": audited}
+
+
+def _shown(evidence: dict[str, Any]) -> dict[str, Any]:
+    findings = []
+    for entry in evidence["expectations"]:
+        colour = "green" if entry["success"] else "warning"
+        if not entry["success"] and entry["severity"] == "critical":
+            colour = "red"
+        found = Finding(**entry)
+        findings.append(
+            entry | {"sentence": found.sentence(), "found": _found(found), "colour": colour}
+        )
+    return evidence | {"expectations": findings}
+
+
+def _found(finding: Finding) -> str:
+    if finding.error:
+        return finding.error
+    if finding.failing is not None:
+        return f"{finding.failing:,} of {finding.rows or 0:,} rows failed"
+    if finding.observed is None:
+        return "as expected" if finding.success else "nothing"
+    if isinstance(finding.observed, list):
+        return ", ".join(str(value) for value in finding.observed)
+    return text(finding.observed)
+
+
+# --- the audits ------------------------------------------------------------------------------
+def audits(lake: Lake, night: dict[str, Any]) -> dict[str, Any]:
+    """What the page ``audits.html`` shows of a run date; of a red gate what it judged."""
+    label = night["label"]
+    gate = next(gate for gate in night["gates"] if gate["step"] == "audits")
+    published = lake.at("audits", label)
+    home = published.folder if published else lake.staged("audits", io.parse_as_of(gate["as_of"]))
+    found = {name: home / name for name in audits_page.TABLES}
+    whole = all(folder.is_dir() and io.parquet_files(folder) for folder in found.values())
+    read = {name: io.read_arrow(folder) for name, folder in found.items()} if whole else {}
+    return {
+        "label": label,
+        "verdict": gate["verdict"],
+        "published": published is not None,
+        "failed": [finding for finding in gate["expectations"] if not finding["success"]],
+        "headlines": [
+            {"name": name, "value": value}
+            for name, value in (audits_page.headlines(read) if whole else ())
+        ],
+        "sections": [
+            {
+                "title": audit.title, "means": audit.means, "do": audit.do,
+                "parts": [
+                    section("", part.caption, part.rows or pa.table({}), part.plot)
+                    for part in audit.parts
+                ],
+            }
+            for audit in (audits_page.sections(read) if whole else ())
+        ],
+    }  # fmt: skip
+
+
+def _write(path: Path, pages: Environment, template: str, **values: Any) -> None:
+    io.write_text(path, pages.get_template(template).render(**values))

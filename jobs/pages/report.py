@@ -1,0 +1,122 @@
+"""The report of a run date: what its release reached, from the published tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from jobs import io, tables
+from jobs.io import Lake
+from jobs.pages import plots
+from jobs.pages.sections import section, text
+
+STRATA_SHOWN = 30
+
+
+def shown(lake: Lake, label: str) -> dict[str, Any]:
+    """What the page ``report.html`` shows of a run date; only what is published."""
+    read = {
+        name: rows
+        for name in (
+            "blend_evidence", "blend_weights", "delivery", "shortfalls", "index_recall",
+            "events_counts", "events_volume", "candidate_counts", "embedding_report",
+            "identity_counts",
+        )
+        if (rows := _table(lake, label, name)) is not None
+    }  # fmt: skip
+    return {
+        "label": label,
+        "headlines": list(_headlines(lake, label, read)),
+        "sections": list(_sections(read)),
+    }
+
+
+def _table(lake: Lake, label: str, name: str) -> pa.Table | None:
+    found = lake.at(tables.TABLES[name].step, label)
+    return None if found is None else io.read_arrow(found.table(name))
+
+
+def _headlines(lake: Lake, label: str, read: dict[str, pa.Table]) -> Iterator[dict[str, str]]:
+    for name, table in (
+        ("events kept", "events"), ("items", "items"), ("people", "persons"),
+        ("places of lists", "recommendations"), ("places of similar items", "similar_items"),
+    ):  # fmt: skip
+        rows = _rows(lake, label, table)
+        if rows is not None:
+            yield {"name": name, "value": f"{rows:,}"}
+    if "blend_evidence" in read:
+        reached = {row["ranking"]: row for row in read["blend_evidence"].to_pylist()}
+        others = [row for name, row in reached.items() if name != "blend"]
+        if "blend" in reached:
+            yield {"name": "NDCG@10 of the blend", "value": text(reached["blend"]["ndcg_at_10"])}
+        if "blend" in reached and others:
+            best = max(others, key=lambda row: row["ndcg_at_10"])
+            yield {
+                "name": f"NDCG@10 of the best source, {best['ranking']}",
+                "value": text(best["ndcg_at_10"]),
+            }
+    for row in read["index_recall"].to_pylist() if "index_recall" in read else ():
+        if (row["kind"], row["stratum"]) == ("overall", "all"):
+            yield {"name": "recall@50 of the index", "value": text(row["recall"])}
+    for row in read["events_volume"].to_pylist() if "events_volume" in read else ():
+        yield {"name": f"events of {row['day']} against its weekday", "value": text(row["ratio"])}
+
+
+def _rows(lake: Lake, label: str, name: str) -> int | None:
+    found = lake.at(tables.TABLES[name].step, label)
+    return None if found is None else io.count_rows(found.table(name))
+
+
+def _sections(read: dict[str, pa.Table]) -> Iterator[dict[str, Any]]:
+    if "blend_evidence" in read:
+        rows = read["blend_evidence"].sort_by([("ndcg_at_10", "descending")])
+        plot = plots.intervals(
+            rows["ranking"].to_pylist(), rows["ndcg_at_10"].to_pylist(),
+            rows["ndcg_low"].to_pylist(), rows["ndcg_high"].to_pylist(),
+        )  # fmt: skip
+        yield section(
+            "The blend beside each source",
+            "NDCG@10 with its interval, on purchases after an earlier cut, of people whom tuning "
+            "did not see. difference_low is the low end of the paired difference to the best "
+            "single source.",
+            rows, plot,
+        )  # fmt: skip
+    if "blend_weights" in read:
+        yield section("Weights of the blend", "How much each source's word counts.",
+                       read["blend_weights"])  # fmt: skip
+    if "delivery" in read:
+        rows = read["delivery"]
+        plot = plots.bars(
+            rows["source"].to_pylist(), intended=rows["intended"].to_pylist(),
+            delivered=rows["delivered"].to_pylist(),
+        )  # fmt: skip
+        yield section(
+            "Delivery",
+            "The least share of a list meant for each source, and the share of places whose item "
+            "it named.",
+            rows, plot,
+        )  # fmt: skip
+    if "shortfalls" in read:
+        yield section("Shortfalls", "How lists were topped up or stayed short.",
+                       read["shortfalls"])  # fmt: skip
+    if "index_recall" in read:
+        rows = read["index_recall"].slice(0, STRATA_SHOWN)
+        names = [f"{r['kind']}: {r['stratum']}" for r in rows.to_pylist()]
+        yield section(
+            "Recall of the vector index",
+            "Share of the true 50 nearest that a search finds, overall and by stratum"
+            + (f" (the first {STRATA_SHOWN})." if rows.num_rows == STRATA_SHOWN else "."),
+            rows, plots.bars(names, recall=rows["recall"].to_pylist()),
+        )  # fmt: skip
+    titles = {
+        "embedding_report": ("The fit", "Measures of the collaborative vectors."),
+        "candidate_counts": ("Candidates", "What each source named."),
+        "events_counts": ("Events", "What became of every row of the source."),
+        "events_volume": ("Volume", "The newest day against the median of its weekday before."),
+        "identity_counts": ("Identities", "Keys, persons and what became of each link."),
+    }
+    for name, (title, words) in titles.items():
+        if name in read:
+            yield section(title, words, read[name])
