@@ -4,7 +4,8 @@ Part ``night``: the whole night at several sizes of the simulator's shop, every 
 command line that the DAG calls. Part ``beside``: training and top-100 lists on one matrix, by the
 pipeline's own functions, by a straight script with implicit and FAISS, and by Spark MLlib; on the
 simulator's and on Complete Journey's interactions, judged on the purchases of the 28 days after.
-Part ``links``: persons from links, by arrays and by Spark, beside a plain label propagation.
+Part ``links``: persons from links, by arrays and by Spark, beside a plain label propagation. Part
+``persons``: how well persons are found in the simulator's noise, and in twice and four times as much.
 
 Settings come from the environment: ``EVENTS=1000000,3000000`` (sizes), ``PARTS=night,beside`` (all
 where it is not given), ``ROUNDS=3`` (alternations of the contenders; Spark MLlib runs in the first
@@ -41,10 +42,11 @@ import scipy.sparse as sp
 from jobs import io
 from jobs.io import Lake
 from jobs.retrieval import matrix
-from tools import bench_links
+from tools import bench_links, bench_persons
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = dict.fromkeys(("night", "beside", "links")).keys()
+PARTS = dict.fromkeys(("night", "beside", "links", "persons")).keys()
+PERSONS_EVENTS = 200_000
 SIZES = "1000000,3000000,10000000"
 END = "2024-03-01"  # the run date that sees all of the simulator's events
 HORIZON = timedelta(days=28)
@@ -112,6 +114,10 @@ def main() -> int:
             results["links"].append(bench_links.measure(links, chosen.home, chosen.limit, _sample))
             report[start:] = bench_links.table(results["links"])
             _keep(chosen.home, report, results)
+    if "persons" in chosen.parts:
+        results["persons"] = bench_persons.measure(PERSONS_EVENTS, chosen.home)
+        report += bench_persons.table(results["persons"], PERSONS_EVENTS)
+        _keep(chosen.home, report, results)
     print("\n".join(report))
     print(f"\nWritten to {chosen.home / 'report.md'} and {chosen.home / 'results.json'}.")
     return 0
