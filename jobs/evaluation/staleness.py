@@ -139,7 +139,6 @@ def run(night: Night, params: Params) -> Path:
         **advice.conclusions(found, params.accepted_loss),
         "people": len(people),
         "cuts": [at.isoformat() for at in cuts],
-        "fresh_lists_as_of": cuts[-1].isoformat(),
         "weights": dict(zip(SOURCES, weights.tolist(), strict=True)),
         "weights_from": weighed,
         "params": dataclasses.asdict(params),
