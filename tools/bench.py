@@ -4,8 +4,8 @@ Part ``night``: the whole night at several sizes of the simulator's shop, every 
 command line that the DAG calls. Part ``beside``: training and top-100 lists on one matrix, by the
 pipeline's own functions, by a straight script with implicit and FAISS, and by Spark MLlib; on the
 simulator's and on Complete Journey's interactions, judged on the purchases of the 28 days after.
-Part ``links``: persons from links, by arrays and by Spark, beside a plain label propagation. Part
-``persons``: how well persons are found in the simulator's noise, and in twice and four times as much.
+Part ``links``: persons from links, by arrays and by Spark, beside a plain label propagation.
+Part ``persons``: how well persons are found in the simulator's noise, and in two and four times it.
 
 Settings come from the environment: ``EVENTS=1000000,3000000`` (sizes), ``PARTS=night,beside`` (all
 where it is not given), ``ROUNDS=3`` (alternations of the contenders; Spark MLlib runs in the first
