@@ -49,7 +49,8 @@ def suite(as_of: datetime) -> list[Expectation]:
             severity=WARNING,
         ),
         total(
-            "Most links name keys that no event and no person has: do both feeds write them alike?",
+            "Most links name keys that no event and no person has; see whether both feeds write "
+            "them alike.",
             "unknown",
             high=limits.UNKNOWN_KEYS_UNUSUAL,
             severity=WARNING,

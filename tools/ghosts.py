@@ -3,9 +3,9 @@
 Three nights over one shop and date, by the same code, parameters and blend weights:
 
 - ``whole``: the source as it is, a key a person;
-- ``apart``: its people split over accounts, cards, devices and cookies (``jobs.sources.split``),
-  and nothing merged, so that each key is somebody;
-- ``merged``: the same split data, persons found by the links in it.
+- ``merged``: its people split over accounts, cards, devices and cookies (``jobs.sources.split``),
+  and found again by the links between these keys;
+- ``apart``: the same split data with its links kept from it, so that each key is somebody.
 
 Every household is judged on what it bought in the 28 days after, by the lists that the keys of its
 baskets would have been served (a key that the night had not seen gets the popular list), NDCG@10,
@@ -38,6 +38,7 @@ from rich.table import Table
 from jobs import io
 from jobs.evaluation import metrics, persons_found
 from jobs.io import Lake
+from jobs.sources import contract
 
 ROOT = Path(__file__).resolve().parent.parent
 HORIZON = timedelta(days=28)
@@ -49,16 +50,6 @@ STEPS = (
 )  # fmt: skip
 # No blend is tuned, so that the three differ in nothing but in who is who.
 SAME_BLEND = {"blend": {"min_people": 1_000_000_000}}
-NOT_MERGED = {"identities": {"max_keys_per_person": 1, "login_sources": []}}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One of the three nights: where its lake is, which source it reads, with which overrides."""
-
-    name: str
-    source: str
-    overrides: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,15 +69,10 @@ def main() -> int:
     source = os.environ.get("SOURCE") or "completejourney"
     as_of = io.parse_as_of(os.environ.get("AS_OF") or "2017-11-03")
     home = Path(os.environ.get("LAKE") or ROOT / "var" / "ghosts")
-    split = f"split:{source},seed=7"
-    settings = [
-        Setting("whole", source, SAME_BLEND),
-        Setting("apart", split, SAME_BLEND | NOT_MERGED),
-        Setting("merged", split, SAME_BLEND),
-    ]
-    for setting in settings:
-        run(home / setting.name, as_of, setting)
-    lakes = {setting.name: Lake(home / setting.name) for setting in settings}
+    lakes = {name: Lake(home / name) for name in ("whole", "apart", "merged")}
+    run(lakes["whole"], as_of, source)
+    run(lakes["merged"], as_of, f"split:{source},seed=7")
+    run(lakes["apart"], as_of, str(without_links(lakes["merged"], as_of, home / "unlinked")))
     households = bought_by_households(lakes["whole"], as_of)
     per_household = {name: judge(lake, as_of, households) for name, lake in lakes.items()}
     reached = {name: summary(lakes[name], as_of, scores) for name, scores in per_household.items()}
@@ -101,18 +87,29 @@ def main() -> int:
     return 0
 
 
-def run(lake: Path, as_of: datetime, setting: Setting) -> None:
+def run(lake: Lake, as_of: datetime, source: str) -> None:
     """The steps up to the lists, in a child; raises ``SystemExit`` where they fail."""
-    print(f"{setting.name}: {setting.source}", flush=True)
-    line = [sys.executable, "-m", "tools.bench_night", str(lake), io.label(as_of), setting.source]
+    print(f"{lake.root.name}: {source}", flush=True)
+    line = [sys.executable, "-m", "tools.bench_night", str(lake.root), io.label(as_of), source]
     child = subprocess.run(
         [*line, *STEPS],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "PARAMS": json.dumps(setting.overrides)},
+        env={**os.environ, "PARAMS": json.dumps(SAME_BLEND)},
     )
     if child.returncode:
-        raise SystemExit(f"error: the night of {setting.name} stopped; see above")
+        raise SystemExit(f"error: the night of {lake.root.name} stopped; see above")
+
+
+def without_links(lake: Lake, as_of: datetime, folder: Path) -> Path:
+    """The source that a lake's night read, less what it says of which keys belong together."""
+    source = io.read_json(lake.published("source", as_of).table("source.json"))
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in contract.CONTRACT:
+        there = Path(source["folder"]) / table
+        if table != "identity_links" and there.is_dir() and not (folder / table).exists():
+            (folder / table).symlink_to(there)
+    return folder
 
 
 def bought_by_households(lake: Lake, as_of: datetime) -> pa.Table:

@@ -81,8 +81,9 @@ class Params:
     max_persons_per_household: int = 12
     # auto: arrays up to ``array_links``, beyond them Spark.
     engine: str = "auto"
-    # The most keys or links for arrays on one machine: 150 bytes each, so about 3 GB.
-    array_links: int = 20_000_000
+    # The most keys or links for arrays on one machine: 17 million links and 18 million keys took
+    # 8.4 GB at the peak, their making included.
+    array_links: int = 10_000_000
 
     def __post_init__(self) -> None:
         check(len(set(self.household_sources) & set(self.login_sources)) == 0,

@@ -56,7 +56,7 @@ def resolve(
 
 
 def on_arrays(keys: pa.Table, links: pa.Table, caps: Caps) -> Resolved:
-    """Persons by arrays. About 1.5 GB for ten million links."""
+    """Persons by arrays."""
     keys = in_order(keys)
     graph = encode(keys, links, caps)
     settled = components.resolve(graph, caps)
