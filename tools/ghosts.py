@@ -76,7 +76,8 @@ def main() -> int:
     households = bought_by_households(lakes["whole"], as_of)
     per_household = {name: judge(lake, as_of, households) for name, lake in lakes.items()}
     reached = {name: summary(lakes[name], as_of, scores) for name, scores in per_household.items()}
-    gain = metrics.interval(per_household["merged"]["ndcg"] - per_household["apart"]["ndcg"], SEED)
+    difference = per_household["merged"]["ndcg"] - per_household["apart"]["ndcg"]
+    gain = metrics.interval(difference.to_numpy(), SEED)
     pairs = found_pairs(lakes["merged"], as_of)
     io.write_json(home / "ghosts.json", {
         "source": source, "as_of": as_of, "nights": {n: asdict(r) for n, r in reached.items()},

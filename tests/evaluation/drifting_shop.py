@@ -40,7 +40,11 @@ def publish(
     bought = bought[bought[:, 2] >= came[bought[:, 0]]]
     item_ids = [f"i{number:04d}" for number in range(items)]
     start = AS_OF - timedelta(days=days)
-    _publish(lake, "history", _history(random, bought, start))
+    history = _history(random, bought, start)
+    _publish(lake, "history", history)
+    _publish(lake, "events", _events(history))
+    io.write_json(lake.staged("source", AS_OF) / "source.json", {"folder": str(lake.root)})
+    _publish(lake, "source_tables", tables.TABLES["source_tables"].schema.empty_table())
     _publish(lake, "items", pa.Table.from_pylist(
         [{"item_id": item, "position": place, "available": True, "flags": [],
           "first_seen": start - timedelta(days=99)} for place, item in enumerate(item_ids)],
@@ -50,7 +54,12 @@ def publish(
         [{"person_id": f"account:{person}", "household_id": f"account:{person}",
           "personalised": True, "restrictions": [], "keys": 1} for person in range(people)],
         tables.TABLES["persons"].schema,
-    ))  # fmt: skip
+    ), identities=pa.Table.from_pylist(
+        [{"key_type": "account", "key": str(person), "person_id": f"account:{person}",
+          "household_id": f"account:{person}", "component": f"account:{person}"}
+         for person in range(people)],
+        tables.TABLES["identities"].schema,
+    ), identity_links=tables.TABLES["identity_links"].schema.empty_table())  # fmt: skip
     vectors = random.normal(size=(items, 8)).astype(np.float32)
     _publish(lake, "content_vectors", pa.table(
         {"item_id": item_ids, "vector": list(vectors)}, tables.TABLES["content_vectors"].schema
@@ -93,11 +102,26 @@ def _history(random: np.random.Generator, bought: np.ndarray, start: datetime) -
         "value": np.full(len(day), 2.0),
         "event_date": times.cast(tables.DATE),
         "resolved_by": ["key"] * len(day),
+        "key_type": ["account"] * len(day),
+        "key": [str(each) for each in person],
     }
-    schema = tables.TABLES["history"].schema
+    return _table("history", columns, len(day))
+
+
+def _events(history: pa.Table) -> pa.Table:
+    """The events that the history was resolved from."""
+    columns = {name: history[name] for name in history.schema.names}
+    columns["first_received"] = history["received_time"]
+    columns["revision"] = np.zeros(history.num_rows, np.int32)
+    return _table("events", columns, history.num_rows)
+
+
+def _table(name: str, columns: dict[str, Any], rows: int) -> pa.Table:
+    """The declared table from the columns that are given, the rest null."""
+    schema = tables.TABLES[name].schema
     return pa.table(
-        {name: columns.get(name, pa.nulls(len(day), schema.field(name).type))
-         for name in schema.names}, schema=schema,
+        {column: columns.get(column, pa.nulls(rows, schema.field(column).type))
+         for column in schema.names}, schema=schema,
     )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -188,19 +190,21 @@ def test_a_lake_in_use_and_a_lake_of_another_source_are_refused(lake: Lake):
 
 
 # --- the command -----------------------------------------------------------------------------
-def test_the_command_makes_what_is_missing_measures_and_ends_its_engine(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("signal.signal", lambda *_: None)
+def test_the_command_makes_what_is_missing_measures_and_ends_its_engine(tmp_path: Path):
     shop = small_shop.write(tmp_path / "shop")
     asked = {"staleness": {"ages": [0, 3, 7], "cuts": 1, "draws": 200}}
     lake = Lake(tmp_path / "lake")
-    command([
-        "staleness", "--lake", str(lake.root), "--as-of", f"{shop.as_of:%Y-%m-%d}",
-        "--source", str(shop.folder), "--params", json.dumps(asked),
-        "--conf", "spark.driver.memory=2g", "--conf", "spark.sql.shuffle.partitions=2",
-    ])  # fmt: skip
-    told = capsys.readouterr().out
+    # In a process of its own: the command ends its session, and the tests share theirs.
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "jobs", "staleness", "--lake", str(lake.root),
+            "--as-of", f"{shop.as_of:%Y-%m-%d}", "--source", str(shop.folder),
+            "--params", json.dumps(asked), "--conf", "spark.driver.memory=2g",
+            "--conf", "spark.sql.shuffle.partitions=2",
+        ], capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = done.stdout
     assert "Drift window: " in told
     found = lake.staleness(str(shop.folder), shop.as_of)
     assert f"measured: {found}" in told

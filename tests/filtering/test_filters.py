@@ -27,7 +27,7 @@ def catalogue(rows: list[dict]) -> pa.Table:
 
 def people(rows: list[dict]) -> pa.Table:
     plain = dict.fromkeys(TABLES["persons"].schema.names)
-    plain |= {"personalised": True, "restrictions": [], "keys": 1}
+    plain |= {"personalised": True, "restrictions": [], "keys": 1, "household_id": "h"}
     return pa.Table.from_pylist([{**plain, **row} for row in rows], TABLES["persons"].schema)
 
 

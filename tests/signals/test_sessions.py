@@ -36,6 +36,7 @@ def event(event_id: str, key: str, minute: float, **changes: Any) -> dict[str, A
     kind, _, name = key.partition(":")
     return {
         "event_id": event_id, "revision": 0, "event_time": at, "received_time": at,
+        "first_received": at,
         "key_type": kind, "key": name, "event_type": "view", "item_id": "i", "quantity": 1.0,
         "event_date": at.date(),
     } | changes  # fmt: skip
@@ -115,7 +116,7 @@ def outcomes(session: Any, cases: list[Case], params: sessions.Params) -> list[t
         session.createDataFrame(people, "person_id string, personalised boolean"),
         session.createDataFrame(pa.Table.from_pylist(logins, LOGINS))
         if logins
-        else session.createDataFrame([], sessions.LOGINS),
+        else session.createDataFrame(LOGINS.empty_table()),
         params,
     ).toArrow()
     stitched = sessions.sessions(session.createDataFrame(history)).toArrow()
@@ -424,7 +425,7 @@ def test_without_anonymous_keys_logins_or_shared_client_sessions_nothing_is_clai
             session.createDataFrame(
                 [(key, True) for key in keys], "person_id string, personalised boolean"
             ),
-            session.createDataFrame([], sessions.LOGINS),
+            session.createDataFrame(LOGINS.empty_table()),
             sessions.Params(),
         )
 
@@ -452,14 +453,21 @@ def staged(lake, night, tmp_path) -> Callable[..., Night]:
         rows = pa.Table.from_pylist(events, TABLES["events"].schema)
         io.write_arrow(lake.staged("events", AS_OF) / "events", rows)
         keys = [
-            dict(zip(("key_type", "key"), key.split(":"), strict=True)) | {"person_id": person}
+            dict(zip(("key_type", "key"), key.split(":"), strict=True))
+            | dict.fromkeys(("person_id", "household_id", "component"), person)
             for key, person in persons_of.items()
         ]
         people = [
-            {"person_id": person, "personalised": True, "restrictions": [], "keys": 1}
+            {
+                "person_id": person,
+                "household_id": person,
+                "personalised": True,
+                "restrictions": [],
+                "keys": 1,
+            }
             for person in sorted(set(persons_of.values()))
         ]
-        for name, table in (("identities", keys), ("persons", people)):
+        for name, table in (("identities", keys), ("persons", people), ("identity_links", [])):
             rows = pa.Table.from_pylist(table, TABLES[name].schema)
             io.write_arrow(lake.staged("identities", AS_OF) / name, rows)
         io.write_json(lake.staged("source", AS_OF) / "source.json", {"folder": str(source)})

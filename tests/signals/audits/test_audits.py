@@ -30,7 +30,7 @@ def shop(lake: Lake) -> Lake:
          "received_time": moment, "first_received": moment, "key_type": "account", "key": f"p{n}",
          "event_type": kind, "item_id": ITEMS[n % 2], "quantity": 1.0, "value": 2.0,
          "channel": "web", "event_date": moment.date(), "person_id": f"account:p{n}",
-         "basket": f"b{n}-{day}"}
+         "session": f"s{n}-{day}", "basket": f"b{n}-{day}", "resolved_by": "key"}
         for n in range(PEOPLE)
         for day in range(2, 60, 4)
         for kind, moment in (("view", AS_OF - timedelta(days=day + 2)),
