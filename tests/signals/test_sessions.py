@@ -27,6 +27,10 @@ LOGINS = pa.schema(
     [(name, pa.string()) for name in ("key_type_a", "key_a", "key_type_b", "key_b")]
     + [(name, pa.timestamp("us", tz="UTC")) for name in ("observed_time", "known_time")]
 )
+NO_LOGINS = (
+    "key_type_a string, key_a string, key_type_b string, key_b string, observed_time timestamp, "
+    "known_time timestamp"
+)
 Rows = list[dict[str, Any]]
 
 
@@ -116,7 +120,7 @@ def outcomes(session: Any, cases: list[Case], params: sessions.Params) -> list[t
         session.createDataFrame(people, "person_id string, personalised boolean"),
         session.createDataFrame(pa.Table.from_pylist(logins, LOGINS))
         if logins
-        else session.createDataFrame(LOGINS.empty_table()),
+        else session.createDataFrame([], NO_LOGINS),
         params,
     ).toArrow()
     stitched = sessions.sessions(session.createDataFrame(history)).toArrow()
@@ -425,7 +429,7 @@ def test_without_anonymous_keys_logins_or_shared_client_sessions_nothing_is_clai
             session.createDataFrame(
                 [(key, True) for key in keys], "person_id string, personalised boolean"
             ),
-            session.createDataFrame(LOGINS.empty_table()),
+            session.createDataFrame([], NO_LOGINS),
             sessions.Params(),
         )
 
