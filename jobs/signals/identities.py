@@ -257,8 +257,10 @@ def at(night: Night, cut: datetime) -> Known:
         identities = keys.join(of_key, on=KEY, how="inner").select(*published.columns)
     else:
         identities = resolve(night, inputs, cut, params).identities
+    # Written once: whoever looks at a cut reads persons and keys many times over.
+    identities = io.kept(identities, night.scratch("cut") / "identities")
     found = persons(identities, inputs.events, inputs.people)
-    return Known(identities, found, logins, same)
+    return Known(identities, io.kept(found, night.scratch("cut") / "persons"), logins, same)
 
 
 def fingerprint(candidates: DataFrame, keys: DataFrame) -> tuple[int, ...]:
