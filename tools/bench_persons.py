@@ -14,9 +14,9 @@ from typing import Any
 
 from jobs import io
 from jobs.__main__ import command
-from jobs.evaluation import persons_found
 from jobs.io import Lake
 from jobs.sources.simulated.settings import Shop
+from tools import ghosts
 
 END = "2024-03-01"
 RATES = ("false_links", "shared", "recycled", "links_late")
@@ -39,7 +39,9 @@ def measure(events: int, home: Path) -> list[dict[str, Any]]:
             for step in STEPS:
                 command(["run", *where, *source, step])
                 command(["gate", *where, *source, step])
-            rows += [{"noise": noise, **row} for row in found(lake)]
+            rows += [
+                {"noise": noise, **row} for row in ghosts.found_pairs(lake, io.parse_as_of(END))
+            ]
             print(f"persons{settings or ', the default noise'}: {rows[-4]}", flush=True)
     finally:
         command(["close-night", *where])
@@ -52,18 +54,6 @@ def noises() -> list[dict[str, float]]:
     usual = {name: float(getattr(Shop(), name)) for name in RATES}
     single = [{name: times * usual[name]} for name in RATES for times in TIMES]
     return [{}, *single, *({name: times * usual[name] for name in RATES} for times in TIMES)]
-
-
-def found(lake: Lake) -> list[dict[str, Any]]:
-    """How well the published persons match the truth."""
-    as_of = io.parse_as_of(END)
-    source = io.read_json(lake.published("source", as_of).table("source.json"))
-    published = lake.published("identities", as_of)
-    return persons_found.judge(
-        io.read_arrow(published.table("identities"), ["key_type", "key", "person_id"]),
-        io.read_arrow(Path(source["folder"]) / "truth" / "keys"),
-        io.read_arrow(published.table("identity_links")),
-    ).to_pylist()
 
 
 def table(rows: list[dict[str, Any]], events: int) -> list[str]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import Fault
-from jobs.sources import completejourney, contract, source
+from jobs.sources import contract, source
 from tests import small_shop
 
 KEY = ["key_type", "key"]
@@ -148,10 +148,6 @@ def test_a_folder_without_accounts_is_refused(tmp_path):
 
 
 def test_complete_journey_is_split_whole(tmp_path):
-    try:
-        completejourney.upstream(None)
-    except Fault as fault:
-        pytest.skip(str(fault))
     made = source.prepare("split:completejourney", tmp_path)
     whole = source.prepare("completejourney", tmp_path)
     mine = check_split(whole.folder, made.folder)
