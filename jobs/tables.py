@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from jobs.scoring import columns
+
 S = pa.string()
 I32 = pa.int32()
 I64 = pa.int64()
+F32 = pa.float32()
 F64 = pa.float64()
 BOOL = pa.bool_()
 DATE = pa.date32()
@@ -32,6 +35,9 @@ SOURCES = (
     "buy_again", "collaborative", "item_to_item", "bought_together", "content_neighbours",
     "trending", "popular", "new_arrivals", "editorial",
 )  # fmt: skip
+
+# What a (person, item) is scored by, in the order in which its values are hashed.
+FEATURES = (*columns.MEASURES, *(f"{source}_signal" for source in SOURCES))
 
 
 @dataclass(frozen=True)
@@ -240,14 +246,44 @@ _table(
 
 # --- scoring and ordering --------------------------------------------------------------------
 _table(
-    "blend_weights", "blend", "one row per candidate source", "source",
+    "examples", "examples",
+    "one row per candidate of a person at an earlier cut, with its features as of the cut; at cuts "
+    "before the newest a share of what was not bought", "person_id item_id as_of",
+    person_id=S, item_id=S, as_of=TIME, fold=I32, bought=BOOL, label=F64, weight=F64,
+    **{name: _maybe(F32) for name in FEATURES},
+)  # fmt: skip
+_table(
+    "example_people", "examples",
+    "one row per person asked at a cut; wanted: items bought after it, wanted_new: the first time",
+    "person_id as_of", person_id=S, as_of=TIME, fold=I32, wanted=I64, wanted_new=I64,
+)  # fmt: skip
+_table(
+    "ranker_models", "ranker",
+    "one row per member of the ranker, in XGBoost's JSON; none where the blend ranks", "member",
+    member=I32, trees=I32, model=S,
+)  # fmt: skip
+_table(
+    "blend_weights", "ranker", "one row per candidate source", "source",
     source=S, weight=F64,
 )  # fmt: skip
 _table(
-    "blend_evidence", "blend",
-    "one row per list judged on the days before the night that tuning did not see", "ranking",
-    ranking=S, people=I64, ndcg_at_10=F64, ndcg_low=F64, ndcg_high=F64, recall_at_20=F64,
-    difference_low=F64,
+    "ranking_evidence", "ranker",
+    "one row per ranking judged on people that it was not trained on", "ranking",
+    ranking=S, published=BOOL, people=I64, ndcg_at_10=F64, ndcg_low=F64, ndcg_high=F64,
+    recall_at_20=F64, new_ndcg_at_10=F64, difference_low=F64,
+)  # fmt: skip
+_table(
+    "calibration", "ranker",
+    "one row per knot of the published ranking's score, rising; logit: of the share that bought",
+    "score", score=F64, logit=F64, rows=F64,
+)  # fmt: skip
+_table(
+    "reliability", "ranker", "one row per tenth of the judged candidates by probability", "bin",
+    bin=I32, rows=I64, predicted=F64, bought=F64, bought_low=F64, bought_high=F64,
+)  # fmt: skip
+_table(
+    "feature_importance", "ranker", "one row per feature: its share of the trees' gain", "feature",
+    feature=S, gain=F64,
 )  # fmt: skip
 _table(
     "recommendations", "recommendations", "one row per place of a person's list",
@@ -261,7 +297,7 @@ _table(
     "features", "recommendations",
     "one row per scored (person, item) that was listed, as of the night",
     "person_id item_id", person_id=S, item_id=S, event_timestamp=TIME, feature_version=S,
-    feature_hash=S, **{f"{source}_signal": F64 for source in SOURCES},
+    feature_hash=S, **{name: _maybe(F32) for name in FEATURES},
 )  # fmt: skip
 _table(
     "delivery", "recommendations", "one row per source: the quota meant and the share delivered",

@@ -53,3 +53,11 @@ def interval(
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval (1927) of a share of ``hits`` in ``trials``, 95 % by default."""
+    share, spread = hits / trials, z * z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * ((share * (1 - share) + spread / 4) / trials) ** 0.5 / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -41,10 +41,9 @@ from jobs.errors import Fault
 from jobs.evaluation import advice, ageing, curves
 from jobs.evaluation.ageing import Cut, Ids, Named
 from jobs.night import Night
-from jobs.ordering import blend
 from jobs.params import check
 from jobs.retrieval import candidates
-from jobs.scoring import features
+from jobs.scoring import blend, examples, features
 from jobs.signals import sessions
 from jobs.tables import SOURCES
 
@@ -203,15 +202,15 @@ def sample(
     they are for those who get one. Raises ``Fault`` where there are too few.
     """
     after = purchases(history, cuts[0], as_of)
-    found = blend.sample(received(history, oldest), after, seed, params.max_people)
-    if found.num_rows < params.min_people:
+    found = examples.sample(received(history, oldest), after, seed, params.max_people)
+    if len(found) < params.min_people:
         raise Fault(
-            f"staleness: {found.num_rows} people had signals before {oldest:%Y-%m-%d} and bought "
+            f"staleness: {len(found)} people had signals before {oldest:%Y-%m-%d} and bought "
             f"from {cuts[0]:%Y-%m-%d} until {as_of:%Y-%m-%d}, at least {params.min_people} are "
             "needed; give a source with more people who come back, or judge more days "
             '(PARAMS=\'{"staleness": {"horizon_days": 14}}\')'
         )
-    return found["person_id"].combine_chunks()
+    return found
 
 
 def no_list_yet(
@@ -256,7 +255,7 @@ def activity(history: DataFrame, at: datetime, days: int) -> pa.Table:
 # --- the lists -------------------------------------------------------------------------------
 def nominate(night: Night, ids: Ids, at: datetime) -> Named:
     """What the sources name as of an instant, by the same functions as in the night."""
-    seen = blend.seen_at(night, sessions.at(night, at), ids.people, at)
+    seen = examples.seen_at(night, sessions.at(night, at), ids.people, at)
     nominated = candidates.nominate(night, seen, night.params_of("candidates"))
     pairs = features.wide(features.coded(nominated, ids.people, ids.items))
     log.info("lists as_of=%s pairs=%d", io.label(at), len(pairs.item))
@@ -273,8 +272,9 @@ def held_weights(
     Tuned as in the night, on the lists of the oldest instant and what was bought after it and
     before the first cut; the prior where too few people bought then.
     """
-    params = night.params_of("blend")
-    end = min(first_cut, oldest + timedelta(days=params.horizon_days))
+    params = night.params_of("ranker")
+    horizon = timedelta(days=night.params_of("examples").horizon_days)
+    end = min(first_cut, oldest + horizon)
     bought = bought_pairs(purchases(history, oldest, end), ids)
     wanted = np.bincount(bought // len(ids.items), minlength=len(ids.people))
     if (wanted > 0).sum() < params.min_people:

@@ -95,7 +95,7 @@ def provenance(
     """
     place = np.full(len(pairs.item), -1)
     place[listed.pair] = np.arange(len(listed.pair))
-    of_row = place[pairs.pair_of]
+    of_row = np.where(pairs.pair_of >= 0, place[pairs.pair_of], -1)
     rows = np.flatnonzero(of_row >= 0)
     rows = rows[np.lexsort((BY_NAME[named.source[rows]], named.rank[rows], of_row[rows]))]
     offsets = np.r_[0, np.cumsum(np.bincount(of_row[rows], minlength=len(listed.pair)))]

@@ -1,9 +1,9 @@
 """The list of every person: filter, then fill by quota, then order.
 
-Reads ``candidates``, ``pools``, ``persons``, ``items``, ``blend_weights`` and the tables of
-``filters``. Writes ``recommendations`` (a row per place of a list), ``features`` (the rows that the
-lists were scored from), ``delivery`` (a row per source: quota and delivered share) and
-``shortfalls`` (a row per way in which lists were topped up or stayed short).
+Reads ``candidates``, ``pools``, ``persons``, ``items``, ``history``, the vectors and the tables of
+``filters`` and ``ranker``. Writes ``recommendations`` (a row per place of a list), ``features`` (the
+rows that the lists were scored from), ``delivery`` (a row per source: quota and delivered share)
+and ``shortfalls`` (a row per way in which lists were topped up or stayed short).
 
 People without consent, or without history, have no personal candidates: their list comes from the
 pools of their contexts. A source that cannot fill its quota is topped up from its own deeper
@@ -28,8 +28,11 @@ from jobs.ordering import lists
 from jobs.params import check
 from jobs.retrieval import matrix
 from jobs.retrieval.sources import pools
-from jobs.scoring import features
-from jobs.scoring.features import Named
+from jobs.scoring import features, shop
+from jobs.scoring.features import Ground, Named, Pairs, Vectors
+from jobs.scoring.past import Record
+from jobs.scoring.scorer import Scorer
+from jobs.scoring.shop import Catalogue
 from jobs.tables import SOURCES, TABLES
 
 # People whose lists are made at a time: some 700 named rows each, 150 bytes a row at the widest.
@@ -45,8 +48,8 @@ class Params:
     # Places of a list.
     length: int = 20
     # Least shares of a list for sources whose items a pure ranking would starve: what is new to
-    # the person, and what is new in the shop. They enter at the end of the list, where the blend's
-    # order puts them.
+    # the person, and what is new in the shop. They enter at the end of the list, where the order by
+    # score puts them.
     quotas: Mapping[str, float] = field(
         default_factory=lambda: {
             **dict.fromkeys(SOURCES, 0.0), "item_to_item": 0.05, "new_arrivals": 0.05,
@@ -78,8 +81,7 @@ def run(night: Night, params: Params) -> None:
     items = Items.read(night)
     blocked = Blocked.of(night.arrow("blocked_pairs", ["person_id", "item_id"]), persons, items)
     shared = pools.Lists(night.arrow("pools"), items.ids, params.pool_depth)
-    blend = night.arrow("blend_weights").to_pydict()
-    weights = dict(zip(blend["source"], blend["weight"], strict=True))
+    scored = Scored.read(night, persons["person_id"], items.ids)
     delivered, places = Counter[str](), 0
     short_people, short_slots = Counter[str](), Counter[str]()
     for number, first in enumerate(range(0, persons.num_rows, BLOCK)):
@@ -87,8 +89,9 @@ def run(night: Night, params: Params) -> None:
         own = candidates_of(night, people["person_id"])
         named, scores = gather(own, people, shared, items)
         pairs = features.wide(named)
-        score = features.linear_score(pairs.signals, weights)
         allowed = items.allowed(people, pairs) & ~blocked.holds(first + pairs.person, pairs.item)
+        pairs, rows, score = scored.of(people["person_id"], pairs.of(allowed))
+        allowed = np.ones(len(score), bool)
         listed = lists.fill(pairs, score, allowed, params.length, params.slots())
         signals = pairs.signals[listed.pair]
         ids = {
@@ -104,7 +107,7 @@ def run(night: Night, params: Params) -> None:
         night.add(
             "features",
             number,
-            features.stamped(ids["person_id"], ids["item_id"], signals, night.as_of),
+            features.stamped(ids["person_id"], ids["item_id"], rows[listed.pair], night.as_of),
         )
         places += len(signals)
         delivered.update(dict(zip(SOURCES, (signals > 0).sum(axis=0).tolist(), strict=True)))
@@ -138,6 +141,62 @@ def gather(
         for column in ("person", "item", "source", "rank")
     ))  # fmt: skip
     return both, np.concatenate([own["score"].to_numpy(), scores])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What candidates are scored by, as of the night."""
+
+    night: Night
+    record: Record
+    catalogue: Catalogue
+    measured: Mapping[str, np.ndarray]
+    items: np.ndarray
+    content: np.ndarray
+    scorer: Scorer
+    prior: Mapping[str, float]
+    count: int
+
+    @staticmethod
+    def read(night: Night, people: pa.ChunkedArray, item_ids: pa.StringArray) -> Scored:
+        """``people``: the sorted ids of everybody; ``item_ids``: of all items."""
+        history = night.published("sessions").table("history")
+        record = Record(history, night.as_of, item_ids)
+        catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
+        params = night.params_of("ranker")
+        return Scored(
+            night,
+            record,
+            catalogue,
+            shop.measure(record.blocks(pa.concat_arrays(people.chunks)), catalogue),
+            features.placed(night.arrow("item_factors"), "item_id", item_ids),
+            features.placed(night.arrow("content_vectors"), "item_id", item_ids),
+            Scorer.of(
+                night.arrow("ranker_models"),
+                night.arrow("blend_weights"),
+                night.arrow("calibration"),
+            ),
+            params.prior,
+            params.scored,
+        )
+
+    def of(self, person_ids: pa.ChunkedArray, pairs: Pairs) -> tuple[Pairs, np.ndarray, np.ndarray]:
+        """The nearest of a block's pairs, their features, and their scores.
+
+        A score is the probability of a purchase in the ranker's horizon, where it is calibrated.
+        """
+        near = features.linear_score(pairs.signals, self.prior)
+        pairs = features.nearest(pairs, near, self.count)
+        people = pa.concat_arrays(person_ids.chunks)
+        own = (ds.field("person_id") >= people[0]) & (ds.field("person_id") <= people[-1])
+        factors = self.night.arrow("person_factors", where=own)
+        vectors = Vectors(
+            self.items, features.placed(factors, "person_id", people, self.items.shape[1]),
+            self.content,
+        )  # fmt: skip
+        ground = Ground.of(self.record.of(people), self.catalogue, self.measured, vectors)
+        rows = features.values(ground, pairs)
+        return pairs, rows, self.scorer.probability(self.scorer.score(rows))
 
 
 class Items:

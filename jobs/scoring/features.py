@@ -1,8 +1,10 @@
-"""The features of a (person, item): one definition for tuning, the night and replay.
+"""The features of a (person, item) as of an instant: one definition for training, the night,
+backtests and replay.
 
-In this version a feature is the signal of one candidate source: a falling function of the rank at
-which the source named the item, 0 where it did not. A row is as of one instant and carries a hash
-of its values, so that a served score can be traced to what it was computed from.
+Behaviour of the person with the item, its category and the shop at all; the item's behaviour among
+everybody; what the vectors say; and one signal per candidate source, a falling function of the rank
+at which the source named the item, 0 where it did not. A row carries a hash of its values, so that
+a served score can be traced to what it was computed from.
 """
 
 from __future__ import annotations
@@ -14,13 +16,21 @@ from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sp
 
-from jobs.retrieval.matrix import known
-from jobs.tables import SOURCES, TABLES
+from jobs.retrieval import matrix
+from jobs.scoring import behaviour
+from jobs.scoring.behaviour import Keyed, Lines
+from jobs.scoring.past import Past, runs
+from jobs.scoring.shop import Catalogue
+from jobs.tables import FEATURES, SOURCES, TABLES
 
-VERSION = "source-ranks-1"
+VERSION = "behaviour-1"
 OFFSET = 3.0
-COLUMNS = tuple(f"{source}_signal" for source in SOURCES)
+# Pairs whose vectors are gathered at a time: two times 64 numbers of 4 bytes each.
+GATHERED = 500_000
+COLUMNS = FEATURES
+SIGNALS = tuple(f"{source}_signal" for source in SOURCES)
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,11 @@ class Pairs:
     signals: np.ndarray
     pair_of: np.ndarray
 
+    def of(self, kept: np.ndarray) -> Pairs:
+        """The pairs that ``kept``, (n,) bool, says; rows named for others are of pair -1."""
+        place = np.where(kept, np.cumsum(kept) - 1, -1)
+        return Pairs(self.person[kept], self.item[kept], self.signals[kept], place[self.pair_of])
+
 
 def coded(
     rows: pa.Table, people: pa.Array | pa.ChunkedArray, items: pa.Array | pa.ChunkedArray
@@ -54,9 +69,9 @@ def coded(
     """Rows with person_id, item_id, source and rank in codes: an id's code is its place in
     ``people`` or ``items``. Raises ``Fault`` for an id that is not there."""
     return Named(
-        person=known(rows["person_id"], people, "person of candidates"),
-        item=known(rows["item_id"], items, "item of candidates"),
-        source=known(rows["source"], pa.array(SOURCES), "source of candidates"),
+        person=matrix.known(rows["person_id"], people, "person of candidates"),
+        item=matrix.known(rows["item_id"], items, "item of candidates"),
+        source=matrix.known(rows["source"], pa.array(SOURCES), "source of candidates"),
         rank=rows["rank"].to_numpy().astype(np.int64),
     )
 
@@ -69,13 +84,23 @@ def signal(rank: np.ndarray) -> np.ndarray:
 
 
 def wide(named: Named) -> Pairs:
-    """One row per (person, item) with its features."""
+    """One row per (person, item) with its signals."""
     n_items = int(named.item.max(initial=-1)) + 1
     key = named.person.astype(np.int64) * n_items + named.item
     pairs, pair_of = np.unique(key, return_inverse=True)
     signals = np.zeros((len(pairs), len(SOURCES)))
     signals[pair_of, named.source] = signal(named.rank)
     return Pairs(pairs // max(n_items, 1), pairs % max(n_items, 1), signals, pair_of)
+
+
+def nearest(pairs: Pairs, score: np.ndarray, count: int) -> Pairs:
+    """The ``count`` pairs of highest score of each person, ties to the lower item: what is worth
+    the cost of its features."""
+    order = np.lexsort((pairs.item, -score, pairs.person))
+    starts, group = runs(pairs.person[order])
+    kept = np.zeros(len(order), bool)
+    kept[order] = np.arange(len(order)) - starts[group] < count
+    return pairs.of(kept)
 
 
 def linear_score(signals: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
@@ -87,31 +112,165 @@ def linear_score(signals: np.ndarray, weights: Mapping[str, float]) -> np.ndarra
     return score
 
 
+@dataclass(frozen=True)
+class Vectors:
+    """What vectors say of items and of a block's people; a row of NaN where there is no vector.
+
+    ``items``: (n_items, dim), ``people``: (n_people, dim), one embedding space; ``content``:
+    (n_items, dim of content). All float32.
+    """
+
+    items: np.ndarray
+    people: np.ndarray
+    content: np.ndarray
+
+
+def placed(rows: pa.Table, key: str, ids: pa.StringArray, dim: int = 0) -> np.ndarray:
+    """(n_ids, dim) float32: the vector of each id, NaN for an id without one.
+
+    ``rows``: ``key`` and vector; ``dim`` counts where there is no row to tell it.
+    """
+    vectors = matrix.vectors_of(rows) if rows.num_rows else np.zeros((0, dim), np.float32)
+    return in_order(vectors, rows[key], ids)
+
+
+def in_order(
+    vectors: np.ndarray, own: pa.Array | pa.ChunkedArray, ids: pa.StringArray
+) -> np.ndarray:
+    """(n_ids, dim) float32: of ``vectors``, whose rows belong to the ids ``own``, the one of each
+    of ``ids``; NaN for an id without one."""
+    known_ids = pa.concat_arrays(own.chunks) if isinstance(own, pa.ChunkedArray) else own
+    place = matrix.positions(ids, known_ids)
+    found = np.full((len(ids), vectors.shape[1]), np.nan, np.float32)
+    found[place >= 0] = vectors[place[place >= 0]]
+    return found
+
+
+@dataclass(frozen=True)
+class Ground:
+    """All that the features of a block of people are looked up in."""
+
+    n_items: int
+    catalogue: Catalogue
+    items: Mapping[str, np.ndarray]
+    persons: Mapping[str, np.ndarray]
+    pairs: Keyed
+    interest: Keyed
+    narrow: Keyed
+    broad: Keyed
+    vectors: Vectors
+    tastes: np.ndarray
+
+    @staticmethod
+    def of(
+        past: Past, catalogue: Catalogue, items: Mapping[str, np.ndarray], vectors: Vectors
+    ) -> Ground:
+        """``past``: all that the block's people did; ``items``: what ``shop.measure`` found."""
+        n = len(catalogue.ids)
+        lines = Lines.of(past)
+        return Ground(
+            n_items=n,
+            catalogue=catalogue,
+            items=items,
+            persons=behaviour.persons(lines, n),
+            pairs=behaviour.pairs(lines, n),
+            interest=behaviour.interest(past, n),
+            narrow=behaviour.categories(lines, catalogue.narrow, "narrow"),
+            broad=behaviour.categories(lines, catalogue.broad, "broad"),
+            vectors=vectors,
+            tastes=tastes(lines, vectors.content),
+        )
+
+
+def tastes(lines: Lines, content: np.ndarray) -> np.ndarray:
+    """(n_people, dim) float32: the direction of what each person bought, each purchase halved
+    every 60 days; a row of 0 for who bought nothing that has a content vector."""
+    known = np.isfinite(content).all(axis=1)[lines.item]
+    person, item = lines.person[known], lines.item[known]
+    weight = sp.csr_matrix(
+        (np.exp2(-lines.age[known] / 60).astype(np.float32), (person, item)),
+        shape=(lines.n_people, len(content)),
+    )
+    sums = weight @ np.nan_to_num(content)
+    length = np.linalg.norm(sums, axis=1, keepdims=True)
+    return sums / np.maximum(length, 1e-12)
+
+
+def values(ground: Ground, pairs: Pairs) -> np.ndarray:
+    """(n_pairs, n_features) float32 in the order of ``COLUMNS``; NaN where nothing is known."""
+    person, item = pairs.person, pairs.item
+    key = person * ground.n_items + item
+    found = ground.pairs.at(key) | ground.interest.at(key)
+    found |= {name: column[person] for name, column in ground.persons.items()}
+    found |= {name: column[item] for name, column in ground.items.items()}
+    for keyed, code in (
+        (ground.narrow, ground.catalogue.narrow),
+        (ground.broad, ground.catalogue.broad),
+    ):
+        category = code[item]
+        looked_up = person * (int(code.max(initial=0)) + 1) + category
+        found |= keyed.at(np.where(category >= 0, looked_up, -1))
+    found |= {
+        "share_of_narrow": found["decayed_60"] / np.maximum(found["narrow_decayed_60"], 1e-6),
+        "share_of_broad": found["decayed_60"] / np.maximum(found["broad_decayed_60"], 1e-6),
+        "rate_at_pace": found["basket_share"] * found["p_baskets_28"],
+        "days_since_over_item_gap": found["days_since"] / np.maximum(found["i_gap"], 0.5),
+        "price_over_paid": found["i_paid"] / np.maximum(found["p_paid"], 1e-6),
+        "affinity": dot(ground.vectors.people, person, ground.vectors.items, item),
+        "taste": dot(ground.tastes, person, ground.vectors.content, item),
+    }
+    found |= dict(zip(SIGNALS, pairs.signals.T, strict=True))
+    table = np.empty((len(key), len(COLUMNS)), np.float32)
+    for number, name in enumerate(COLUMNS):
+        table[:, number] = found[name]
+    return table
+
+
+def dot(left: np.ndarray, row: np.ndarray, right: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n,) float32 inner products of row ``row[i]`` of the one with row ``other[i]`` of the other;
+    made in parts, since both gathered whole would be the largest arrays of a night."""
+    found = np.empty(len(row), np.float32)
+    for first in range(0, len(row), GATHERED):
+        part = slice(first, first + GATHERED)
+        found[part] = np.einsum("ij,ij->i", left[row[part]], right[other[part]])
+    return found
+
+
 def stamped(
-    person_ids: pa.Array, item_ids: pa.Array, signals: np.ndarray, as_of: datetime
+    person_ids: pa.Array, item_ids: pa.Array, rows: np.ndarray, as_of: datetime
 ) -> pa.Table:
     """The table ``features``: entity keys, the event timestamp, version, hash and values."""
     schema = TABLES["features"].schema
-    rows = len(signals)
+    n_rows = len(rows)
     columns = {
         "person_id": person_ids,
         "item_id": item_ids,
-        "event_timestamp": pa.repeat(pa.scalar(as_of, schema.field("event_timestamp").type), rows),
-        "feature_version": pa.repeat(VERSION, rows),
-        "feature_hash": pa.array(hashes(signals), pa.string()),
-        **dict(zip(COLUMNS, signals.T, strict=True)),
+        "event_timestamp": pa.repeat(
+            pa.scalar(as_of, schema.field("event_timestamp").type), n_rows
+        ),
+        "feature_version": pa.repeat(VERSION, n_rows),
+        "feature_hash": pa.array(hashes(rows), pa.string()),
+        **columns_of(rows),
     }
     return pa.table(columns, schema=schema)
 
 
-def hashes(signals: np.ndarray) -> list[str]:
-    """sha256 over the version and the values' shortest decimal forms, joined by ``|``, a row."""
-    known: dict[bytes, str] = {}
+def columns_of(rows: np.ndarray) -> dict[str, pa.Array]:
+    """The features as Arrow columns, null where nothing is known."""
+    return {
+        name: pa.array(np.ascontiguousarray(column), from_pandas=True)
+        for name, column in zip(COLUMNS, rows.T, strict=True)
+    }
+
+
+def hashes(rows: np.ndarray) -> list[str]:
+    """sha256 of each row, hexadecimal: over the version in ASCII, then the values in the order of
+    ``COLUMNS`` as little-endian IEEE 754 singles, NaN as 0x7FC00000 and zero without a sign."""
+    plain = np.where(np.isnan(rows), np.float32(np.nan), rows + np.float32(0.0)).astype("<f4")
+    start = hashlib.sha256(VERSION.encode())
     found = []
-    for row in np.ascontiguousarray(signals):
-        raw = row.tobytes()
-        if raw not in known:
-            text = "|".join([VERSION, *(repr(value) for value in row.tolist())])
-            known[raw] = hashlib.sha256(text.encode()).hexdigest()
-        found.append(known[raw])
+    for row in np.ascontiguousarray(plain):
+        digest = start.copy()
+        digest.update(row.tobytes())
+        found.append(digest.hexdigest())
     return found

@@ -55,10 +55,14 @@ class Params:
 
 @dataclass(frozen=True)
 class Seen:
-    """``history`` as of a cut, and the keys and persons it rests on."""
+    """``history`` as of a cut, and the keys and persons it rests on.
+
+    ``as_published``: its rows are those of the published table that had been received by the cut.
+    """
 
     history: DataFrame
     known: identities.Known
+    as_published: bool
 
 
 def run(night: Night, params: Params) -> None:
@@ -68,7 +72,7 @@ def run(night: Night, params: Params) -> None:
     claims = claimed(events, keyed, persons, logins, params)
     if claims is None:
         resolved = resolve(events, keyed, persons, None, params)
-        night.write("history", stitch(resolved, params))
+        night.write("history", by_person(stitch(resolved, params)))
     else:
         # Saves a second run of the login stage; once it is counted, Spark also knows how few
         # claims there are, and does not shuffle the anonymous events for them.
@@ -78,7 +82,7 @@ def run(night: Night, params: Params) -> None:
             night.notes["events_claimed_once"] = claims.count() - disputed
             night.notes["events_claimed_twice"] = disputed
             resolved = resolve(events, keyed, persons, claims, params)
-            night.write("history", stitch(resolved, params))
+            night.write("history", by_person(stitch(resolved, params)))
         finally:
             claims.unpersist()
     written = night.spark.read.parquet(str(night.staged / "history"))
@@ -95,11 +99,19 @@ def at(night: Night, cut: datetime) -> Seen:
     before = (F.col("received_time") < now) & (F.col("event_time") < now)
     later = identities.at(night, night.as_of).logins.where(F.col("known_time") >= now)
     if known.same_as_night and later.isEmpty():
-        return Seen(night.frame("history").where(before), known)
+        return Seen(night.frame("history").where(before), known, as_published=True)
     events = night.frame("events").where(before)
     params = night.params_of("sessions")
     rows = history(events, known.identities, known.persons, known.logins, params)
-    return Seen(rows, known)
+    return Seen(rows, known, as_published=False)
+
+
+def by_person(history: DataFrame) -> DataFrame:
+    """Rows of ``history`` so that files hold ranges of people and a person's rows stand together:
+    a block of people is then read without the rest."""
+    return history.repartitionByRange("person_id").sortWithinPartitions(
+        "person_id", "event_time", "event_id"
+    )
 
 
 def history(

@@ -1,7 +1,7 @@
 """What each release promised beside what came true.
 
-On the night of a release ``blend_evidence`` says what its ranking reached on the days before it: a
-promise. Once the days after it have been received, the lists that were published, and each source
+On the night of a release ``ranking_evidence`` says what its ranking reached on the days before it:
+a promise. Once the days after it have been received, the lists that were published, and each source
 alone, are judged by the same metric on what people then bought, among the same kind of people:
 known at the release, buying after it, sampled by the same rule.
 
@@ -28,8 +28,9 @@ from pyspark.sql import functions as F
 from jobs import io, limits
 from jobs.evaluation import metrics, outcomes
 from jobs.io import Published
-from jobs.ordering import blend
 from jobs.retrieval.sources import pools
+from jobs.scoring import examples
+from jobs.scoring.blend import JUDGED_AT
 from jobs.signals.audits.freshness import largest
 from jobs.tables import SOURCES, TABLES
 
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
     from jobs.signals.audits.audits import Params
 
 # Steps of the release's night whose tables are read; without one of them it can't be judged.
-STEPS = ("identities", "interactions", "embeddings", "candidates", "blend", "recommendations")
+STEPS = ("identities", "interactions", "embeddings", "candidates", "ranker", "recommendations")
 PUBLISHED, ALL = "published", "all"
-PROMISED_AS = "blend"  # the row of blend_evidence that promises what is published
+PROMISED_AS = "promised"  # the ranking of ranking_evidence that was published
 PIPELINE, MODEL, BROKEN = "pipeline", "model", "broken"
 KEY = ["key_type", "key"]
 DAY = 86_400.0
@@ -54,7 +55,7 @@ REFERENCE = 5
 class Promise:
     """What an earlier release said of itself, and the model behind it.
 
-    ``rankings``: name to (NDCG@10, low, high), empty where the blend was not tuned.
+    ``rankings``: name to (NDCG@10, low, high), empty where nothing could be judged.
     ``horizon_days``: the days of purchases that the promise was judged on. ``weights``: of the
     blend, by source. ``moved``: the share of items whose vector moved that night, where known.
     """
@@ -108,12 +109,12 @@ def run(night: Night, params: Params) -> pa.Table:
 # --- which releases, and what they promised --------------------------------------------------
 def promise_of(nights: Mapping[str, Published], horizon_days: int) -> Promise:
     """What the night of a release published of its blend and its model."""
-    tuned = nights["blend"].manifest
+    tuned = nights["ranker"].manifest
     released = datetime.fromisoformat(tuned["as_of"])
     notes = tuned.get("notes", {})
     cut = notes.get("cut")
-    evidence = io.read_arrow(nights["blend"].table("blend_evidence")).to_pylist()
-    weights = io.read_arrow(nights["blend"].table("blend_weights")).to_pydict()
+    evidence = io.read_arrow(nights["ranker"].table("ranking_evidence")).to_pylist()
+    weights = io.read_arrow(nights["ranker"].table("blend_weights")).to_pydict()
     measures = io.read_arrow(nights["embeddings"].table("embedding_report")).to_pydict()
     return Promise(
         released=released,
@@ -121,9 +122,10 @@ def promise_of(nights: Mapping[str, Published], horizon_days: int) -> Promise:
             (released - datetime.fromisoformat(cut)).total_seconds() / DAY if cut else horizon_days
         ),
         rankings={
-            row["ranking"]: (row["ndcg_at_10"], row["ndcg_low"], row["ndcg_high"])
+            name: (row["ndcg_at_10"], row["ndcg_low"], row["ndcg_high"])
             for row in evidence
-            if row["ranking"] in (PROMISED_AS, *SOURCES)
+            for name in [PROMISED_AS if row["published"] else row["ranking"]]
+            if name in (PROMISED_AS, *SOURCES) and row["ndcg_at_10"] > 0
         },
         weights=dict(zip(weights["source"], weights["weight"], strict=True)),
         moved=dict(zip(measures["measure"], measures["value"], strict=True)).get("moved_share"),
@@ -205,12 +207,11 @@ def outcome(
     # Saves a second join of the purchases: the sample is drawn from the pairs, then they are read.
     pairs = pairs.persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        people = blend.sample(known, pairs, seed, params.max_people)
-        wanted = spark.createDataFrame(people)
+        ids = examples.sample(known, pairs, seed, params.max_people)
+        wanted = spark.createDataFrame(pa.table({"person_id": ids}))
         truth = pairs.join(wanted, on="person_id", how="semi").toArrow()
     finally:
         pairs.unpersist()
-    ids = people["person_id"].combine_chunks()
     facts = _in_order(
         known.join(wanted, on="person_id", how="semi")
         .select("person_id", "region", "segment", "first_seen")
@@ -219,7 +220,7 @@ def outcome(
     )
     own = listed(nights["candidates"], "candidates", ["source", "rank"], ids)
     of_pools = pools.for_people(
-        io.read_arrow(nights["candidates"].table("pools")), facts, blend.JUDGED_AT
+        io.read_arrow(nights["candidates"].table("pools")), facts, JUDGED_AT
     )
     lists = listed(nights["recommendations"], "recommendations", ["surface", "rank"], ids)
     # Each surface has lists of its own; the promise is of one ranking, and the first shows it.
@@ -235,7 +236,7 @@ def outcome(
 
 def listed(night: Published, table: str, columns: list[str], people: pa.StringArray) -> pa.Table:
     """The first places of these people's lists in a table of an earlier night."""
-    first = (ds.field("rank") <= blend.JUDGED_AT) & ds.field("person_id").isin(people)
+    first = (ds.field("rank") <= JUDGED_AT) & ds.field("person_id").isin(people)
     return io.read_arrow(night.table(table), ["person_id", "item_id", *columns], first)
 
 
@@ -247,7 +248,7 @@ def reached(rows: pa.Table, truth: pa.Table, people: pa.StringArray) -> np.ndarr
     )
     relevant = pc.is_in(_pairs(rows), value_set=_pairs(truth)).to_numpy(zero_copy_only=False)
     return metrics.ndcg(
-        person.astype(np.int64), rows["rank"].to_numpy() - 1, relevant, wanted, blend.JUDGED_AT
+        person.astype(np.int64), rows["rank"].to_numpy() - 1, relevant, wanted, JUDGED_AT
     )
 
 

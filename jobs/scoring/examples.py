@@ -1,0 +1,335 @@
+"""What the ranker learns from: candidates of earlier cuts, and what people then bought.
+
+Reads ``history``, ``items``, ``persons``, ``editorial``, ``identities``, ``content_vectors``.
+Writes ``examples`` (a row per candidate of a person at a cut, with
+its features as of the cut) and ``example_people`` (a row per person and cut).
+
+At each cut the sources are run again, on what had been received by then and under the persons known
+then, by the same functions as in the night; the features are measured by the same functions too.
+What was bought in the days after the cut labels them, and nothing else looks past it.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs import io, tables
+from jobs.evaluation import outcomes
+from jobs.night import Night
+from jobs.params import check
+from jobs.retrieval import candidates, embeddings, matrix
+from jobs.retrieval.candidates import Seen
+from jobs.scoring import features, shop
+from jobs.scoring.behaviour import Keyed
+from jobs.scoring.features import Ground, Pairs, Vectors
+from jobs.scoring.past import Record, people_of
+from jobs.scoring.shop import Catalogue
+from jobs.signals import interactions, sessions
+
+log = logging.getLogger("nightjar")
+
+FOLDS = 2  # each half of the people is judged by the model that the other half trained
+
+
+@dataclass(frozen=True)
+class Params:
+    """Which days, people and candidates become examples, and what they count."""
+
+    # The days after a cut that say what was bought; four weeks hold a grocer's month.
+    horizon_days: int = 28
+    # Cuts a horizon apart, the newest one a horizon before the night.
+    cuts: int = 3
+    # People sampled at each cut.
+    max_people: int = 1_500
+    # Of the candidates that were not bought, the share kept at cuts before the newest; the newest
+    # cut keeps all, since lists are judged there.
+    kept_share: float = 0.3
+    # What a cart, and a view or click, counts where a purchase counts 1: a plan that became nothing
+    # in four weeks, and curiosity.
+    cart_label: float = 0.1
+    look_label: float = 0.01
+    # A purchase counts 1 + this * ln(1 + money).
+    value_weight: float = 0.1
+    # Each horizon further back counts this share of the one after it.
+    cut_weight: float = 0.9
+
+    def __post_init__(self) -> None:
+        check(self.horizon_days > 0, "horizon_days must be positive")
+        check(1 <= self.cuts <= 24, "cuts must be 1 to 24")
+        check(self.max_people >= 2, "max_people must be at least 2")
+        check(0 < self.kept_share <= 1, "kept_share must be in (0, 1]")
+        check(0 <= self.cart_label <= 1, "cart_label must be in [0, 1]")
+        check(0 <= self.look_label <= 1, "look_label must be in [0, 1]")
+        check(self.value_weight >= 0, "value_weight must not be negative")
+        check(0 < self.cut_weight <= 1, "cut_weight must be in (0, 1]")
+
+
+def run(night: Night, params: Params) -> None:
+    """Stage ``examples`` and ``example_people``."""
+    chosen, horizon = cuts(night.frame("history"), night.as_of, params)
+    night.notes["cuts"] = [cut.isoformat() for cut in chosen]
+    night.notes["horizon_days"] = horizon.days
+    catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
+    people = [tables.TABLES["example_people"].schema.empty_table()]
+    night.write("examples", tables.TABLES["examples"].schema.empty_table())
+    for number, cut in enumerate(chosen):
+        asked = ask(night, cut, horizon, params.max_people)
+        found = nominated(night, asked, catalogue)
+        record = Record(record_folder(night, asked.then), cut, catalogue.ids)
+        past = record.of(asked.people)
+        persons = asked.then.known.persons.select("person_id").toArrow()
+        measured = shop.measure(record.blocks(people_of(persons)), catalogue)
+        ground = Ground.of(past, catalogue, measured, found.vectors)
+        rows = examples(asked, found.pairs, ground, number, night.seed, params)
+        night.add("examples", number + 1, rows)
+        people.append(example_people(asked, ground, night.seed))
+        log.info("examples cut=%s rows=%d", io.label(cut), rows.num_rows)
+    night.write("example_people", pa.concat_tables(people))
+
+
+def cuts(history: DataFrame, as_of: datetime, params: Params) -> tuple[list[datetime], timedelta]:
+    """The cuts, newest first, and the days after each; a cut has two horizons before it.
+
+    A history shorter than four horizons gives a quarter of itself as the horizon; one of less than
+    three days has no cut.
+    """
+    first = history.agg(F.min("event_time").alias("first")).toArrow()["first"][0].as_py()
+    days = (as_of - first).days if first else 0
+    horizon = timedelta(days=max(1, min(params.horizon_days, days // 4)))
+    possible = [as_of - horizon * number for number in range(1, params.cuts + 1)]
+    return [cut for cut in possible if first and cut - first >= 2 * horizon], horizon
+
+
+# --- who is asked, and what they answered -----------------------------------------------------
+@dataclass(frozen=True)
+class Asked:
+    """People sampled at a cut, and what they did after it.
+
+    ``people``: sorted ids; a row of an answer is a (person, item) and what the person did with it
+    most: ``person`` codes, ``item_id``, ``label``, ``bought`` and the money ``spent``.
+    """
+
+    cut: datetime
+    then: sessions.Seen
+    people: pa.StringArray
+    person: np.ndarray
+    item_id: pa.ChunkedArray
+    bought: np.ndarray
+    label: np.ndarray
+    spent: np.ndarray
+
+
+def ask(night: Night, cut: datetime, horizon: timedelta, max_people: int) -> Asked:
+    """Sample people who were known at the cut and bought after it, with all they then did."""
+    params = night.params_of("examples")
+    then = sessions.at(night, cut)
+    time = F.col("event_time")
+    rows = night.frame("history").where((time >= F.lit(cut)) & (time < F.lit(cut + horizon)))
+    after = outcomes.of_persons(rows, then.known.identities)
+    buyers = after.where(F.col("event_type") == "purchase")
+    people = sample(then.history, buyers, night.seed, max_people)
+    wanted = night.spark.createDataFrame(pa.table({"person_id": people}))
+    counts = {
+        "purchase": 1.0, "add_to_cart": params.cart_label,
+        "view": params.look_label, "click": params.look_label,
+    }  # fmt: skip
+    label = F.lit(0.0)
+    for event_type, count in counts.items():
+        label = F.when(F.col("event_type") == event_type, count).otherwise(label)
+    bought = F.col("event_type") == "purchase"
+    answers = (
+        after.join(F.broadcast(wanted), on="person_id", how="semi")
+        .groupBy("person_id", "item_id")
+        .agg(
+            F.max(label).alias("label"),
+            F.max(bought).alias("bought"),
+            F.sum(F.when(bought, F.coalesce("value", F.lit(0.0))).otherwise(0.0)).alias("spent"),
+        )
+        .where(F.col("label") > 0)
+        .orderBy("person_id", "item_id")
+        .toArrow()
+    )
+    return Asked(
+        cut,
+        then,
+        people,
+        matrix.known(answers["person_id"], people, "person of answers"),
+        answers["item_id"],
+        answers["bought"].to_numpy(),
+        answers["label"].to_numpy(),
+        answers["spent"].to_numpy(),
+    )
+
+
+def sample(before: DataFrame, after: DataFrame, seed: int, count: int) -> pa.StringArray:
+    """Sorted ids of up to ``count`` people with signals before and purchases after the cut.
+
+    Seeded by a hash of the id, so that the same people come whatever the order of the rows.
+    """
+    known = before.select("person_id").distinct()
+    found = (
+        after.select("person_id")
+        .distinct()
+        .join(known, on="person_id", how="semi")
+        .orderBy(F.xxhash64("person_id", F.lit(seed)), "person_id")
+        .limit(count)
+        .toArrow()["person_id"]
+        .combine_chunks()
+    )
+    return found.take(pc.sort_indices(found))
+
+
+def folds(people: pa.StringArray, seed: int) -> np.ndarray:
+    """(n_people,) int32: the fold of each person, the same at every cut and in every night."""
+    salt = f"{seed}:".encode()
+    return np.array(
+        [zlib.crc32(salt + str(person).encode()) % FOLDS for person in people.to_pylist()],
+        np.int32,
+    )
+
+
+# --- what was named for them ------------------------------------------------------------------
+@dataclass(frozen=True)
+class Found:
+    """The candidates of the people asked, and what they were found with."""
+
+    pairs: Pairs
+    vectors: Vectors
+
+
+def nominated(night: Night, asked: Asked, catalogue: Catalogue) -> Found:
+    """Run the sources as of the cut for the people asked; the nearest pairs of each remain."""
+    seen = seen_at(night, asked.then, asked.people, asked.cut)
+    rows = candidates.nominate(night, seen, night.params_of("candidates"))
+    pairs = features.wide(features.coded(rows, asked.people, catalogue.ids))
+    prior = features.linear_score(pairs.signals, night.params_of("ranker").prior)
+    return Found(
+        features.nearest(pairs, prior, night.params_of("ranker").scored),
+        vectors_of(seen, asked.people, catalogue.ids),
+    )
+
+
+def seen_at(night: Night, then: sessions.Seen, people: pa.StringArray, cut: datetime) -> Seen:
+    """What the sources may look at as of a cut, for these people.
+
+    ``then``: what had happened and been received by the cut, under the persons known at it.
+    """
+    rows = interactions.interactions(then.history, cut, night.params_of("interactions")).toArrow()
+    pairs = matrix.build(rows)
+    known = F.least("first_seen", "created_time")
+    items = night.frame("items").where(F.coalesce(known < F.lit(cut), F.lit(True)))
+    content = night.arrow("content_vectors")
+    by_then = items.select("item_id").toArrow()["item_id"].combine_chunks()
+    return Seen(
+        as_of=cut,
+        history=then.history,
+        interactions=pairs,
+        items=items,
+        persons=then.known.persons,
+        editorial=night.frame("editorial"),
+        content=content.filter(pc.is_in(content["item_id"], value_set=by_then)),
+        factors=embeddings.fit(pairs.matrix, night.params_of("embeddings"), night.seed),
+        people=people,
+    )
+
+
+def vectors_of(seen: Seen, people: pa.StringArray, items: pa.StringArray) -> Vectors:
+    """The vectors as of a cut in the order of ``people`` and ``items``."""
+    known, factors = seen.interactions, seen.factors
+    assert factors is not None, "the sources were run with factors"
+    return Vectors(
+        items=features.in_order(factors.items, known.item_ids, items),
+        people=features.in_order(factors.people, known.person_ids, people),
+        content=features.placed(seen.content, "item_id", items),
+    )
+
+
+# --- the examples -----------------------------------------------------------------------------
+def examples(
+    asked: Asked, pairs: Pairs, ground: Ground, number: int, seed: int, params: Params
+) -> pa.Table:
+    """The rows of ``examples`` of the cut of this number, 0 the newest."""
+    items = ground.catalogue.ids
+    label, bought, spent = answers_of(pairs, asked, items)
+    weight = params.cut_weight**number * np.where(
+        bought, 1.0 + params.value_weight * np.log1p(np.maximum(spent, 0.0)), 1.0
+    )
+    if number:
+        drawn = np.random.default_rng(seed + number).random(len(label)) < params.kept_share
+        weight = np.where(label > 0, weight, weight / params.kept_share)
+        kept = (label > 0) | drawn
+        pairs = pairs.of(kept)
+        label, bought, weight = label[kept], bought[kept], weight[kept]
+    person = pa.array(pairs.person)
+    return pa.table(
+        {
+            "person_id": asked.people.take(person),
+            "item_id": items.take(pa.array(pairs.item)),
+            "as_of": pa.repeat(pa.scalar(asked.cut, tables.TIME), len(person)),
+            "fold": pa.array(folds(asked.people, seed)).take(person),
+            "bought": bought,
+            "label": label,
+            "weight": weight,
+            **features.columns_of(features.values(ground, pairs)),
+        },
+        schema=tables.TABLES["examples"].schema,
+    )
+
+
+def example_people(asked: Asked, ground: Ground, seed: int) -> pa.Table:
+    """The rows of ``example_people`` of one cut."""
+    n_people = len(asked.people)
+    person, item = asked.person[asked.bought], asked.item_id.filter(pa.array(asked.bought))
+    code = matrix.positions(item, ground.catalogue.ids)
+    key = person * ground.n_items + code
+    new = (code < 0) | ~(ground.pairs.at(key)["baskets"] > 0)
+    return pa.table(
+        {
+            "person_id": asked.people,
+            "as_of": pa.repeat(pa.scalar(asked.cut, tables.TIME), n_people),
+            "fold": folds(asked.people, seed),
+            "wanted": np.bincount(person, minlength=n_people),
+            "wanted_new": np.bincount(person[new], minlength=n_people),
+        },
+        schema=tables.TABLES["example_people"].schema,
+    )
+
+
+def answers_of(
+    pairs: Pairs, asked: Asked, items: pa.StringArray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n_pairs,) label, bought and spent of these pairs; 0 where the person did nothing."""
+    item = matrix.positions(asked.item_id, items)
+    known = item >= 0
+    key = asked.person[known] * len(items) + item[known]
+    answers = Keyed(
+        np.sort(key),
+        {
+            name: column[known][np.argsort(key)].astype(float)
+            for name, column in (
+                ("label", asked.label), ("bought", asked.bought), ("spent", asked.spent),
+            )
+        },
+        dict.fromkeys(("label", "bought", "spent"), 0.0),
+    )  # fmt: skip
+    found = answers.at(pairs.person * len(items) + pairs.item)
+    return found["label"], found["bought"] > 0, found["spent"]
+
+
+def record_folder(night: Night, then: sessions.Seen) -> Path:
+    """Where the history of a cut lies, files sorted by person."""
+    if then.as_published:
+        return night.published("sessions").table("history")
+    folder = night.scratch("history") / "history"
+    io.kept(sessions.by_person(then.history), folder)
+    return folder

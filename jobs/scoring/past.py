@@ -1,0 +1,141 @@
+"""What people did before an instant, as arrays: the ground that features and repeats stand on.
+
+People are read block by block, each with all they did, so that memory does not grow with their
+number. Ages are days before the instant; nothing at or after it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from jobs import io, tables
+from jobs.retrieval import matrix
+from jobs.tables import EVENT_TYPES
+
+DAY = 86_400_000_000  # microseconds
+COLUMNS = ["person_id", "item_id", "event_type", "event_time", "basket", "quantity", "value"]
+PURCHASE = EVENT_TYPES.index("purchase")
+CART = EVENT_TYPES.index("add_to_cart")
+LOOKS = (EVENT_TYPES.index("view"), EVENT_TYPES.index("click"))
+BACK = (EVENT_TYPES.index("return"), EVENT_TYPES.index("reject"))
+# People whose past is held at a time: some hundred events each, 60 bytes an event.
+BLOCK = 10_000
+
+
+@dataclass(frozen=True)
+class Past:
+    """Events of ``n_people`` people, ascending by person, item, then time; all (n,).
+
+    ``person``, ``item``, ``kind``: codes, the kind's is its place in ``EVENT_TYPES``; ``age``: days
+    before the instant, above 0; ``basket``: codes, no two people share one; ``quantity``;
+    ``value``: money of the line, NaN where unknown.
+    """
+
+    n_people: int
+    person: np.ndarray
+    item: np.ndarray
+    kind: np.ndarray
+    age: np.ndarray
+    basket: np.ndarray
+    quantity: np.ndarray
+    value: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Past:
+        """The events that ``rows``, (n,) bool, says."""
+        columns = ("person", "item", "kind", "age", "basket", "quantity", "value")
+        return Past(self.n_people, *(getattr(self, name)[rows] for name in columns))
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everybody's history as of an instant, in a folder whose files are sorted by person.
+
+    ``items``: sorted; an item's code is its place among them, and what is not among them was
+    unknown at the instant and is left out.
+    """
+
+    folder: Path
+    as_of: datetime
+    items: pa.StringArray
+
+    def of(self, people: pa.StringArray) -> Past:
+        """The past of these people, sorted ids; a person's code is its place among them."""
+        now = pa.scalar(self.as_of, tables.TIME)
+        before = (ds.field("event_time") < now) & (ds.field("received_time") < now)
+        if len(people):
+            # Files hold a range of people each: those without any of these are passed over.
+            before &= (ds.field("person_id") >= people[0]) & (ds.field("person_id") <= people[-1])
+        rows = io.read_arrow(self.folder, COLUMNS, before)
+        person = matrix.positions(rows["person_id"], people)
+        item = matrix.positions(rows["item_id"], self.items)
+        known = (person >= 0) & (item >= 0)
+        rows = rows.filter(pa.array(known))
+        return arranged(rows, person[known], item[known], len(people), self.as_of)
+
+    def blocks(self, people: pa.StringArray, size: int = BLOCK) -> Iterator[Past]:
+        """The past of these people, ``size`` of them after the other."""
+        for first in range(0, len(people), size):
+            yield self.of(people.slice(first, size))
+
+
+def arranged(
+    rows: pa.Table, person: np.ndarray, item: np.ndarray, n_people: int, as_of: datetime
+) -> Past:
+    """Rows of ``history`` as arrays; ``person`` and ``item``: (n,) their codes."""
+    instant = int(as_of.timestamp() * 1_000_000)
+    times = rows["event_time"].cast(tables.TIME).cast(pa.int64()).to_numpy()
+    kind = matrix.known(rows["event_type"], pa.array(EVENT_TYPES), "event type of history")
+    _, name = matrix.encode(rows["basket"])
+    # A basket's name is the shop's own and may repeat across people.
+    _, basket = np.unique(person * (name.max(initial=0) + 1) + name, return_inverse=True)
+    order = np.lexsort((basket, kind, times, item, person))
+    value = rows["value"].cast(pa.float64()).to_numpy()
+    return Past(
+        n_people,
+        person[order],
+        item[order],
+        kind[order].astype(np.int8),
+        (instant - times[order]) / DAY,
+        basket[order].astype(np.int64),
+        rows["quantity"].to_numpy()[order],
+        value[order],
+    )
+
+
+def kept_purchases(past: Past) -> Past:
+    """The purchases that did not go back: those after the pair's last return or reject."""
+    bought = past.kind == PURCHASE
+    back = np.isin(past.kind, BACK)
+    if back.any():
+        starts, group = runs(past.person, past.item)
+        last_back = np.full(len(starts), np.inf)
+        np.minimum.at(last_back, group[back], past.age[back])
+        bought &= past.age < last_back[group]
+    return past.of(bought)
+
+
+def runs(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs of equal rows begin, (n_runs,), and the run of each row, (n,); columns are sorted
+    so that equal rows stand together."""
+    size = len(columns[0])
+    if size == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    new = np.zeros(size, bool)
+    new[0] = True
+    for column in columns:
+        new[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(new), np.cumsum(new) - 1
+
+
+def people_of(persons: pa.Table) -> pa.StringArray:
+    """The sorted ids of the table ``persons``."""
+    ids = persons["person_id"].combine_chunks()
+    return ids.take(pc.sort_indices(ids))

@@ -1,0 +1,353 @@
+"""The ranker: what a person will buy, learned from earlier cuts and judged on other people.
+
+Reads ``examples`` and ``example_people``. Writes ``ranker_models``, ``blend_weights``,
+``ranking_evidence`` (a row per ranking judged), ``calibration``, ``reliability`` and
+``feature_importance``.
+
+Gradient-boosted trees (XGBoost, Chen and Guestrin, 2016) on log loss, one member per fold of the
+people: each is trained on the people of the other folds at every cut and judged on its own at the
+newest one, so that the evidence covers everybody and nobody is judged by what learned from them.
+The lists are ranked by the mean of the members. The weights of the blend are fitted and judged by
+the same folds. Whichever of the two ranks better is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.evaluation import metrics
+from jobs.night import Night
+from jobs.params import check
+from jobs.retrieval import matrix
+from jobs.scoring import blend, scorer
+from jobs.scoring.blend import Judged
+from jobs.scoring.examples import FOLDS
+from jobs.scoring.scorer import Calibration
+from jobs.tables import FEATURES, SOURCES, TABLES
+
+if TYPE_CHECKING:
+    from xgboost import Booster
+
+RANKER, BLEND = "ranker", "blend"
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Params:
+    """How the ranker and the blend are trained."""
+
+    # Candidates of a person that are worth the cost of their features, the nearest by the prior.
+    scored: int = 250
+    # With fewer people asked at the newest cut no ranker is trained and the blend ranks; with
+    # fewer than ``min_people`` the blend is not tuned either, and the prior weights stand.
+    min_ranker_people: int = 200
+    min_people: int = 40
+    # Trees of a member, and how far each corrects those before it.
+    trees: int = 200
+    learning_rate: float = 0.08
+    # Splits from the root to a leaf, and the least weight of examples in a leaf: behaviour is
+    # noisy, and a leaf of a handful of purchases is a coincidence.
+    max_depth: int = 6
+    min_leaf: float = 30.0
+    # Shares of the rows and of the features that a tree and a split look at.
+    row_share: float = 0.7
+    feature_share: float = 0.4
+    # Weights where nothing can be tuned: what a person buys again first, then what was measured
+    # to help on Complete Journey at cuts before 2017-12-01.
+    prior: Mapping[str, float] = field(
+        default_factory=lambda: {
+            "buy_again": 1.0, "collaborative": 0.2, "item_to_item": 0.1, "bought_together": 0.05,
+            "content_neighbours": 0.02, "trending": 0.05, "popular": 0.1, "new_arrivals": 0.02,
+            "editorial": 0.02,
+        }
+    )  # fmt: skip
+    # Strength of the pull of the blend's weights towards 0.
+    shrinkage: float = 1.0
+
+    def __post_init__(self) -> None:
+        check(1 <= self.scored <= 10_000, "scored must be 1 to 10,000")
+        check(self.min_people >= 2, "min_people must be at least 2")
+        check(self.min_ranker_people >= self.min_people, "min_ranker_people must be at least "
+              "min_people")  # fmt: skip
+        check(1 <= self.trees <= 10_000, "trees must be 1 to 10,000")
+        check(0 < self.learning_rate <= 1, "learning_rate must be in (0, 1]")
+        check(1 <= self.max_depth <= 16, "max_depth must be 1 to 16")
+        check(self.min_leaf >= 0, "min_leaf must not be negative")
+        check(0 < self.row_share <= 1, "row_share must be in (0, 1]")
+        check(0 < self.feature_share <= 1, "feature_share must be in (0, 1]")
+        check(all(w >= 0 for w in self.prior.values()), "prior weights must not be negative")
+        check(self.shrinkage >= 0, "shrinkage must not be negative")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The rows of ``examples`` as arrays, (n,) each but ``values``, (n, n_features) float32."""
+
+    values: np.ndarray
+    fold: np.ndarray
+    bought: np.ndarray
+    label: np.ndarray
+    weight: np.ndarray
+
+    @staticmethod
+    def of(rows: pa.Table) -> Examples:
+        values = np.empty((rows.num_rows, len(FEATURES)), np.float32)
+        for number, name in enumerate(FEATURES):
+            values[:, number] = rows[name].to_numpy()
+        return Examples(
+            values,
+            rows["fold"].to_numpy(),
+            rows["bought"].to_numpy(),
+            rows["label"].to_numpy(),
+            rows["weight"].to_numpy(),
+        )
+
+    def rows(self, kept: np.ndarray) -> Examples:
+        """The examples that ``kept``, (n,) bool, says."""
+        return Examples(
+            self.values[kept], self.fold[kept], self.bought[kept], self.label[kept],
+            self.weight[kept],
+        )  # fmt: skip
+
+    @property
+    def signals(self) -> np.ndarray:
+        """(n, n_sources) float64."""
+        return self.values[:, -len(SOURCES) :].astype(np.float64)
+
+
+def run(night: Night, params: Params) -> None:
+    """Stage the six tables."""
+    people = night.arrow("example_people")
+    asked = people.filter(pc.equal(people["as_of"], pc.max(people["as_of"])))
+    night.notes["people"] = asked.num_rows
+    # What the days after a release must show, for whoever holds its promise to it.
+    if asked.num_rows:
+        night.notes["cut"] = asked["as_of"][0].as_py().isoformat()
+    if asked.num_rows < params.min_people:
+        night.notes["untuned"] = f"{asked.num_rows} people, {params.min_people} needed"
+        stage(night, [], dict(params.prior), untuned(asked.num_rows), None)
+        return
+    rows = night.arrow("examples").sort_by(
+        [("as_of", "descending"), ("person_id", "ascending"), ("item_id", "ascending")]
+    )
+    newest = pc.equal(rows["as_of"], asked["as_of"][0]).to_numpy()
+    examples = Examples.of(rows)
+    held = judged_of(rows.filter(pa.array(newest)), asked, examples.rows(newest))
+    fold = asked["fold"].to_numpy()
+    by_blend, weights, best = fit_blend(held, fold, params.shrinkage)
+    night.notes["best_single_source"] = SOURCES[best]
+    rankings = {BLEND: by_blend}
+    members: list[Booster] = []
+    if asked.num_rows >= params.min_ranker_people:
+        members = [
+            train(examples.rows(examples.fold != number), params, night.seed + number)
+            for number in range(FOLDS)
+        ]
+        rankings[RANKER] = held_out(members, examples.rows(newest))
+    else:
+        night.notes["no_ranker"] = f"{asked.num_rows} people, {params.min_ranker_people} needed"
+    reached = {name: held.all.ndcg(score).mean() for name, score in rankings.items()}
+    chosen = max(reached, key=lambda name: (reached[name], name == RANKER))
+    rankings |= {source: held.all.alone(i) for i, source in enumerate(SOURCES)}
+    stage(
+        night,
+        members if chosen == RANKER else [],
+        dict(zip(SOURCES, weights.tolist(), strict=True)),
+        evidence(held, rankings, chosen, SOURCES[best], night.seed),
+        Judgement(rankings[chosen], held.all.bought, fold[held.all.person]),
+    )
+
+
+@dataclass(frozen=True)
+class Held:
+    """Lists of the newest cut: of all items, and of those new to the person."""
+
+    all: Judged
+    new: Judged
+    is_new: np.ndarray
+
+
+def judged_of(rows: pa.Table, asked: pa.Table, examples: Examples) -> Held:
+    """The candidates of the people of ``asked``; ``rows`` stand as ``examples`` do."""
+    person = matrix.known(rows["person_id"], asked["person_id"], "person of examples")
+    everything = Judged(person, examples.signals, examples.bought, asked["wanted"].to_numpy())
+    is_new = ~(examples.values[:, FEATURES.index("baskets")] > 0)
+    new = Judged(person, examples.signals, examples.bought & is_new, asked["wanted_new"].to_numpy())
+    return Held(everything, new, is_new)
+
+
+def fit_blend(held: Held, fold: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """(n,) scores of the blend, each person's by weights fitted on the other folds; the weights
+    fitted on all, (n_sources,); and the place of the best single source."""
+    score = np.zeros(len(held.all.person))
+    for number in range(FOLDS):
+        others, own = fold != number, fold[held.all.person] == number
+        if not others.any():
+            others = ~others
+        weights, _ = blend.tune(held.all.of(others), shrinkage)
+        score[own] = held.all.signals[own] @ weights
+    weights, best = blend.tune(held.all, shrinkage)
+    return score, weights, best
+
+
+def train(examples: Examples, params: Params, seed: int) -> Booster:
+    """One member."""
+    import xgboost
+
+    settings: dict[str, Any] = {
+        "objective": "binary:logistic",
+        "eta": params.learning_rate,
+        "max_depth": params.max_depth,
+        "min_child_weight": params.min_leaf,
+        "subsample": params.row_share,
+        "colsample_bynode": params.feature_share,
+        "tree_method": "hist",
+        "max_bin": 64,
+        "seed": seed,
+        "nthread": 2,
+    }
+    rows = xgboost.QuantileDMatrix(
+        examples.values, examples.label, weight=examples.weight, max_bin=64
+    )
+    return xgboost.train(settings, rows, params.trees)
+
+
+def held_out(members: list[Booster], examples: Examples) -> np.ndarray:
+    """(n,) each example's score by the member that was not trained on its fold."""
+    score = np.zeros(len(examples.fold))
+    for number, member in enumerate(members):
+        own = examples.fold == number
+        score[own] = scorer.margin(member, examples.values[own])
+    return score
+
+
+# --- what it is worth --------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Judgement:
+    """Scores of the published ranking on people it was not trained on, and what came; (n,)."""
+
+    score: np.ndarray
+    bought: np.ndarray
+    fold: np.ndarray
+
+
+def evidence(
+    held: Held, rankings: Mapping[str, np.ndarray], chosen: str, best: str, seed: int
+) -> pa.Table:
+    """The table ``ranking_evidence``.
+
+    ``difference_low`` is the lower end of the interval of the paired difference between the row's
+    ranking and the best single source's. ``new_ndcg_at_10`` is of the list of what is new to the
+    person, over those who bought something new.
+    """
+    reference = held.all.ndcg(rankings[best])
+    buyers = held.new.wanted > 0
+    rows = []
+    for name, score in rankings.items():
+        reached = held.all.ndcg(score)
+        low, high = metrics.interval(reached, seed)
+        new = held.new.of(buyers)
+        of_new = np.where(held.is_new, score, -np.inf)[buyers[held.new.person]]
+        rows.append(
+            {
+                "ranking": name,
+                "published": name == chosen,
+                "people": len(held.all.wanted),
+                "ndcg_at_10": float(reached.mean()),
+                "ndcg_low": low,
+                "ndcg_high": high,
+                "recall_at_20": float(held.all.recall(score, 20).mean()),
+                "new_ndcg_at_10": float(new.ndcg(of_new).mean()) if buyers.any() else 0.0,
+                "difference_low": metrics.interval(reached - reference, seed)[0],
+            }
+        )
+    return pa.Table.from_pylist(rows, TABLES["ranking_evidence"].schema)
+
+
+def untuned(people: int) -> pa.Table:
+    """The evidence of a night that had too few people to tune on: there is none."""
+    row = {name: 0.0 for name in TABLES["ranking_evidence"].schema.names}
+    return pa.Table.from_pylist(
+        [row | {"ranking": "prior", "published": True, "people": people}],
+        TABLES["ranking_evidence"].schema,
+    )
+
+
+def reliability(judgement: Judgement) -> pa.Table:
+    """The table ``reliability``: each fold's probabilities by a calibration on the others."""
+    predicted = np.zeros(len(judgement.score))
+    for number in range(FOLDS):
+        own = judgement.fold == number
+        fitted = ~own if (~own).any() else own
+        knots = scorer.calibrate(judgement.score[fitted], judgement.bought[fitted])
+        calibration = Calibration(knots["score"].to_numpy(), knots["logit"].to_numpy())
+        predicted[own] = calibration.probability(judgement.score[own])
+    order = np.argsort(predicted, kind="stable")
+    rows = []
+    for number, part in enumerate(np.array_split(order, BINS)):
+        if len(part) == 0:
+            continue
+        low, high = metrics.wilson(int(judgement.bought[part].sum()), len(part))
+        rows.append(
+            {
+                "bin": number + 1,
+                "rows": len(part),
+                "predicted": float(predicted[part].mean()),
+                "bought": float(judgement.bought[part].mean()),
+                "bought_low": low,
+                "bought_high": high,
+            }
+        )
+    return pa.Table.from_pylist(rows, TABLES["reliability"].schema)
+
+
+def importance(members: list[Booster]) -> pa.Table:
+    """The table ``feature_importance``; a feature that no tree splits on has 0."""
+    gain = dict.fromkeys(FEATURES, 0.0)
+    for member in members:
+        for name, total in member.get_score(importance_type="total_gain").items():
+            gain[FEATURES[int(name.removeprefix("f"))]] += float(total)  # type: ignore[arg-type]
+    whole = sum(gain.values()) or 1.0
+    return pa.Table.from_pylist(
+        [{"feature": name, "gain": value / whole} for name, value in gain.items()],
+        TABLES["feature_importance"].schema,
+    )
+
+
+def stage(
+    night: Night,
+    members: list[Booster],
+    weights: Mapping[str, float],
+    judged: pa.Table,
+    judgement: Judgement | None,
+) -> None:
+    """Write the six tables."""
+    models = [
+        {
+            "member": number,
+            "trees": member.num_boosted_rounds(),
+            "model": member.save_raw("json").decode(),
+        }
+        for number, member in enumerate(members)
+    ]
+    night.write("ranker_models", pa.Table.from_pylist(models, TABLES["ranker_models"].schema))
+    night.write("blend_weights", blend.weight_table(weights))
+    night.write("ranking_evidence", judged)
+    nothing = np.zeros(0)
+    night.write(
+        "calibration",
+        scorer.calibrate(nothing, nothing)
+        if judgement is None
+        else scorer.calibrate(judgement.score, judgement.bought),
+    )
+    night.write(
+        "reliability",
+        TABLES["reliability"].schema.empty_table() if judgement is None else reliability(judgement),
+    )
+    night.write("feature_importance", importance(members))

@@ -1,0 +1,124 @@
+"""From features to a score, and from a score to the probability of a purchase.
+
+The score is the mean margin (log odds) of the ranker's members, or the blend's weighted sum where
+no ranker was trained. The probability is a rising function of it, so both order alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from scipy.optimize import isotonic_regression
+from scipy.special import expit, logit
+
+from jobs.scoring import features
+from jobs.scoring.features import linear_score
+from jobs.tables import TABLES
+
+if TYPE_CHECKING:
+    from xgboost import Booster
+
+KNOTS = 50
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What ranks: ``members`` of the ranker, none where the ``weights`` of the blend do it."""
+
+    members: Sequence[Booster]
+    weights: Mapping[str, float]
+    calibration: Calibration
+
+    @staticmethod
+    def of(models: pa.Table, weights: pa.Table, calibration: pa.Table) -> Scorer:
+        """From the tables ``ranker_models``, ``blend_weights`` and ``calibration``."""
+        blend = weights.to_pydict()
+        models = models.sort_by("member")
+        return Scorer(
+            [loaded(text) for text in models["model"].to_pylist()],
+            dict(zip(blend["source"], blend["weight"], strict=True)),
+            Calibration(calibration["score"].to_numpy(), calibration["logit"].to_numpy()),
+        )
+
+    @property
+    def name(self) -> str:
+        """The name that the evidence gives to what ranks."""
+        return "ranker" if self.members else "blend"
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) float64 scores of features (n, n_features) as ``features.values`` makes them."""
+        if not self.members:
+            signals = rows[:, len(features.COLUMNS) - len(features.SIGNALS) :]
+            return linear_score(signals.astype(np.float64), self.weights)
+        return np.mean([margin(member, rows) for member in self.members], axis=0)
+
+    def probability(self, score: np.ndarray) -> np.ndarray:
+        """(n,) the probabilities of a purchase; the scores themselves where nothing could be
+        judged and so nothing calibrated."""
+        if len(self.calibration.score) == 0:
+            return score
+        return self.calibration.probability(score)
+
+
+def loaded(text: str) -> Booster:
+    """A member from XGBoost's JSON."""
+    from xgboost import Booster
+
+    found = Booster()
+    found.load_model(bytearray(text, "utf-8"))
+    return found
+
+
+def margin(member: Booster, rows: np.ndarray) -> np.ndarray:
+    """(n,) float64 log odds of one member."""
+    if len(rows) == 0:
+        return np.zeros(0)
+    return np.asarray(member.inplace_predict(rows, predict_type="margin"), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A rising function from scores to log odds: linear between its knots, both rising strictly,
+    and beyond them of slope 1."""
+
+    score: np.ndarray
+    logit: np.ndarray
+
+    def log_odds(self, score: np.ndarray) -> np.ndarray:
+        """(n,) calibrated log odds."""
+        inside = np.interp(score, self.score, self.logit)
+        below = np.minimum(score - self.score[0], 0.0)
+        above = np.maximum(score - self.score[-1], 0.0)
+        return inside + below + above
+
+    def probability(self, score: np.ndarray) -> np.ndarray:
+        """(n,) the probability of a purchase in the horizon."""
+        return expit(self.log_odds(score))
+
+
+def calibrate(score: np.ndarray, bought: np.ndarray) -> pa.Table:
+    """The table ``calibration``: isotonic regression (Zadrozny and Elkan, 2002) of purchases on
+    ``KNOTS`` groups of the score of about equal size, a knot per level.
+
+    ``score``, ``bought``: (n,), of candidates that the ranking was not trained on. Half a purchase
+    is added to each side of a group, so that no level is 0 or 1.
+    """
+    schema = TABLES["calibration"].schema
+    if len(score) == 0:
+        return schema.empty_table()
+    order = np.argsort(score, kind="stable")
+    parts = [part for part in np.array_split(order, KNOTS) if len(part)]
+    rows = np.array([len(part) for part in parts], float)
+    share = np.array([(bought[part].sum() + 0.5) / (len(part) + 1.0) for part in parts])
+    middle = np.array([score[part].mean() for part in parts])
+    found = isotonic_regression(share, weights=rows)
+    blocks = found.blocks[:-1]
+    size = np.add.reduceat(rows, blocks)
+    knots = np.add.reduceat(middle * rows, blocks) / size
+    level = found.x[blocks]
+    rising = np.r_[True, (np.diff(knots) > 0) & (np.diff(level) > 0)]
+    return pa.table([knots[rising], logit(level[rising]), size[rising]], schema=schema)
