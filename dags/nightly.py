@@ -266,9 +266,26 @@ with DAG(
     with TaskGroup("filtering", tooltip="What may be shown where, and to whom not"):
         filters = step("filters", reads=[catalogue, identities, sessions])
 
+    with TaskGroup("scoring", tooltip="What a person will buy, learned from earlier days"):
+        examples = step(
+            "examples", reads=[sessions, audits, identities, catalogue, content_embeddings]
+        )
+        ranker = step("ranker", reads=[examples])
+
     with TaskGroup("ordering", tooltip="One list a person and one an item"):
-        blend = step("blend", reads=[sessions, audits, identities, catalogue, content_embeddings])
-        recommendations = step("recommendations", reads=[candidates, filters, blend, identities])
+        recommendations = step(
+            "recommendations",
+            reads=[
+                candidates,
+                filters,
+                ranker,
+                identities,
+                sessions,
+                catalogue,
+                embeddings,
+                content_embeddings,
+            ],
+        )
         similar_items = step(
             "similar_items", reads=[interactions, embeddings, content_embeddings, filters]
         )
@@ -280,8 +297,8 @@ with DAG(
 
     steps = [
         source, events, catalogue, identities, sessions, interactions, audits, embeddings,
-        content_embeddings, index, candidates, filters, blend, recommendations, similar_items,
-        release,
+        content_embeddings, index, candidates, filters, examples, ranker, recommendations,
+        similar_items, release,
     ]  # fmt: skip
     # A tear-down that could fail the run (on_failure_fail_dagrun) would be its only leaf, and a
     # night with a red gate would end green: the release's gate is the leaf that decides.

@@ -23,7 +23,7 @@ def suite(as_of: datetime) -> list[Expectation]:
             "feature_version",
             "feature_hash",
         ),
-        *filled("A feature without a value cannot be scored again.", *SIGNALS),
+        *filled("A signal without a value cannot be scored again.", *SIGNALS),
         unique("Two rows for one scored pair.", "person_id", "item_id"),
         between("Features from after the night leak the future.", "event_timestamp", None, as_of),
         distinct("Features of two versions in one release.", "feature_version", 1, 1),

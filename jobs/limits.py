@@ -112,12 +112,19 @@ RECALL_STRATUM = 0.90
 # Fewer queries than this make a stratum's recall too noisy to stop a night for.
 RECALL_QUERIES = 20
 
+# --- scoring ---------------------------------------------------------------------------------
+# Candidates by tenths of their probability: what came may differ from what was foretold by this
+# share of it, or thresholds and values computed from probabilities mislead.
+CALIBRATION_OFF = 0.25
+# ... and in a tenth with fewer purchases foretold chance alone does that.
+CALIBRATION_PURCHASES = 100
+
 # --- ordering --------------------------------------------------------------------------------
-# The blend may fall behind the best single source by this much NDCG@10 and no more.
-BLEND_SLACK = 0.005
+# What is published may fall behind the best single source by this much NDCG@10 and no more.
+RANKING_SLACK = 0.005
 # Quotas are least shares; a source may miss its own by this share of the places.
 DELIVERY_SHORT = 0.02
 # Share of the people with consent who may be without a list.
 UNSERVED = 0.05
 # With fewer people judged the difference is chance: only a warning.
-BLEND_PEOPLE = 200
+RANKING_PEOPLE = 200

@@ -278,8 +278,10 @@ _table(
     "score", score=F64, logit=F64, rows=F64,
 )  # fmt: skip
 _table(
-    "reliability", "ranker", "one row per tenth of the judged candidates by probability", "bin",
-    bin=I32, rows=I64, predicted=F64, bought=F64, bought_low=F64, bought_high=F64,
+    "reliability", "ranker",
+    "one row per tenth of the judged candidates by probability; off: bought over predicted, less "
+    "1, and 0 where too few purchases were foretold to tell", "bin",
+    bin=I32, rows=I64, predicted=F64, bought=F64, bought_low=F64, bought_high=F64, off=F64,
 )  # fmt: skip
 _table(
     "feature_importance", "ranker", "one row per feature: its share of the trees' gain", "feature",

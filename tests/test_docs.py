@@ -48,7 +48,7 @@ def hostile(step: str) -> dict[str, pa.Table]:
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake whose night went well until the index, and whose delivery has a hostile source."""
     made = Lake(tmp_path_factory.mktemp("docs") / "lake").open()
-    for step in ("source", "events", "catalogue", "audits", "blend"):
+    for step in ("source", "events", "catalogue", "audits", "ranker"):
         judged(made, step, **hostile(step))
     delivery = good.all_tables()["delivery"]
     named = pa.array(["buy_again", NASTY])
@@ -125,7 +125,7 @@ def test_a_red_gate_is_shown_with_its_rows_and_what_it_breaks(pages: dict[str, s
 
 def test_the_night_shows_every_expectation_with_what_was_found(pages: dict[str, str]) -> None:
     night = pages["2017-12-01.html"]
-    for step in ("events", "blend", "recommendations"):
+    for step in ("events", "ranker", "recommendations"):
         assert f'id="{step}"' in night
     assert "ratio is at least 0.45 and at most 1.93" in night
     assert "0 of 1,000 rows failed" in night or "as expected" in night
@@ -133,9 +133,9 @@ def test_the_night_shows_every_expectation_with_what_was_found(pages: dict[str, 
 
 def test_the_report_shows_the_evidence_with_intervals(pages: dict[str, str]) -> None:
     report = pages["report-2017-12-01.html"]
-    assert "NDCG@10 of the blend" in report
-    assert "0.42" in report
-    assert report.count("<svg") == 2, "the blend and the delivery; the index was not published"
+    assert "NDCG@10 of what is published, the ranker" in report
+    assert "0.44" in report
+    assert report.count("<svg") == 4, "evidence, reliability, importance, delivery; no index"
     assert "currentColor" in report
     assert "The fit" in report
 

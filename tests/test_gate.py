@@ -140,15 +140,15 @@ def test_a_red_gate_keeps_evidence_with_the_rows_and_says_what_to_do(bare: Lake)
 
 
 def test_yesterday_stays_published_when_today_is_red(bare: Lake) -> None:
-    early = Night(bare, YESTERDAY, "yesterday", "test", "blend")
+    early = Night(bare, YESTERDAY, "yesterday", "test", "ranker")
     early.reset()
-    rows = {t.name: good.all_tables()[t.name] for t in tables.of_step("blend")}
+    rows = {t.name: good.all_tables()[t.name] for t in tables.of_step("ranker")}
     stage(early, rows)
     gate.judge(early)
     with pytest.raises(GateRed):
-        gate.judge(again(bare, "blend", blend_weights=rows["blend_weights"].slice(0, 0)))
-    assert bare.published("blend", YESTERDAY).attempt == "yesterday"
-    assert bare.published("blend", good.AS_OF).attempt == "good"
+        gate.judge(again(bare, "ranker", blend_weights=rows["blend_weights"].slice(0, 0)))
+    assert bare.published("ranker", YESTERDAY).attempt == "yesterday"
+    assert bare.published("ranker", good.AS_OF).attempt == "good"
 
 
 def test_a_warning_publishes_and_is_recorded(bare: Lake, caplog: pytest.LogCaptureFixture) -> None:
@@ -293,14 +293,14 @@ def test_a_listed_item_that_a_filter_excludes_stops_the_night(
 
 
 def test_a_wrong_schema_names_every_column_at_once(bare: Lake) -> None:
-    rows = good.all_tables()["blend_evidence"].drop_columns(["people", "ndcg_low"])
+    rows = good.all_tables()["ranking_evidence"].drop_columns(["people", "ndcg_low"])
     with pytest.raises(GateRed) as red:
-        gate.judge(again(bare, "blend", blend_evidence=rows))
-    assert "blend_evidence.people is missing; blend_evidence.ndcg_low is missing" in str(red.value)
+        gate.judge(again(bare, "ranker", ranking_evidence=rows))
+    assert "ranking_evidence.people is missing; ranking_evidence.ndcg_low is missing" in str(red.value)
 
 
 def test_a_truncated_parquet_file_is_red(bare: Lake) -> None:
-    night = again(bare, "blend")
+    night = again(bare, "ranker")
     path = io.parquet_files(night.staged / "blend_weights")[0]
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(GateRed, match=r"part-00000\.parquet cannot be read"):
@@ -308,14 +308,14 @@ def test_a_truncated_parquet_file_is_red(bare: Lake) -> None:
 
 
 def test_a_gate_without_a_finished_job_is_a_fault(bare: Lake) -> None:
-    night = again(bare, "blend")
+    night = again(bare, "ranker")
     (night.staged / "manifest.json").unlink()
     with pytest.raises(Fault, match=r"no manifest\.json.*run the step again"):
         gate.judge(night)
 
 
 def test_a_gate_does_not_judge_what_another_run_staged(bare: Lake) -> None:
-    night = again(bare, "blend", run_id="one")
+    night = again(bare, "ranker", run_id="one")
     night.run_id = "two"
     with pytest.raises(Fault, match="comes from the run one, not from two"):
         gate.judge(night)
@@ -342,7 +342,7 @@ def test_hostile_strings_stay_whole_in_evidence_up_to_a_length(bare: Lake) -> No
 # --- Spark -----------------------------------------------------------------------------------
 # Together these hold every kind of derived column.
 DERIVING = [
-    "events_counts", "identity_counts", "items", "item_vectors", "blend_evidence", "delivery",
+    "events_counts", "identity_counts", "items", "item_vectors", "ranking_evidence", "delivery",
     "similar_items", "persons_served", "sessions",
 ]  # fmt: skip
 
@@ -432,15 +432,15 @@ def test_spark_finds_what_pandas_finds(
 def test_a_gate_on_spark_publishes_green_and_stops_red(
     bare: Lake, night: Callable[..., Night], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spark = night("blend").spark
+    spark = night("ranker").spark
     monkeypatch.setattr(batches, "ARROW_ROWS", -1)
-    first = again(bare, "blend", run_id="first")
+    first = again(bare, "ranker", run_id="first")
     first.__dict__["spark"] = spark
     gate.judge(first)
-    assert bare.published("blend", good.AS_OF).attempt == "first"
+    assert bare.published("ranker", good.AS_OF).attempt == "first"
     weights = good.all_tables()["blend_weights"]
-    second = again(bare, "blend", run_id="second", blend_weights=without(weights, "weight"))
+    second = again(bare, "ranker", run_id="second", blend_weights=without(weights, "weight"))
     second.__dict__["spark"] = spark
     with pytest.raises(GateRed, match="weight is filled; 1 of 9 rows"):
         gate.judge(second)
-    assert bare.published("blend", good.AS_OF).attempt == "first"
+    assert bare.published("ranker", good.AS_OF).attempt == "first"

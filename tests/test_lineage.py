@@ -104,7 +104,7 @@ def test_an_unknown_table_is_a_fault_that_names_the_nearest(lake: Lake) -> None:
 
 
 def test_a_table_that_no_night_has_published_is_a_fault(lake: Lake) -> None:
-    with pytest.raises(Fault, match="nothing of the step blend is published"):
+    with pytest.raises(Fault, match="nothing of the step ranker is published"):
         lineage.find(lake, "blend_weights", None)
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from jobs import io, steps
+from jobs import io, steps, tables
 from jobs.errors import Fault
 from jobs.io import Lake
 from tools.progress import Task
@@ -111,16 +111,20 @@ def headline(lake: Lake, as_of: datetime) -> list[tuple[str, str]]:
         for row in recall
         if (row["kind"], row["stratum"]) == ("overall", "all")
     ]
-    judged = arrow("blend", "blend_evidence", ["ranking", "ndcg_at_10", "people"]).to_pylist()
-    scores = {row["ranking"]: row["ndcg_at_10"] for row in judged}
-    if "blend" in scores and len(scores) > 1:
-        best = max((name for name in scores if name != "blend"), key=lambda name: scores[name])
-        found.append(
+    judged = arrow("ranker", "ranking_evidence", ["ranking", "published", "ndcg_at_10"])
+    rows = judged.to_pylist()
+    alone = [row for row in rows if row["ranking"] in tables.SOURCES]
+    if alone:
+        best = max(alone, key=lambda row: row["ndcg_at_10"])
+        found += [
             (
-                "NDCG@10 on held days",
-                f"{scores['blend']:.3f} for the blend, {scores[best]:.3f} for {best} alone",
+                "NDCG@10 on held people",
+                f"{row['ndcg_at_10']:.3f} for the {row['ranking']}, "
+                f"{best['ndcg_at_10']:.3f} for {best['ranking']} alone",
             )
-        )
+            for row in rows
+            if row["published"]
+        ]
     return found
 
 

@@ -1,6 +1,6 @@
 """``make ghosts``: what split people cost a shop's lists, and what finding them again brings.
 
-Three nights over one shop and date, by the same code, parameters and blend weights:
+Three nights over one shop and date, by the same code, parameters and weights:
 
 - ``whole``: the source as it is, a key a person;
 - ``merged``: its people split over accounts, cards, devices and cookies (``jobs.sources.split``),
@@ -46,10 +46,14 @@ LISTED = 10
 SEED = 20171201
 STEPS = (
     "source", "events", "catalogue", "identities", "sessions", "interactions", "audits",
-    "embeddings", "content_embeddings", "candidates", "filters", "blend", "recommendations",
+    "embeddings", "content_embeddings", "candidates", "filters", "examples", "ranker",
+    "recommendations",
 )  # fmt: skip
-# No blend is tuned, so that the three differ in nothing but in who is who.
-SAME_BLEND = {"blend": {"min_people": 1_000_000_000}}
+# Nothing is trained or tuned, so that the three differ in nothing but in who is who.
+UNTRAINED = {
+    "examples": {"cuts": 1},
+    "ranker": {"min_people": 1_000_000_000, "min_ranker_people": 1_000_000_000},
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def run(lake: Lake, as_of: datetime, source: str) -> None:
         [*line, *STEPS],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "PARAMS": json.dumps(SAME_BLEND)},
+        env={**os.environ, "PARAMS": json.dumps(UNTRAINED)},
     )
     if child.returncode:
         raise SystemExit(f"error: the night of {lake.root.name} stopped; see above")

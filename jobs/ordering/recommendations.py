@@ -1,9 +1,9 @@
 """The list of every person: filter, then fill by quota, then order.
 
 Reads ``candidates``, ``pools``, ``persons``, ``items``, ``history``, the vectors and the tables of
-``filters`` and ``ranker``. Writes ``recommendations`` (a row per place of a list), ``features`` (the
-rows that the lists were scored from), ``delivery`` (a row per source: quota and delivered share)
-and ``shortfalls`` (a row per way in which lists were topped up or stayed short).
+``filters`` and ``ranker``. Writes ``recommendations`` (a row per place of a list), ``features``
+(the rows that the lists were scored from), ``delivery`` (a row per source: quota and delivered
+share) and ``shortfalls`` (a row per way in which lists were topped up or stayed short).
 
 People without consent, or without history, have no personal candidates: their list comes from the
 pools of their contexts. A source that cannot fill its quota is topped up from its own deeper

@@ -20,8 +20,8 @@ def shown(lake: Lake, label: str) -> dict[str, Any]:
     read = {
         name: rows
         for name in (
-            "blend_evidence", "blend_weights", "delivery", "shortfalls", "index_recall",
-            "events_counts", "events_volume", "candidate_counts", "embedding_report",
+            "ranking_evidence", "reliability", "feature_importance", "blend_weights", "delivery",
+            "shortfalls", "index_recall", "events_counts", "events_volume", "candidate_counts", "embedding_report",
             "identity_counts",
         )
         if (rows := _table(lake, label, name)) is not None
@@ -46,12 +46,14 @@ def _headlines(lake: Lake, label: str, read: dict[str, pa.Table]) -> Iterator[di
         rows = _rows(lake, label, table)
         if rows is not None:
             yield {"name": name, "value": f"{rows:,}"}
-    if "blend_evidence" in read:
-        reached = {row["ranking"]: row for row in read["blend_evidence"].to_pylist()}
-        others = [row for name, row in reached.items() if name != "blend"]
-        if "blend" in reached:
-            yield {"name": "NDCG@10 of the blend", "value": text(reached["blend"]["ndcg_at_10"])}
-        if "blend" in reached and others:
+    if "ranking_evidence" in read:
+        reached = read["ranking_evidence"].to_pylist()
+        others = [row for row in reached if row["ranking"] in tables.SOURCES]
+        for row in reached:
+            if row["published"] and row["ranking"] != "prior":
+                name = f"NDCG@10 of what is published, the {row['ranking']}"
+                yield {"name": name, "value": text(row["ndcg_at_10"])}
+        if others:
             best = max(others, key=lambda row: row["ndcg_at_10"])
             yield {
                 "name": f"NDCG@10 of the best source, {best['ranking']}",
@@ -70,18 +72,38 @@ def _rows(lake: Lake, label: str, name: str) -> int | None:
 
 
 def _sections(read: dict[str, pa.Table]) -> Iterator[dict[str, Any]]:
-    if "blend_evidence" in read:
-        rows = read["blend_evidence"].sort_by([("ndcg_at_10", "descending")])
+    if "ranking_evidence" in read:
+        rows = read["ranking_evidence"].sort_by([("ndcg_at_10", "descending")])
         plot = plots.intervals(
             rows["ranking"].to_pylist(), rows["ndcg_at_10"].to_pylist(),
             rows["ndcg_low"].to_pylist(), rows["ndcg_high"].to_pylist(),
         )  # fmt: skip
         yield section(
-            "The blend beside each source",
-            "NDCG@10 with its interval, on purchases after an earlier cut, of people whom tuning "
-            "did not see. difference_low is the low end of the paired difference to the best "
-            "single source.",
+            "What is published beside each source",
+            "NDCG@10 with its interval, on purchases after an earlier cut, of people whom training "
+            "did not see. new_ndcg_at_10 is of lists of what is new to the person; difference_low "
+            "is the low end of the paired difference to the best single source.",
             rows, plot,
+        )  # fmt: skip
+    if "reliability" in read:
+        rows = read["reliability"]
+        plot = plots.bars(
+            [str(number) for number in rows["bin"].to_pylist()],
+            foretold=rows["predicted"].to_pylist(), bought=rows["bought"].to_pylist(),
+        )  # fmt: skip
+        yield section(
+            "Reliability of the probabilities",
+            "Candidates in tenths by their probability of a purchase, as foretold for people whom "
+            "neither training nor calibration saw, beside the share that was bought.",
+            rows, plot,
+        )  # fmt: skip
+    if "feature_importance" in read:
+        rows = read["feature_importance"].sort_by([("gain", "descending")]).slice(0, STRATA_SHOWN)
+        yield section(
+            "What the ranker looks at",
+            f"Share of the trees' gain, the first {STRATA_SHOWN} of {len(tables.FEATURES)} "
+            "features.",
+            rows, plots.bars(rows["feature"].to_pylist(), gain=rows["gain"].to_pylist()),
         )  # fmt: skip
     if "blend_weights" in read:
         yield section("Weights of the blend", "How much each source's word counts.",

@@ -11,17 +11,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from jobs import io
 from jobs.release import groups, stores
 from jobs.release.releases import Release
+from jobs.scoring.scorer import Scorer
+from jobs.tables import FEATURES
 
 # A release without one of these serves nobody, whatever its manifest says.
 REQUIRED_ROWS = ("recommendations", "similar_items", "identities", "persons", "pools", "id_maps")
-REQUIRED_FILES = ("index/items.faiss", "index/index.json", "scorer/linear.json", "kv/data.mdb")
+REQUIRED_FILES = ("index/items.faiss", "index/index.json", "scorer/scorer.json", "kv/data.mdb")
 PASSED = ("green", "warning")
+EXPECTED = pa.schema(
+    [("person_id", pa.string()), ("item_id", pa.string()), ("expected", pa.float64())]
+)
 SAMPLE = 3  # ids shown in a sentence
-TOLERANCE = 1e-6  # relative; sums of the same nine numbers in another order differ by less
+TOLERANCE = 1e-6  # relative; the same sums in another order differ by less
 
 
 def faults(release: Release) -> list[str]:
@@ -194,13 +200,21 @@ def _lists(release: Release) -> list[str]:
 
 def _scores(release: Release) -> list[str]:
     """The scorer, from the features alone, gives the listed scores: serving can trust it."""
-    scorer = _json(release.path("scorer/linear.json")) or {}
-    weights = scorer.get("weights", {})
-    rows = _table(release, "features", ["person_id", "item_id", *weights])
-    score = pa.chunked_array([pa.repeat(0.0, rows.num_rows)])
-    for name, weight in weights.items():
-        score = pc.add(score, pc.multiply(rows[name], weight))
-    scored = rows.select(["person_id", "item_id"]).append_column("expected", score)
+    try:
+        scorer = Scorer.load(release.path("scorer"))
+    except (OSError, KeyError, ValueError) as error:
+        return [f"scorer: cannot be read ({error})"]
+    parts = [EXPECTED.empty_table()]
+    # File by file: all the features of a large shop at once would be the largest table of a night.
+    for file in io.parquet_files(release.path("features")):
+        rows = pq.read_table(file)
+        values = np.empty((rows.num_rows, len(FEATURES)), np.float32)
+        for number, name in enumerate(FEATURES):
+            values[:, number] = rows[name].to_numpy()
+        score = scorer.probability(scorer.score(values))
+        scored = rows.select(["person_id", "item_id"]).append_column("expected", pa.array(score))
+        parts.append(scored.cast(EXPECTED))
+    scored = pa.concat_tables(parts)
     lists = _table(release, "recommendations", ["person_id", "item_id", "score"])
     both = lists.join(scored, keys=["person_id", "item_id"], join_type="inner")
     found = []
@@ -211,7 +225,7 @@ def _scores(release: Release) -> list[str]:
     allowed = pc.multiply(pc.add(pc.abs(both["score"]), 1.0), TOLERANCE)
     wrong = both.filter(pc.greater(off, allowed))
     return found + _sentence(
-        wrong["item_id"], "recommendations: %d scores that scorer/linear.json does not give"
+        wrong["item_id"], "recommendations: %d scores that scorer/ does not give"
     )
 
 

@@ -38,7 +38,7 @@ from jobs.night import Night
 from jobs.params import check
 from jobs.release import checks, groups, releases, stores
 from jobs.release.releases import Release
-from jobs.scoring import features
+from jobs.scoring import scorer
 
 log = logging.getLogger("nightjar")
 
@@ -56,7 +56,9 @@ SHARED = {
     "item_factors": "model/item_factors",
     "person_factors": "model/person_factors",
     "item_vectors": "model/item_vectors",
-    "blend_evidence": "reports/blend_evidence",
+    "ranking_evidence": "reports/ranking_evidence",
+    "reliability": "reports/reliability",
+    "feature_importance": "reports/feature_importance",
     "delivery": "reports/delivery",
     "shortfalls": "reports/shortfalls",
     "index_recall": "reports/index_recall",
@@ -114,7 +116,12 @@ def run(night: Night, chosen: Params) -> None:
         io.write_arrow(folder / "pools", pools)
         rows["pools"] = pools.num_rows
         _share_bundles(night, folder)
-        _write_scorer(night, folder)
+        scorer.save(
+            folder / "scorer",
+            night.arrow("ranker_models"),
+            night.arrow("blend_weights"),
+            night.arrow("calibration"),
+        )
         _share_evidence(night, folder)
         files = _fingerprints(folder)
         release_id = releases.new_id(night.as_of, _digest(night.run_id, files))
@@ -209,25 +216,6 @@ def _share_bundles(night: Night, folder: Path) -> None:
     facts = night.published("embeddings").table("embedding.json")
     if facts.is_file():
         releases.link(facts, folder / "model" / "embedding.json")
-
-
-def _write_scorer(night: Night, folder: Path) -> None:
-    """The blend as JSON, so that any language can score a candidate's features online."""
-    table = night.arrow("blend_weights").to_pydict()
-    weights = dict(zip(table["source"], table["weight"], strict=True))
-    scorer = {
-        "format": 1,
-        "kind": "linear",
-        "formula": "score = sum of weights[name] * features[name] over the names of weights",
-        "features": "<source>_signal = 4 / (3 + rank), where rank, from 1, is the place at "
-        "which the source named the item for the person; 0 where it did not name it",
-        "feature_version": features.VERSION,
-        "weights": {
-            name: weights.get(source, 0.0)
-            for source, name in zip(tables.SOURCES, features.COLUMNS, strict=True)
-        },
-    }
-    io.write_json(folder / "scorer" / "linear.json", scorer)
 
 
 def _share_evidence(night: Night, folder: Path) -> None:

@@ -83,7 +83,7 @@ def look_up(lake: Lake, person: str, surface: str) -> Shown:
         history=history,
         items={row["item_id"]: row for row in known},
         pools=io.read_arrow(release.path("pools")),
-        weights=io.read_json(release.path("scorer/linear.json"))["weights"],
+        weights=io.read_json(release.path("scorer/scorer.json"))["weights"],
     )
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs import limits
 from jobs.evaluation import metrics
 from jobs.night import Night
 from jobs.params import check
@@ -293,7 +294,9 @@ def reliability(judgement: Judgement) -> pa.Table:
     for number, part in enumerate(np.array_split(order, BINS)):
         if len(part) == 0:
             continue
-        low, high = metrics.wilson(int(judgement.bought[part].sum()), len(part))
+        bought = int(judgement.bought[part].sum())
+        low, high = metrics.wilson(bought, len(part))
+        foretold = float(predicted[part].sum())
         rows.append(
             {
                 "bin": number + 1,
@@ -302,6 +305,7 @@ def reliability(judgement: Judgement) -> pa.Table:
                 "bought": float(judgement.bought[part].mean()),
                 "bought_low": low,
                 "bought_high": high,
+                "off": bought / foretold - 1 if foretold >= limits.CALIBRATION_PURCHASES else 0.0,
             }
         )
     return pa.Table.from_pylist(rows, TABLES["reliability"].schema)

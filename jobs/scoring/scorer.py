@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,14 +16,16 @@ import pyarrow as pa
 from scipy.optimize import isotonic_regression
 from scipy.special import expit, logit
 
+from jobs import io
 from jobs.scoring import features
 from jobs.scoring.features import linear_score
-from jobs.tables import TABLES
+from jobs.tables import SOURCES, TABLES
 
 if TYPE_CHECKING:
     from xgboost import Booster
 
 KNOTS = 50
+SCORER = "scorer.json"
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,21 @@ class Scorer:
             Calibration(calibration["score"].to_numpy(), calibration["logit"].to_numpy()),
         )
 
-    @property
-    def name(self) -> str:
-        """The name that the evidence gives to what ranks."""
-        return "ranker" if self.members else "blend"
+    @staticmethod
+    def load(folder: Path) -> Scorer:
+        """From the folder ``scorer`` of a release."""
+        facts = io.read_json(folder / SCORER)
+        return Scorer(
+            [loaded((folder / name).read_text()) for name in facts["members"]],
+            {
+                source: facts["weights"][name]
+                for source, name in zip(SOURCES, features.SIGNALS, strict=True)
+            },
+            Calibration(
+                np.array(facts["calibration"]["score"], float),
+                np.array(facts["calibration"]["log_odds"], float),
+            ),
+        )
 
     def score(self, rows: np.ndarray) -> np.ndarray:
         """(n,) float64 scores of features (n, n_features) as ``features.values`` makes them."""
@@ -62,6 +76,35 @@ class Scorer:
         if len(self.calibration.score) == 0:
             return score
         return self.calibration.probability(score)
+
+
+def save(folder: Path, models: pa.Table, weights: pa.Table, calibration: pa.Table) -> None:
+    """Write the folder ``scorer`` of a release, for any language that reads XGBoost's JSON."""
+    members = []
+    for row in models.sort_by("member").to_pylist():
+        members.append(f"member-{row['member']}.json")
+        io.write_text(folder / members[-1], row["model"])
+    blend = dict(zip(weights["source"].to_pylist(), weights["weight"].to_pylist(), strict=True))
+    facts = {
+        "format": 2,
+        "kind": "ranker" if members else "linear",
+        "formula": "raw = the mean of the members' margins, or, of kind linear, the sum of "
+        "weights[name] * features[name]; score = 1 / (1 + exp(-log odds)), where log odds are "
+        "linear in raw between the knots of calibration and of slope 1 beyond them; without knots "
+        "score = raw",
+        "feature_version": features.VERSION,
+        "features": list(features.COLUMNS),
+        "members": members,
+        "weights": {
+            name: blend.get(source, 0.0)
+            for source, name in zip(SOURCES, features.SIGNALS, strict=True)
+        },
+        "calibration": {
+            "score": calibration["score"].to_pylist(),
+            "log_odds": calibration["logit"].to_pylist(),
+        },
+    }
+    io.write_json(folder / SCORER, facts)
 
 
 def loaded(text: str) -> Booster:

@@ -88,7 +88,7 @@ def test_a_job_reads_only_behind_gates(dag):
         ("interactions", {"sessions", "catalogue"}),
         ("audits", {"identities", "catalogue", "sessions", "interactions"}),
         ("embeddings", {"interactions", "audits"}),
-        ("blend", {"audits"}),
+        ("examples", {"audits"}),
         ("index", {"embeddings", "content_embeddings"}),
         (
             "candidates",
@@ -102,8 +102,10 @@ def test_a_job_reads_only_behind_gates(dag):
             },
         ),
         ("filters", {"catalogue", "identities", "sessions"}),
-        ("blend", {"sessions", "identities", "catalogue", "content_embeddings"}),
-        ("recommendations", {"candidates", "filters", "blend", "identities"}),
+        ("examples", {"sessions", "identities", "catalogue", "content_embeddings"}),
+        ("ranker", {"examples"}),
+        ("recommendations", {"candidates", "filters", "ranker", "identities", "sessions"}),
+        ("recommendations", {"catalogue", "embeddings", "content_embeddings"}),
         ("release", {"index", "recommendations", "similar_items"}),
     ],
 )

@@ -226,16 +226,47 @@ def lists() -> dict[str, pa.Table]:
         "item_id": ITEMS[:LISTED] * people,
     }
     named = [{"source": "buy_again", "rank": 1, "score": 1.0}]
-    reached = {"people": 700, "ndcg_low": 0.3, "ndcg_high": 0.5, "recall_at_20": 0.2}
+    reached = {
+        "people": 700,
+        "ndcg_low": 0.3,
+        "ndcg_high": 0.5,
+        "recall_at_20": 0.2,
+        "new_ndcg_at_10": 0.06,
+    }
     return {
         "blend_weights": table("blend_weights", {
             "source": list(tables.SOURCES), "weight": [1.0] + [0.1] * (len(tables.SOURCES) - 1),
         }),
-        "blend_evidence": table("blend_evidence", [
-            {"ranking": "blend", "ndcg_at_10": 0.42, "difference_low": 0.01, **reached},
-            {"ranking": "buy_again", "ndcg_at_10": 0.40, "difference_low": 0.0, **reached},
-            {"ranking": "popular", "ndcg_at_10": 0.10, "difference_low": -0.4, **reached},
+        "ranking_evidence": table("ranking_evidence", [
+            {"ranking": "ranker", "published": True, "ndcg_at_10": 0.44, "difference_low": 0.02,
+             **reached},
+            {"ranking": "blend", "published": False, "ndcg_at_10": 0.42, "difference_low": 0.01,
+             **reached},
+            {"ranking": "buy_again", "published": False, "ndcg_at_10": 0.40, "difference_low": 0.0,
+             **reached},
         ]),
+        "examples": table("examples", {
+            "person_id": np.repeat(PERSONS, 2).tolist(), "item_id": ITEMS[:2] * people,
+            "as_of": AS_OF - timedelta(days=28), "fold": [0, 1] * people, "bought": True,
+            "label": 1.0, "weight": 1.2, **dict.fromkeys(tables.FEATURES, 0.5),
+        }),
+        "example_people": table("example_people", {
+            "person_id": PERSONS, "as_of": AS_OF - timedelta(days=28), "fold": 1, "wanted": 9,
+            "wanted_new": 3,
+        }),
+        "ranker_models": table("ranker_models", {
+            "member": [0, 1], "trees": 200, "model": "{}",
+        }),
+        "calibration": table("calibration", {
+            "score": [-3.0, -1.0, 2.0], "logit": [-4.0, -2.0, 1.0], "rows": 900.0,
+        }),
+        "reliability": table("reliability", {
+            "bin": list(range(1, 11)), "rows": 4_000, "predicted": 0.1, "bought": 0.11,
+            "bought_low": 0.1, "bought_high": 0.12, "off": 0.1,
+        }),
+        "feature_importance": table("feature_importance", {
+            "feature": list(tables.FEATURES), "gain": 1 / len(tables.FEATURES),
+        }),
         "recommendations": table("recommendations", {
             "surface": "homepage", **listed, "rank": places * people, "score": 0.5,
             "sources": [["buy_again"]] * people * LISTED, "provenance": [named] * people * LISTED,
@@ -243,7 +274,7 @@ def lists() -> dict[str, pa.Table]:
         "features": table("features", {
             **listed, "event_timestamp": AS_OF,
             "feature_version": "1", "feature_hash": "h",
-            **{f"{source}_signal": 0.5 for source in tables.SOURCES},
+            **dict.fromkeys(tables.FEATURES, 0.5),
         }),
         "delivery": table("delivery", {
             "surface": "homepage", "source": ["buy_again", "collaborative"],

@@ -110,7 +110,7 @@ def damage_size(folder):
 
 
 def damage_bytes(folder):
-    path = folder / "scorer/linear.json"
+    path = folder / "scorer/scorer.json"
     path.write_text(path.read_text().replace("0", "1"))
 
 

@@ -199,11 +199,11 @@ def test_index_and_factors_of_two_spaces_are_refused(lake):
 def test_a_file_changed_added_or_removed_after_staging_is_refused(lake):
     nights.publish(lake)
     folder = nights.stage(lake).staged / "release"
-    (folder / "scorer/linear.json").write_text("{}")
+    (folder / "scorer/scorer.json").write_text("{}")
     (folder / "reports/evidence/events.json").unlink()
     (folder / "stray.txt").write_text("")
     found = release.verify(nights.night(lake))[0]
-    for name in ("scorer/linear.json has", "evidence/events.json is missing", "stray.txt is not"):
+    for name in ("scorer/scorer.json has", "evidence/events.json is missing", "stray.txt is not"):
         assert name in found
 
 

@@ -39,7 +39,7 @@ def test_a_link_that_came_after_the_cut_tells_nothing_about_events_before_it(sho
         [event("cookie:c", 20), event("account:1", 15), event("account:1", 2)],
         [link("cookie:c", "account:1", 5)],
     )
-    night = made.night(step="blend")
+    night = made.night(step="ranker")
     assert set(owners(night.frame("history")).values()) == {"cookie:c"}
     seen = sessions.at(night, AS_OF - 10 * DAY)
     assert owners(seen.history) == {
@@ -59,7 +59,7 @@ def test_a_login_that_came_to_be_known_after_the_cut_gives_its_session_to_nobody
         [link("device:d", "account:1", 20 - 1 / 144, **on_shared),
          link("device:d", "account:2", 40)],
     )  # fmt: skip
-    night = made.night(step="blend")
+    night = made.night(step="ranker")
     # Two accounts on one device: it is nobody's, and its session is whose login it holds.
     assert owners(night.frame("history"))["device:d@20"] == "account:1"
     # Before the second account showed, the device was the first one's alone.
@@ -71,7 +71,7 @@ def test_a_cut_without_later_links_is_the_nights_own_history_up_to_it(shop):
         [event("cookie:c", 20), event("account:1", 15), event("account:1", 2)],
         [link("cookie:c", "account:1", 12)],
     )
-    night = made.night(step="blend")
+    night = made.night(step="ranker")
     seen = sessions.at(night, AS_OF - 10 * DAY)
     assert owners(seen.history) == {"cookie:c@20": "cookie:c", "account:1@15": "cookie:c"}
 

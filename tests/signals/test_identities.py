@@ -313,7 +313,7 @@ def test_a_login_after_the_cut_does_not_show_at_the_cut(shop):
         [link("cookie:c", "account:1", 5), link("cookie:c", "device:late", 1)],
     )
     made.run()
-    night = made.night(step="blend")
+    night = made.night(step="ranker")
     before = identities.at(night, AS_OF - 10 * DAY)
     assert not before.same_as_night
     assert known(before) == {"cookie:c": "cookie:c", "account:1": "account:1"}
@@ -335,7 +335,7 @@ def test_a_cut_since_which_no_link_changed_is_the_night_without_later_keys(shop)
         [link("cookie:c", "account:1", 12)],
     )
     made.run()
-    found = identities.at(made.night(step="blend"), AS_OF - 5 * DAY)
+    found = identities.at(made.night(step="ranker"), AS_OF - 5 * DAY)
     assert found.same_as_night
     assert known(found) == {"cookie:c": "cookie:c", "account:1": "cookie:c"}
 
@@ -345,7 +345,7 @@ def test_a_cut_gives_what_a_night_of_that_time_gave(engine, shop, tmp_path):
     made, cut = shop(*rows.values()), AS_OF - 12 * DAY
     then = made.run(cut, **TIGHT)
     made.run(AS_OF, **TIGHT)
-    found = identities.at(made.night(AS_OF, "blend", **TIGHT), cut)
+    found = identities.at(made.night(AS_OF, "ranker", **TIGHT), cut)
     assert in_order(found.identities.toArrow().to_pylist()) == in_order(then["identities"])
     assert in_order(found.persons.select(*then["persons"][0]).toArrow().to_pylist()) == in_order(
         then["persons"]

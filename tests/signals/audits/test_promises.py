@@ -25,7 +25,7 @@ WEIGHTS = {"buy_again": 0.8, "popular": 0.2}
 
 
 def promise(released: datetime = RELEASED, promised: float = 0.5, **changes: Any) -> Promise:
-    rankings = {"blend": (promised, promised - 0.02, promised + 0.02)}
+    rankings = {promises.PROMISED_AS: (promised, promised - 0.02, promised + 0.02)}
     return replace(Promise(released, 28.0, rankings, WEIGHTS, 0.1), **changes)
 
 
@@ -43,7 +43,7 @@ def history(*gaps: tuple[float, Promise]) -> tuple[list[dict[str, Any]], dict[da
     """Rows of releases whose outcome fell short of the promise by these gaps."""
     found = []
     for short, made in gaps:
-        promised = made.rankings["blend"][0]
+        promised = made.rankings[promises.PROMISED_AS][0]
         found += rows(made, came_true([promised - short] * 50))
     return found, {made.released: made for _, made in gaps}
 
@@ -149,7 +149,7 @@ def test_a_gap_that_widens_under_a_stable_model_is_the_pipelines():
     [
         {"moved": 0.9},
         {"weights": {"buy_again": 0.3, "popular": 0.7}},
-        {"rankings": {"blend": (0.8, 0.78, 0.82)}},
+        {"rankings": {promises.PROMISED_AS: (0.8, 0.78, 0.82)}},
     ],
 )
 def test_a_gap_that_widens_under_a_model_that_changed_is_the_models(change):
@@ -234,7 +234,7 @@ def publish(lake: Lake, released: datetime, listed: str, promised: float) -> Non
         for name, found in tables.items():
             io.write_arrow(folder / name, declared(name, found))
         cut = released - timedelta(days=28)
-        notes = {"cut": cut.isoformat()} if step == "blend" else {}
+        notes = {"cut": cut.isoformat()} if step == "ranker" else {}
         io.write_json(folder / "manifest.json", {"as_of": released.isoformat(), "notes": notes})
         lake.publish(step, released, "one")
 
@@ -266,12 +266,13 @@ def publish(lake: Lake, released: datetime, listed: str, promised: float) -> Non
                 "item_id": item, "score": 1.0} for rank, item in ((1, "wine"), (2, "tea"))],
     )  # fmt: skip
     write(
-        "blend",
+        "ranker",
         blend_weights=[{"source": s, "weight": WEIGHTS.get(s, 0.0)} for s in SOURCES],
-        blend_evidence=[
+        ranking_evidence=[
             {"ranking": name, "people": 500, "ndcg_at_10": promised, "ndcg_low": promised - 0.02,
-             "ndcg_high": promised + 0.02, "recall_at_20": 0.2, "difference_low": 0.0}
-            for name in ("blend", "buy_again")
+             "ndcg_high": promised + 0.02, "recall_at_20": 0.2, "new_ndcg_at_10": 0.1, "difference_low": 0.0,
+             "published": name == "ranker"}
+            for name in ("ranker", "buy_again")
         ],
     )  # fmt: skip
     write("recommendations", recommendations=[

@@ -1,4 +1,4 @@
-"""blend_evidence: the blend beside every source alone, on days that tuning did not see."""
+"""ranking_evidence: what is published beside every source, on people it did not learn from."""
 
 from __future__ import annotations
 
@@ -15,39 +15,49 @@ COLUMNS: dict[str, Column] = {"lead": Lead("ndcg_at_10", "ranking")}
 
 def suite(as_of: datetime) -> list[Expectation]:
     return [
-        rows("The blend was not judged."),
+        rows("Nothing was judged."),
         *filled(
             "The report and this gate read these.",
             "ranking",
+            "published",
             "people",
             "ndcg_at_10",
             "ndcg_low",
             "ndcg_high",
             "recall_at_20",
+            "new_ndcg_at_10",
             "difference_low",
         ),
         unique("A ranking judged twice.", "ranking"),
         contains(
-            "The blend was not tuned: too few people, and the prior weights stand.",
+            "Nothing was tuned: too few people, and the prior weights stand.",
             "ranking",
             ["blend"],
             severity=WARNING,
         ),
+        contains(
+            "No ranker was trained: too few people at the newest cut, and the blend ranks.",
+            "ranking",
+            ["ranker"],
+            severity=WARNING,
+        ),
+        contains("No ranking is published.", "published", [True]),
         between("NDCG is between 0 and 1.", "ndcg_at_10", 0, 1),
+        between("NDCG is between 0 and 1.", "new_ndcg_at_10", 0, 1),
         between("Recall is a share.", "recall_at_20", 0, 1),
         between("A negative number of people is a broken count.", "people", 0),
         not_below("An interval turned around.", "ndcg_high", "ndcg_low"),
         between(
-            "The blend ranks worse than one of its sources alone: serve that source instead.",
+            "What is published ranks worse than one source alone: serve that source instead.",
             "lead",
-            -limits.BLEND_SLACK,
-            when=(column("ranking") == "blend") & (column("people") >= limits.BLEND_PEOPLE),
+            -limits.RANKING_SLACK,
+            when=(column("published") == True) & (column("people") >= limits.RANKING_PEOPLE),  # noqa: E712
         ),
         between(
-            "The blend is not ahead of its best source.",
+            "What is published is not ahead of the best source.",
             "lead",
             0,
-            when=column("ranking") == "blend",
+            when=column("published") == True,  # noqa: E712
             severity=WARNING,
         ),
     ]
