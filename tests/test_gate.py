@@ -296,7 +296,8 @@ def test_a_wrong_schema_names_every_column_at_once(bare: Lake) -> None:
     rows = good.all_tables()["ranking_evidence"].drop_columns(["people", "ndcg_low"])
     with pytest.raises(GateRed) as red:
         gate.judge(again(bare, "ranker", ranking_evidence=rows))
-    assert "ranking_evidence.people is missing; ranking_evidence.ndcg_low is missing" in str(red.value)
+    missing = "ranking_evidence.people is missing; ranking_evidence.ndcg_low is missing"
+    assert missing in str(red.value)
 
 
 def test_a_truncated_parquet_file_is_red(bare: Lake) -> None:

@@ -21,8 +21,8 @@ def shown(lake: Lake, label: str) -> dict[str, Any]:
         name: rows
         for name in (
             "ranking_evidence", "reliability", "feature_importance", "blend_weights", "delivery",
-            "shortfalls", "index_recall", "events_counts", "events_volume", "candidate_counts", "embedding_report",
-            "identity_counts",
+            "shortfalls", "index_recall", "events_counts", "events_volume", "candidate_counts",
+            "embedding_report", "identity_counts",
         )
         if (rows := _table(lake, label, name)) is not None
     }  # fmt: skip

@@ -270,8 +270,8 @@ def publish(lake: Lake, released: datetime, listed: str, promised: float) -> Non
         blend_weights=[{"source": s, "weight": WEIGHTS.get(s, 0.0)} for s in SOURCES],
         ranking_evidence=[
             {"ranking": name, "people": 500, "ndcg_at_10": promised, "ndcg_low": promised - 0.02,
-             "ndcg_high": promised + 0.02, "recall_at_20": 0.2, "new_ndcg_at_10": 0.1, "difference_low": 0.0,
-             "published": name == "ranker"}
+             "ndcg_high": promised + 0.02, "recall_at_20": 0.2, "new_ndcg_at_10": 0.1,
+             "difference_low": 0.0, "published": name == "ranker"}
             for name in ("ranker", "buy_again")
         ],
     )  # fmt: skip
