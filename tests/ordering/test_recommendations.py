@@ -158,13 +158,3 @@ def test_lists_are_those_that_a_plain_loop_makes(data):
 def test_quotas_beyond_the_list_are_refused():
     with pytest.raises(ValueError, match="quotas must not exceed"):
         Params(length=2, pool_depth=2, quotas={"popular": 1.0, "buy_again": 1.0})
-
-
-def test_equal_features_have_equal_hashes_and_others_do_not():
-    shop = Shop(("p", "a", "popular", 3), ("q", "b", "popular", 3), ("p", "c", "popular", 4))
-    ids = pa.array([shop.items[item] for item in shop.pairs.item])
-    people = pa.array([shop.people[person] for person in shop.pairs.person])
-    rows = features.stamped(people, ids, shop.pairs.signals, AS_OF).to_pylist()
-    found = {row["item_id"]: row["feature_hash"] for row in rows}
-    assert found["a"] == found["b"] != found["c"]
-    assert len(found["a"]) == 64
