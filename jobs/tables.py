@@ -249,13 +249,13 @@ _table(
     "examples", "examples",
     "one row per candidate of a person at an earlier cut, with its features as of the cut; at cuts "
     "before the newest a share of what was not bought", "person_id item_id as_of",
-    person_id=S, item_id=S, as_of=TIME, fold=I32, bought=BOOL, label=F64, weight=F64,
+    person_id=S, item_id=S, as_of=TIME, bought=BOOL, label=F64, weight=F64,
     **{name: _maybe(F32) for name in FEATURES},
 )  # fmt: skip
 _table(
     "example_people", "examples",
     "one row per person asked at a cut; wanted: items bought after it, wanted_new: the first time",
-    "person_id as_of", person_id=S, as_of=TIME, fold=I32, wanted=I64, wanted_new=I64,
+    "person_id as_of", person_id=S, as_of=TIME, wanted=I64, wanted_new=I64,
 )  # fmt: skip
 _table(
     "ranker_models", "ranker",
@@ -268,7 +268,7 @@ _table(
 )  # fmt: skip
 _table(
     "ranking_evidence", "ranker",
-    "one row per ranking judged on people that it was not trained on", "ranking",
+    "one row per ranking, learned before the newest cut and judged on the days after it", "ranking",
     ranking=S, published=BOOL, people=I64, ndcg_at_10=F64, ndcg_low=F64, ndcg_high=F64,
     recall_at_20=F64, new_ndcg_at_10=F64, difference_low=F64,
 )  # fmt: skip

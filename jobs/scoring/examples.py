@@ -12,7 +12,6 @@ What was bought in the days after the cut labels them, and nothing else looks pa
 from __future__ import annotations
 
 import logging
-import zlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,8 +36,6 @@ from jobs.scoring.shop import Catalogue
 from jobs.signals import interactions, sessions
 
 log = logging.getLogger("nightjar")
-
-FOLDS = 2  # each half of the people is judged by the model that the other half trained
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def run(night: Night, params: Params) -> None:
         ground = Ground.of(past, catalogue, measured, found.vectors)
         rows = examples(asked, found.pairs, ground, number, night.seed, params)
         night.add("examples", number + 1, rows)
-        people.append(example_people(asked, ground, night.seed))
+        people.append(example_people(asked, ground))
         log.info("examples cut=%s rows=%d", io.label(cut), rows.num_rows)
     night.write("example_people", pa.concat_tables(people))
 
@@ -189,15 +186,6 @@ def sample(before: DataFrame, after: DataFrame, seed: int, count: int) -> pa.Str
     return found.take(pc.sort_indices(found))
 
 
-def folds(people: pa.StringArray, seed: int) -> np.ndarray:
-    """(n_people,) int32: the fold of each person, the same at every cut and in every night."""
-    salt = f"{seed}:".encode()
-    return np.array(
-        [zlib.crc32(salt + str(person).encode()) % FOLDS for person in people.to_pylist()],
-        np.int32,
-    )
-
-
 # --- what was named for them ------------------------------------------------------------------
 @dataclass(frozen=True)
 class Found:
@@ -276,7 +264,6 @@ def examples(
             "person_id": asked.people.take(person),
             "item_id": items.take(pa.array(pairs.item)),
             "as_of": pa.repeat(pa.scalar(asked.cut, tables.TIME), len(person)),
-            "fold": pa.array(folds(asked.people, seed)).take(person),
             "bought": bought,
             "label": label,
             "weight": weight,
@@ -286,7 +273,7 @@ def examples(
     )
 
 
-def example_people(asked: Asked, ground: Ground, seed: int) -> pa.Table:
+def example_people(asked: Asked, ground: Ground) -> pa.Table:
     """The rows of ``example_people`` of one cut."""
     n_people = len(asked.people)
     person, item = asked.person[asked.bought], asked.item_id.filter(pa.array(asked.bought))
@@ -297,7 +284,6 @@ def example_people(asked: Asked, ground: Ground, seed: int) -> pa.Table:
         {
             "person_id": asked.people,
             "as_of": pa.repeat(pa.scalar(asked.cut, tables.TIME), n_people),
-            "fold": folds(asked.people, seed),
             "wanted": np.bincount(person, minlength=n_people),
             "wanted_new": np.bincount(person[new], minlength=n_people),
         },

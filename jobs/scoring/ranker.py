@@ -4,11 +4,10 @@ Reads ``examples`` and ``example_people``. Writes ``ranker_models``, ``blend_wei
 ``ranking_evidence`` (a row per ranking judged), ``calibration``, ``reliability`` and
 ``feature_importance``.
 
-Gradient-boosted trees (XGBoost, Chen and Guestrin, 2016) on log loss, one member per fold of the
-people: each is trained on the people of the other folds at every cut and judged on its own at the
-newest one, so that the evidence covers everybody and nobody is judged by what learned from them.
-The lists are ranked by the mean of the members. The weights of the blend are fitted and judged by
-the same folds. Whichever of the two ranks better is published.
+Gradient-boosted trees (XGBoost, Chen and Guestrin, 2016) on log loss. What is trained on the cuts
+before the newest one is judged at the newest, beside the blend and every source alone, as the night
+itself will be judged by the days to come; then the members are trained again on all cuts. Whichever
+of ranker and blend ranks better is published, with the probabilities that its judged scores had.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from jobs.params import check
 from jobs.retrieval import matrix
 from jobs.scoring import blend, scorer
 from jobs.scoring.blend import Judged
-from jobs.scoring.examples import FOLDS
 from jobs.scoring.scorer import Calibration
 from jobs.tables import FEATURES, SOURCES, TABLES
 
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
 
 RANKER, BLEND = "ranker", "blend"
 BINS = 10
+BUCKETS = 64  # of a feature's values
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class Params:
     # fewer than ``min_people`` the blend is not tuned either, and the prior weights stand.
     min_ranker_people: int = 200
     min_people: int = 40
-    # Trees of a member, and how far each corrects those before it.
+    # Members whose mean ranks, trees of a member, and how far each tree corrects those before it.
+    members: int = 2
     trees: int = 200
     learning_rate: float = 0.08
     # Splits from the root to a leaf, and the least weight of examples in a leaf: behaviour is
@@ -76,6 +76,7 @@ class Params:
         check(self.min_people >= 2, "min_people must be at least 2")
         check(self.min_ranker_people >= self.min_people, "min_ranker_people must be at least "
               "min_people")  # fmt: skip
+        check(1 <= self.members <= 10, "members must be 1 to 10")
         check(1 <= self.trees <= 10_000, "trees must be 1 to 10,000")
         check(0 < self.learning_rate <= 1, "learning_rate must be in (0, 1]")
         check(1 <= self.max_depth <= 16, "max_depth must be 1 to 16")
@@ -91,7 +92,6 @@ class Examples:
     """The rows of ``examples`` as arrays, (n,) each but ``values``, (n, n_features) float32."""
 
     values: np.ndarray
-    fold: np.ndarray
     bought: np.ndarray
     label: np.ndarray
     weight: np.ndarray
@@ -103,7 +103,6 @@ class Examples:
             values[:, number] = rows[name].to_numpy()
         return Examples(
             values,
-            rows["fold"].to_numpy(),
             rows["bought"].to_numpy(),
             rows["label"].to_numpy(),
             rows["weight"].to_numpy(),
@@ -112,8 +111,7 @@ class Examples:
     def rows(self, kept: np.ndarray) -> Examples:
         """The examples that ``kept``, (n,) bool, says."""
         return Examples(
-            self.values[kept], self.fold[kept], self.bought[kept], self.label[kept],
-            self.weight[kept],
+            self.values[kept], self.bought[kept], self.label[kept], self.weight[kept],
         )  # fmt: skip
 
     @property
@@ -125,32 +123,34 @@ class Examples:
 def run(night: Night, params: Params) -> None:
     """Stage the six tables."""
     people = night.arrow("example_people")
+    cuts = sorted(set(people["as_of"].to_pylist()), reverse=True)
     asked = people.filter(pc.equal(people["as_of"], pc.max(people["as_of"])))
     night.notes["people"] = asked.num_rows
-    # What the days after a release must show, for whoever holds its promise to it.
-    if asked.num_rows:
-        night.notes["cut"] = asked["as_of"][0].as_py().isoformat()
-    if asked.num_rows < params.min_people:
-        night.notes["untuned"] = f"{asked.num_rows} people, {params.min_people} needed"
+    if asked.num_rows < params.min_people or len(cuts) < 2:
+        night.notes["untuned"] = (
+            f"{asked.num_rows} people at {len(cuts)} cuts, {params.min_people} at 2 needed"
+        )
         stage(night, [], dict(params.prior), untuned(asked.num_rows), None)
         return
+    # What a promise is held to: the days after a release are judged as those after this cut.
+    night.notes["cut"] = cuts[0].isoformat()
     rows = night.arrow("examples").sort_by(
         [("as_of", "descending"), ("person_id", "ascending"), ("item_id", "ascending")]
     )
-    newest = pc.equal(rows["as_of"], asked["as_of"][0]).to_numpy()
+    newest, second = (pc.equal(rows["as_of"], cut).to_numpy() for cut in cuts[:2])
     examples = Examples.of(rows)
-    held = judged_of(rows.filter(pa.array(newest)), asked, examples.rows(newest))
-    fold = asked["fold"].to_numpy()
-    by_blend, weights, best = fit_blend(held, fold, params.shrinkage)
+    held = lists_of(rows.filter(pa.array(newest)), asked, examples.rows(newest))
+    before = lists_of(
+        rows.filter(pa.array(second)),
+        people.filter(pc.equal(people["as_of"], cuts[1])),
+        examples.rows(second),
+    )
+    weights, best = blend.tune(before.all, params.shrinkage)
     night.notes["best_single_source"] = SOURCES[best]
-    rankings = {BLEND: by_blend}
-    members: list[Booster] = []
+    rankings = {BLEND: held.all.signals @ weights}
     if asked.num_rows >= params.min_ranker_people:
-        members = [
-            train(examples.rows(examples.fold != number), params, night.seed + number)
-            for number in range(FOLDS)
-        ]
-        rankings[RANKER] = held_out(members, examples.rows(newest))
+        trial = train(examples.rows(~newest), params, night.seed)
+        rankings[RANKER] = scorer.mean_margin(trial, examples.values[newest])
     else:
         night.notes["no_ranker"] = f"{asked.num_rows} people, {params.min_ranker_people} needed"
     reached = {name: held.all.ndcg(score).mean() for name, score in rankings.items()}
@@ -158,10 +158,10 @@ def run(night: Night, params: Params) -> None:
     rankings |= {source: held.all.alone(i) for i, source in enumerate(SOURCES)}
     stage(
         night,
-        members if chosen == RANKER else [],
-        dict(zip(SOURCES, weights.tolist(), strict=True)),
+        train(examples, params, night.seed) if chosen == RANKER else [],
+        dict(zip(SOURCES, blend.tune(held.all, params.shrinkage)[0].tolist(), strict=True)),
         evidence(held, rankings, chosen, SOURCES[best], night.seed),
-        Judgement(rankings[chosen], held.all.bought, fold[held.all.person]),
+        Judgement(rankings[chosen], held.all.bought, held.all.person % 2),
     )
 
 
@@ -174,7 +174,7 @@ class Held:
     is_new: np.ndarray
 
 
-def judged_of(rows: pa.Table, asked: pa.Table, examples: Examples) -> Held:
+def lists_of(rows: pa.Table, asked: pa.Table, examples: Examples) -> Held:
     """The candidates of the people of ``asked``; ``rows`` stand as ``examples`` do."""
     person = matrix.known(rows["person_id"], asked["person_id"], "person of examples")
     everything = Judged(person, examples.signals, examples.bought, asked["wanted"].to_numpy())
@@ -183,22 +183,8 @@ def judged_of(rows: pa.Table, asked: pa.Table, examples: Examples) -> Held:
     return Held(everything, new, is_new)
 
 
-def fit_blend(held: Held, fold: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray, int]:
-    """(n,) scores of the blend, each person's by weights fitted on the other folds; the weights
-    fitted on all, (n_sources,); and the place of the best single source."""
-    score = np.zeros(len(held.all.person))
-    for number in range(FOLDS):
-        others, own = fold != number, fold[held.all.person] == number
-        if not others.any():
-            others = ~others
-        weights, _ = blend.tune(held.all.of(others), shrinkage)
-        score[own] = held.all.signals[own] @ weights
-    weights, best = blend.tune(held.all, shrinkage)
-    return score, weights, best
-
-
-def train(examples: Examples, params: Params, seed: int) -> Booster:
-    """One member."""
+def train(examples: Examples, params: Params, seed: int) -> list[Booster]:
+    """The members, alike but for their seeds: the mean of two varies less than one."""
     import xgboost
 
     settings: dict[str, Any] = {
@@ -209,33 +195,28 @@ def train(examples: Examples, params: Params, seed: int) -> Booster:
         "subsample": params.row_share,
         "colsample_bynode": params.feature_share,
         "tree_method": "hist",
-        "max_bin": 64,
-        "seed": seed,
-        "nthread": 2,
+        "max_bin": BUCKETS,
     }
     rows = xgboost.QuantileDMatrix(
-        examples.values, examples.label, weight=examples.weight, max_bin=64
+        examples.values, examples.label, weight=examples.weight, max_bin=BUCKETS
     )
-    return xgboost.train(settings, rows, params.trees)
-
-
-def held_out(members: list[Booster], examples: Examples) -> np.ndarray:
-    """(n,) each example's score by the member that was not trained on its fold."""
-    score = np.zeros(len(examples.fold))
-    for number, member in enumerate(members):
-        own = examples.fold == number
-        score[own] = scorer.margin(member, examples.values[own])
-    return score
+    return [
+        xgboost.train(settings | {"seed": seed + number}, rows, params.trees)
+        for number in range(params.members)
+    ]
 
 
 # --- what it is worth --------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Judgement:
-    """Scores of the published ranking on people it was not trained on, and what came; (n,)."""
+    """Scores of the published ranking on days it was not trained on, and what came; (n,).
+
+    ``half``: 0 or 1, of which half of the people the row is.
+    """
 
     score: np.ndarray
     bought: np.ndarray
-    fold: np.ndarray
+    half: np.ndarray
 
 
 def evidence(
@@ -281,10 +262,10 @@ def untuned(people: int) -> pa.Table:
 
 
 def reliability(judgement: Judgement) -> pa.Table:
-    """The table ``reliability``: each fold's probabilities by a calibration on the others."""
+    """The table ``reliability``: each half's probabilities by a calibration on the other."""
     predicted = np.zeros(len(judgement.score))
-    for number in range(FOLDS):
-        own = judgement.fold == number
+    for half in (0, 1):
+        own = judgement.half == half
         fitted = ~own if (~own).any() else own
         knots = scorer.calibrate(judgement.score[fitted], judgement.bought[fitted])
         calibration = Calibration(knots["score"].to_numpy(), knots["logit"].to_numpy())

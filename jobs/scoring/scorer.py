@@ -68,7 +68,7 @@ class Scorer:
         if not self.members:
             signals = rows[:, len(features.COLUMNS) - len(features.SIGNALS) :]
             return linear_score(signals.astype(np.float64), self.weights)
-        return np.mean([margin(member, rows) for member in self.members], axis=0)
+        return mean_margin(self.members, rows)
 
     def probability(self, score: np.ndarray) -> np.ndarray:
         """(n,) the probabilities of a purchase; the scores themselves where nothing could be
@@ -116,11 +116,12 @@ def loaded(text: str) -> Booster:
     return found
 
 
-def margin(member: Booster, rows: np.ndarray) -> np.ndarray:
-    """(n,) float64 log odds of one member."""
+def mean_margin(members: Sequence[Booster], rows: np.ndarray) -> np.ndarray:
+    """(n,) float64 the mean of the members' log odds."""
     if len(rows) == 0:
         return np.zeros(0)
-    return np.asarray(member.inplace_predict(rows, predict_type="margin"), dtype=np.float64)
+    margins = [member.inplace_predict(rows, predict_type="margin") for member in members]
+    return np.mean(np.array(margins, dtype=np.float64), axis=0)
 
 
 @dataclass(frozen=True)

@@ -247,11 +247,11 @@ def lists() -> dict[str, pa.Table]:
         ]),
         "examples": table("examples", {
             "person_id": np.repeat(PERSONS, 2).tolist(), "item_id": ITEMS[:2] * people,
-            "as_of": AS_OF - timedelta(days=28), "fold": [0, 1] * people, "bought": True,
+            "as_of": AS_OF - timedelta(days=28), "bought": True,
             "label": 1.0, "weight": 1.2, **dict.fromkeys(tables.FEATURES, 0.5),
         }),
         "example_people": table("example_people", {
-            "person_id": PERSONS, "as_of": AS_OF - timedelta(days=28), "fold": 1, "wanted": 9,
+            "person_id": PERSONS, "as_of": AS_OF - timedelta(days=28), "wanted": 9,
             "wanted_new": 3,
         }),
         "ranker_models": table("ranker_models", {
