@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.scoring import columns
+from jobs.signals import measures
 
 S = pa.string()
 I32 = pa.int32()
@@ -37,7 +37,7 @@ SOURCES = (
 )  # fmt: skip
 
 # What a (person, item) is scored by, in the order in which its values are hashed.
-FEATURES = (*columns.MEASURES, *(f"{source}_signal" for source in SOURCES))
+FEATURES = (*measures.MEASURES, *(f"{source}_signal" for source in SOURCES))
 
 
 @dataclass(frozen=True)

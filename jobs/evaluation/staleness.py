@@ -44,7 +44,9 @@ from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import candidates
 from jobs.scoring import blend, examples, features
-from jobs.signals import sessions
+from jobs.signals import sessions, shop
+from jobs.signals.past import people_of
+from jobs.signals.shop import Catalogue
 from jobs.tables import SOURCES
 
 log = logging.getLogger("nightjar")
@@ -255,7 +257,12 @@ def activity(history: DataFrame, at: datetime, days: int) -> pa.Table:
 # --- the lists -------------------------------------------------------------------------------
 def nominate(night: Night, ids: Ids, at: datetime) -> Named:
     """What the sources name as of an instant, by the same functions as in the night."""
-    seen = examples.seen_at(night, sessions.at(night, at), ids.people, at)
+    then = sessions.at(night, at)
+    catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
+    record = examples.record_of(night, then, at, catalogue)
+    persons = then.known.persons.select("person_id").toArrow()
+    measured = shop.measure(record.blocks(people_of(persons)), catalogue)
+    seen = examples.seen_at(night, then, ids.people, record, measured["i_gap"])
     nominated = candidates.nominate(night, seen, night.params_of("candidates"))
     pairs = features.wide(features.coded(nominated, ids.people, ids.items))
     log.info("lists as_of=%s pairs=%d", io.label(at), len(pairs.item))

@@ -28,11 +28,12 @@ from jobs.ordering import lists
 from jobs.params import check
 from jobs.retrieval import matrix
 from jobs.retrieval.sources import pools
-from jobs.scoring import features, shop
+from jobs.scoring import features
 from jobs.scoring.features import Ground, Named, Pairs, Vectors
-from jobs.scoring.past import Record
 from jobs.scoring.scorer import Scorer
-from jobs.scoring.shop import Catalogue
+from jobs.signals import shop
+from jobs.signals.past import Record
+from jobs.signals.shop import Catalogue
 from jobs.tables import SOURCES, TABLES
 
 # People whose lists are made at a time: some 700 named rows each, 150 bytes a row at the widest.

@@ -32,6 +32,9 @@ from jobs.retrieval.sources import (
     item_to_item,
     pools,
 )
+from jobs.signals import shop
+from jobs.signals.past import Record, people_of
+from jobs.signals.shop import Catalogue
 
 # People that the numeric sources name for at a time: a million rows a source, some 150 MB.
 BLOCK = 10_000
@@ -56,13 +59,17 @@ class Params:
 class Seen:
     """What the sources may look at: nothing in it was received at ``as_of`` or later.
 
-    ``content``: item_id and vector of the items known by then. ``people`` limits for whom
+    ``record``: the history once more, read by person; ``item_gap``: days between two purchases of
+    each of its items by one person. ``content``: item_id and vector of the items known by then.
+    ``people`` limits for whom
     candidates are made, not from whom is learned; None is everybody. ``factors`` belong to the rows
     and columns of ``interactions``' matrix; None fits them from it.
     """
 
     as_of: datetime
     history: DataFrame
+    record: Record
+    item_gap: np.ndarray
     interactions: Interactions
     items: DataFrame
     persons: DataFrame
@@ -77,9 +84,14 @@ def run(night: Night, params: Params) -> None:
     known = matrix.build(
         night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
     )
+    catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
+    record = Record(night.published("sessions").table("history"), night.as_of, catalogue.ids)
+    everybody = people_of(night.arrow("persons", ["person_id"]))
     seen = Seen(
         as_of=night.as_of,
         history=night.frame("history"),
+        record=record,
+        item_gap=shop.measure(record.blocks(everybody), catalogue)["i_gap"],
         interactions=known,
         items=night.frame("items"),
         persons=night.frame("persons"),
@@ -107,10 +119,7 @@ def nominate(night: Night, seen: Seen, params: Params) -> pa.Table:
     """All that is named for ``seen.people``, from personal sources and pools: a row per person,
     item and source with person_id, item_id, source and rank."""
     columns = ["person_id", "item_id", "source", "rank"]
-    own = [
-        (part if isinstance(part, pa.Table) else part.select(*columns).toArrow()).select(columns)
-        for part in personal(night, seen, params)
-    ]
+    own = [part.select(columns) for part in personal(night, seen, params)]
     persons = seen.persons
     if seen.people is not None:
         wanted = night.spark.createDataFrame(pa.table({"person_id": seen.people}))
@@ -121,7 +130,7 @@ def nominate(night: Night, seen: Seen, params: Params) -> pa.Table:
     return pa.concat_tables([from_pools, *(part.cast(schema) for part in own)])
 
 
-def personal(night: Night, seen: Seen, params: Params) -> Iterator[DataFrame | pa.Table]:
+def personal(night: Night, seen: Seen, params: Params) -> Iterator[pa.Table]:
     """What each personal source names, in the columns of ``candidates``, part after part.
 
     Each part is sorted by person. Sources of the numeric core name for a block of people at a
@@ -132,15 +141,10 @@ def personal(night: Night, seen: Seen, params: Params) -> Iterator[DataFrame | p
         everybody.matrix, night.params_of("embeddings"), night.seed
     )
     chosen, people_factors = everybody, factors.people
-    history = seen.history
     if seen.people is not None:
         rows = np.sort(matrix.positions(seen.people, everybody.person_ids))
         rows = rows[rows >= 0]
         chosen, people_factors = everybody.of_people(rows), factors.people[rows]
-        wanted = history.sparkSession.createDataFrame(pa.table({"person_id": chosen.person_ids}))
-        history = history.join(F.broadcast(wanted), on="person_id", how="semi")
-    again = buy_again.candidates(history, seen.as_of, params.depth, buy_again.Params())
-    yield again.repartitionByRange("person_id").sortWithinPartitions("person_id", "rank")
     allowed = np.ones(len(everybody.item_ids), dtype=bool)
     now = int(seen.as_of.timestamp() * 1_000_000)
     baskets = (
@@ -161,6 +165,10 @@ def personal(night: Night, seen: Seen, params: Params) -> Iterator[DataFrame | p
     for first in range(0, len(chosen.person_ids), BLOCK):
         rows = np.arange(first, min(first + BLOCK, len(chosen.person_ids)))
         block = chosen.of_people(rows)
+        yield buy_again.candidates(
+            seen.record.of(block.person_ids), seen.item_gap, block.person_ids, seen.record.items,
+            seen.as_of, params.depth, buy_again.Params(),
+        )  # fmt: skip
         yield collaborative.top_items(
             block.person_ids, people_factors[rows], block.item_ids, factors.items, allowed,
             params.depth,

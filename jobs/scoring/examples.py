@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -28,12 +27,12 @@ from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import candidates, embeddings, matrix
 from jobs.retrieval.candidates import Seen
-from jobs.scoring import features, shop
-from jobs.scoring.behaviour import Keyed
+from jobs.scoring import features
 from jobs.scoring.features import Ground, Pairs, Vectors
-from jobs.scoring.past import Record, people_of
-from jobs.scoring.shop import Catalogue
-from jobs.signals import interactions, sessions
+from jobs.signals import interactions, sessions, shop
+from jobs.signals.behaviour import Keyed
+from jobs.signals.past import Record, people_of
+from jobs.signals.shop import Catalogue
 
 log = logging.getLogger("nightjar")
 
@@ -81,12 +80,11 @@ def run(night: Night, params: Params) -> None:
     night.write("examples", tables.TABLES["examples"].schema.empty_table())
     for number, cut in enumerate(chosen):
         asked = ask(night, cut, horizon, params.max_people)
-        found = nominated(night, asked, catalogue)
-        record = Record(record_folder(night, asked.then), cut, catalogue.ids)
-        past = record.of(asked.people)
+        record = record_of(night, asked.then, cut, catalogue)
         persons = asked.then.known.persons.select("person_id").toArrow()
         measured = shop.measure(record.blocks(people_of(persons)), catalogue)
-        ground = Ground.of(past, catalogue, measured, found.vectors)
+        found = nominated(night, asked, record, measured["i_gap"])
+        ground = Ground.of(record.of(asked.people), catalogue, measured, found.vectors)
         rows = examples(asked, found.pairs, ground, number, night.seed, params)
         night.add("examples", number + 1, rows)
         people.append(example_people(asked, ground))
@@ -195,23 +193,31 @@ class Found:
     vectors: Vectors
 
 
-def nominated(night: Night, asked: Asked, catalogue: Catalogue) -> Found:
+def nominated(night: Night, asked: Asked, record: Record, item_gap: np.ndarray) -> Found:
     """Run the sources as of the cut for the people asked; the nearest pairs of each remain."""
-    seen = seen_at(night, asked.then, asked.people, asked.cut)
+    seen = seen_at(night, asked.then, asked.people, record, item_gap)
     rows = candidates.nominate(night, seen, night.params_of("candidates"))
-    pairs = features.wide(features.coded(rows, asked.people, catalogue.ids))
+    pairs = features.wide(features.coded(rows, asked.people, record.items))
     prior = features.linear_score(pairs.signals, night.params_of("ranker").prior)
     return Found(
         features.nearest(pairs, prior, night.params_of("ranker").scored),
-        vectors_of(seen, asked.people, catalogue.ids),
+        vectors_of(seen, asked.people, record.items),
     )
 
 
-def seen_at(night: Night, then: sessions.Seen, people: pa.StringArray, cut: datetime) -> Seen:
+def seen_at(
+    night: Night,
+    then: sessions.Seen,
+    people: pa.StringArray,
+    record: Record,
+    item_gap: np.ndarray,
+) -> Seen:
     """What the sources may look at as of a cut, for these people.
 
-    ``then``: what had happened and been received by the cut, under the persons known at it.
+    ``then``: what had happened and been received by the cut, under the persons known at it;
+    ``record``: the same, read by person.
     """
+    cut = record.as_of
     rows = interactions.interactions(then.history, cut, night.params_of("interactions")).toArrow()
     pairs = matrix.build(rows)
     known = F.least("first_seen", "created_time")
@@ -221,6 +227,8 @@ def seen_at(night: Night, then: sessions.Seen, people: pa.StringArray, cut: date
     return Seen(
         as_of=cut,
         history=then.history,
+        record=record,
+        item_gap=item_gap,
         interactions=pairs,
         items=items,
         persons=then.known.persons,
@@ -312,10 +320,11 @@ def answers_of(
     return found["label"], found["bought"] > 0, found["spent"]
 
 
-def record_folder(night: Night, then: sessions.Seen) -> Path:
-    """Where the history of a cut lies, files sorted by person."""
+def record_of(night: Night, then: sessions.Seen, cut: datetime, catalogue: Catalogue) -> Record:
+    """The history of a cut, in files sorted by person."""
     if then.as_published:
-        return night.published("sessions").table("history")
-    folder = night.scratch("history") / "history"
-    io.kept(sessions.by_person(then.history), folder)
-    return folder
+        folder = night.published("sessions").table("history")
+    else:
+        folder = night.scratch("history") / "history"
+        io.kept(sessions.by_person(then.history), folder)
+    return Record(folder, cut, catalogue.ids)

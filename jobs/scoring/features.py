@@ -19,10 +19,10 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from jobs.retrieval import matrix
-from jobs.scoring import behaviour
-from jobs.scoring.behaviour import Keyed, Lines
-from jobs.scoring.past import Past, runs
-from jobs.scoring.shop import Catalogue
+from jobs.signals import behaviour
+from jobs.signals.behaviour import Keyed, Lines
+from jobs.signals.past import Past, runs
+from jobs.signals.shop import Catalogue
 from jobs.tables import FEATURES, SOURCES, TABLES
 
 VERSION = "behaviour-1"

@@ -13,10 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+import numpy as np
+import pyarrow as pa
 
 from jobs.params import check
+from jobs.retrieval.matrix import Nominated, candidate_rows
+from jobs.retrieval.neighbours import first_of_each
+from jobs.signals.past import DAY, Past, kept_purchases, runs
 
 NAME = "buy_again"
 
@@ -41,63 +44,38 @@ class Params:
         check(self.default_gap_days > 0, "default_gap_days must be positive")
 
 
-def candidates(history: DataFrame, as_of: datetime, depth: int, params: Params) -> DataFrame:
+def candidates(
+    past: Past,
+    item_gap: np.ndarray,
+    person_ids: pa.StringArray,
+    item_ids: pa.StringArray,
+    as_of: datetime,
+    depth: int,
+    params: Params,
+) -> pa.Table:
     """The top ``depth`` bought items of each person, in the columns of ``candidates``.
 
-    ``history``: the table ``history``, already cut at ``as_of``. Ties go to the lower item id.
+    ``past``: all that these people did; ``item_gap``: (n_items,) days between two purchases of an
+    item by one person, NaN where nobody repeated it. Ties go to the lower item.
     """
-    pairs = purchase_days(history)
-    today = F.lit(as_of.date())
-    half_life = F.lit(params.half_life_days)
-    frequency = F.aggregate(
-        "days",
-        F.lit(0.0),
-        lambda total, day: total + F.pow(F.lit(0.5), F.datediff(today, day) / half_life),
-    )
-    span = F.datediff(F.array_max("days"), F.array_min("days")).cast("double")
-    pairs = pairs.select(
-        "person_id", "item_id", "seed_time", frequency.alias("frequency"), span.alias("span"),
-        (F.size("days") - 1).cast("double").alias("gaps"),
-        F.datediff(today, F.array_max("days")).cast("double").alias("since"),
-    )  # fmt: skip
-    item_gap = (F.sum("span") + 5 * params.default_gap_days) / (F.sum("gaps") + 5)
-    by_item = pairs.where(F.col("gaps") > 0).groupBy("item_id").agg(item_gap.alias("item_gap"))
-    gap = F.coalesce("item_gap", F.lit(params.default_gap_days))
-    expected = (F.col("span") + params.prior_gaps * gap) / (F.col("gaps") + params.prior_gaps)
-    overdue = F.greatest(F.col("since") / F.greatest(expected, F.lit(1.0)) - 1, F.lit(0.0))
-    score = F.col("frequency") * F.exp(-overdue / params.overdue_gaps)
-    best = Window.partitionBy("person_id").orderBy(F.col("score").desc(), "item_id")
-    return (
-        pairs.join(F.broadcast(by_item), on="item_id", how="left")
-        .withColumn("score", score)
-        .withColumn("rank", F.row_number().over(best))
-        .where(F.col("rank") <= depth)
-        .select(
-            "person_id", "item_id", F.lit(NAME).alias("source"), "rank", "score",
-            F.col("item_id").alias("seed_item"), "seed_time",
-        )
-    )  # fmt: skip
-
-
-def purchase_days(history: DataFrame) -> DataFrame:
-    """Per person and item: the distinct ``days`` of purchase and the last one's ``seed_time``.
-
-    Days up to a later return or reject of the item do not count: it went back.
-    """
-    bought = F.col("event_type") == "purchase"
-    went_back = F.col("event_type").isin("return", "reject")
-    pairs = (
-        history.where(bought | went_back)
-        .groupBy("person_id", "item_id")
-        .agg(
-            F.collect_set(F.when(bought, F.col("event_date"))).alias("all_days"),
-            F.max(F.when(bought, F.col("event_time"))).alias("seed_time"),
-            F.max(F.when(went_back, F.col("event_date"))).alias("back_day"),
-        )
-    )
-    days = F.filter("all_days", lambda day: F.col("back_day").isNull() | (day > F.col("back_day")))
-    return (
-        pairs.withColumn("days", F.array_sort(days))
-        .where(F.size("days") > 0)
-        .select("person_id", "item_id", "days", "seed_time")
-    )
+    bought = kept_purchases(past)
+    day = np.ceil(bought.age)
+    starts, line = runs(bought.person, bought.item, day)
+    person, item, day = bought.person[starts], bought.item[starts], day[starts]
+    firsts, pair = runs(person, item)
+    count = np.bincount(pair, minlength=len(firsts))
+    lasts = firsts + count - 1
+    frequency = np.bincount(pair, np.exp2(-day / params.half_life_days), len(firsts))
+    since, span = day[lasts], day[firsts] - day[lasts]
+    gap = np.nan_to_num(item_gap[item[firsts]], nan=params.default_gap_days)
+    expected = (span + params.prior_gaps * gap) / (count - 1 + params.prior_gaps)
+    overdue = np.maximum(since / np.maximum(expected, 1.0) - 1.0, 0.0)
+    score = frequency * np.exp(-overdue / params.overdue_gaps)
+    person, item = person[firsts], item[firsts]
+    best, rank = first_of_each(person, item, score, depth)
+    newest = np.full(len(firsts), np.inf)
+    np.minimum.at(newest, pair[line], bought.age)
+    now = int(as_of.timestamp() * 1_000_000)
+    seed_time = now - np.rint(newest[best] * DAY).astype(np.int64)
+    found = Nominated(person[best], item[best], rank, score[best], item[best], seed_time)
+    return candidate_rows(NAME, found, person_ids, item_ids)

@@ -1,4 +1,4 @@
-"""The sources that Spark computes: buy again, and the pools."""
+"""Buy again, and the pools."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from jobs import tables
 from jobs.retrieval import matrix
 from jobs.retrieval.sources import buy_again, pools
+from jobs.signals import past
 from jobs.tables import SOURCES
 from tests.conftest import AS_OF
 
@@ -39,47 +40,66 @@ def history(session):
     return make
 
 
-def ranked(frame) -> list[str]:
-    rows = frame.toArrow().to_pylist()
+def bought_again(*rows: tuple, depth: int = 10) -> list[dict]:
+    """What is named to the first person, from (person, item, type, days ago)."""
+    table = pa.table({
+        "person_id": [row[0] for row in rows],
+        "item_id": [row[1] for row in rows],
+        "event_type": [row[2] for row in rows],
+        "event_time": [AS_OF - timedelta(days=row[3]) + timedelta(hours=12) for row in rows],
+        "basket": [f"{row[0]}|{row[3]}" for row in rows],
+        "quantity": np.ones(len(rows)),
+        "value": np.ones(len(rows)),
+    })  # fmt: skip
+    person_ids, person = matrix.encode(table["person_id"])
+    item_ids, item = matrix.encode(table["item_id"])
+    made = past.arranged(table, person, item, len(person_ids), AS_OF)
+    gaps = np.full(len(item_ids), np.nan)
+    found = buy_again.candidates(
+        made, gaps, person_ids, item_ids, AS_OF, depth, buy_again.Params()
+    ).to_pylist()
+    return [row for row in found if row["person_id"] == rows[0][0]]
+
+
+def ranked(rows: list[dict]) -> list[str]:
     return [row["item_id"] for row in sorted(rows, key=lambda row: row["rank"])]
 
 
-def test_what_is_bought_often_and_lately_comes_first(history):
-    found = buy_again.candidates(
-        history(
-            *[("p", "weekly", "purchase", days) for days in (3, 10, 17, 24)],
-            ("p", "once lately", "purchase", 2),
-            *[("p", "long ago", "purchase", days) for days in (300, 307, 314, 321)],
-            ("q", "other", "purchase", 1),
-        ).where("person_id = 'p'"),
-        AS_OF, 10, buy_again.Params(),
-    )  # fmt: skip
+def test_what_is_bought_often_and_lately_comes_first():
+    found = bought_again(
+        *[("p", "weekly", "purchase", days) for days in (3, 10, 17, 24)],
+        ("p", "once lately", "purchase", 2),
+        *[("p", "long ago", "purchase", days) for days in (300, 307, 314, 321)],
+        ("q", "other", "purchase", 1),
+    )
     assert ranked(found) == ["weekly", "once lately", "long ago"]
+    assert found[0]["seed_time"] == AS_OF - timedelta(days=3) + timedelta(hours=12)
+    assert {row["seed_item"] for row in found} == {"weekly", "once lately", "long ago"}
 
 
-def test_two_purchases_on_one_day_count_once(history):
-    found = buy_again.candidates(
-        history(("p", "a", "purchase", 3), ("p", "a", "purchase", 3), ("p", "b", "purchase", 3)),
-        AS_OF, 10, buy_again.Params(),
-    ).toArrow().to_pylist()  # fmt: skip
-    assert found[0]["score"] == pytest.approx(found[1]["score"])
+def test_the_score_is_the_decayed_days_less_what_is_overdue():
+    (row,) = bought_again(("p", "a", "purchase", 90), ("p", "a", "purchase", 180))
+    # Bought 90 and 180 days ago; a gap of 90 days against two of the default 30: (90 + 60) / 3.
+    assert row["score"] == pytest.approx((2**-1 + 2**-2) * np.exp(-(90 / 50 - 1) / 4))
 
 
-def test_what_went_back_is_not_bought_again_until_it_is_bought_anew(history):
-    found = buy_again.candidates(
-        history(
-            ("p", "returned", "purchase", 9), ("p", "returned", "return", 8),
-            ("p", "anew", "purchase", 9), ("p", "anew", "return", 8), ("p", "anew", "purchase", 2),
-        ),
-        AS_OF, 10, buy_again.Params(),
+def test_two_purchases_on_one_day_count_once():
+    found = bought_again(
+        ("p", "a", "purchase", 3), ("p", "a", "purchase", 3), ("p", "b", "purchase", 3)
+    )
+    assert found[0]["score"] == found[1]["score"]
+
+
+def test_what_went_back_is_not_bought_again_until_it_is_bought_anew():
+    found = bought_again(
+        ("p", "returned", "purchase", 9), ("p", "returned", "return", 8),
+        ("p", "anew", "purchase", 9), ("p", "anew", "return", 8), ("p", "anew", "purchase", 2),
     )  # fmt: skip
     assert ranked(found) == ["anew"]
 
 
-def test_a_list_goes_no_deeper_than_asked(history):
-    found = buy_again.candidates(
-        history(*[("p", f"i{n}", "purchase", n) for n in range(1, 9)]), AS_OF, 3, buy_again.Params()
-    )
+def test_a_list_goes_no_deeper_than_asked():
+    found = bought_again(*[("p", f"i{n}", "purchase", n) for n in range(1, 9)], depth=3)
     assert ranked(found) == ["i1", "i2", "i3"]
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jobs.scoring.columns import (
+from jobs.signals.measures import (
     BASKET_HALF_LIVES,
     CATEGORY_HALF_LIVES,
     HALF_LIVES,
     SPANS,
 )
-from jobs.scoring.past import CART, LOOKS, Past, kept_purchases, runs
+from jobs.signals.past import CART, LOOKS, Past, kept_purchases, runs
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.retrieval import matrix
-from jobs.scoring.behaviour import Lines
-from jobs.scoring.columns import SHOP_HALF_LIVES
-from jobs.scoring.past import LOOKS, Past, runs
+from jobs.signals.behaviour import Lines
+from jobs.signals.measures import SHOP_HALF_LIVES
+from jobs.signals.past import LOOKS, Past, runs
 
 # An item counts as if so many more people had bought it, of whom this share came back.
 PRIOR_PEOPLE, PRIOR_REPEAT, PRIOR_REBUY = 5.0, 0.2, 0.1
