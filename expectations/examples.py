@@ -14,6 +14,7 @@ def suite(as_of: datetime) -> list[Expectation]:
         rows("Nothing to learn from: the history is too short.", low=0),
         *filled("An example is found by these.", "person_id", "item_id", "as_of"),
         *filled("An example without its answer teaches nothing.", "bought", "label", "weight"),
+        *filled("What is only judged must be told from what is learned from.", "trained"),
         unique("A candidate that counts twice.", "person_id", "item_id", "as_of"),
         between(
             "A cut that is not before the night foresees nothing.", "as_of", None, as_of, below=True

@@ -247,9 +247,10 @@ _table(
 # --- scoring and ordering --------------------------------------------------------------------
 _table(
     "examples", "examples",
-    "one row per candidate of a person at an earlier cut, with its features as of the cut; at cuts "
-    "before the newest a share of what was not bought", "person_id item_id as_of",
-    person_id=S, item_id=S, as_of=TIME, bought=BOOL, label=F64, weight=F64,
+    "one row per candidate of a person at an earlier cut, its features as of the cut; trained: "
+    "bought, or of the share of the rest that is learned from; the newest cut has all others too",
+    "person_id item_id as_of",
+    person_id=S, item_id=S, as_of=TIME, trained=BOOL, bought=BOOL, label=F64, weight=F64,
     **{name: _maybe(F32) for name in FEATURES},
 )  # fmt: skip
 _table(

@@ -47,8 +47,8 @@ class Params:
     cuts: int = 3
     # People sampled at each cut.
     max_people: int = 1_500
-    # Of the candidates that were not bought, the share kept at cuts before the newest; the newest
-    # cut keeps all, since lists are judged there.
+    # Of the candidates that were not bought, the share that is trained on; the newest cut keeps the
+    # rest too, since lists are judged there.
     kept_share: float = 0.3
     # What a cart, and a view or click, counts where a purchase counts 1: a plan that became nothing
     # in four weeks, and curiosity.
@@ -260,18 +260,20 @@ def examples(
     weight = params.cut_weight**number * np.where(
         bought, 1.0 + params.value_weight * np.log1p(np.maximum(spent, 0.0)), 1.0
     )
+    drawn = np.random.default_rng(seed + number).random(len(label)) < params.kept_share
+    trained = (label > 0) | drawn
+    weight = np.where(label > 0, weight, weight / params.kept_share)
     if number:
-        drawn = np.random.default_rng(seed + number).random(len(label)) < params.kept_share
-        weight = np.where(label > 0, weight, weight / params.kept_share)
-        kept = (label > 0) | drawn
-        pairs = pairs.of(kept)
-        label, bought, weight = label[kept], bought[kept], weight[kept]
+        pairs = pairs.of(trained)
+        label, bought, weight = label[trained], bought[trained], weight[trained]
+        trained = trained[trained]
     person = pa.array(pairs.person)
     return pa.table(
         {
             "person_id": asked.people.take(person),
             "item_id": items.take(pa.array(pairs.item)),
             "as_of": pa.repeat(pa.scalar(asked.cut, tables.TIME), len(person)),
+            "trained": trained,
             "bought": bought,
             "label": label,
             "weight": weight,

@@ -50,11 +50,11 @@ class Params:
     min_people: int = 40
     # Members whose mean ranks, trees of a member, and how far each tree corrects those before it.
     members: int = 2
-    trees: int = 200
-    learning_rate: float = 0.08
+    trees: int = 150
+    learning_rate: float = 0.1
     # Splits from the root to a leaf, and the least weight of examples in a leaf: behaviour is
     # noisy, and a leaf of a handful of purchases is a coincidence.
-    max_depth: int = 6
+    max_depth: int = 5
     min_leaf: float = 30.0
     # Shares of the rows and of the features that a tree and a split look at.
     row_share: float = 0.7
@@ -92,6 +92,7 @@ class Examples:
     """The rows of ``examples`` as arrays, (n,) each but ``values``, (n, n_features) float32."""
 
     values: np.ndarray
+    trained: np.ndarray
     bought: np.ndarray
     label: np.ndarray
     weight: np.ndarray
@@ -103,6 +104,7 @@ class Examples:
             values[:, number] = rows[name].to_numpy()
         return Examples(
             values,
+            rows["trained"].to_numpy(),
             rows["bought"].to_numpy(),
             rows["label"].to_numpy(),
             rows["weight"].to_numpy(),
@@ -111,7 +113,8 @@ class Examples:
     def rows(self, kept: np.ndarray) -> Examples:
         """The examples that ``kept``, (n,) bool, says."""
         return Examples(
-            self.values[kept], self.bought[kept], self.label[kept], self.weight[kept],
+            self.values[kept], self.trained[kept], self.bought[kept], self.label[kept],
+            self.weight[kept],
         )  # fmt: skip
 
     @property
@@ -149,7 +152,7 @@ def run(night: Night, params: Params) -> None:
     night.notes["best_single_source"] = SOURCES[best]
     rankings = {BLEND: held.all.signals @ weights}
     if asked.num_rows >= params.min_ranker_people:
-        trial = train(examples.rows(~newest), params, night.seed)
+        trial = train(examples.rows(examples.trained & ~newest), params, night.seed)
         rankings[RANKER] = scorer.mean_margin(trial, examples.values[newest])
     else:
         night.notes["no_ranker"] = f"{asked.num_rows} people, {params.min_ranker_people} needed"
@@ -158,7 +161,7 @@ def run(night: Night, params: Params) -> None:
     rankings |= {source: held.all.alone(i) for i, source in enumerate(SOURCES)}
     stage(
         night,
-        train(examples, params, night.seed) if chosen == RANKER else [],
+        train(examples.rows(examples.trained), params, night.seed) if chosen == RANKER else [],
         dict(zip(SOURCES, blend.tune(held.all, params.shrinkage)[0].tolist(), strict=True)),
         evidence(held, rankings, chosen, SOURCES[best], night.seed),
         Judgement(rankings[chosen], held.all.bought, held.all.person % 2),

@@ -247,7 +247,7 @@ def lists() -> dict[str, pa.Table]:
         ]),
         "examples": table("examples", {
             "person_id": np.repeat(PERSONS, 2).tolist(), "item_id": ITEMS[:2] * people,
-            "as_of": AS_OF - timedelta(days=28), "bought": True,
+            "as_of": AS_OF - timedelta(days=28), "trained": True, "bought": True,
             "label": 1.0, "weight": 1.2, **dict.fromkeys(tables.FEATURES, 0.5),
         }),
         "example_people": table("example_people", {
