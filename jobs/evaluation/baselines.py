@@ -63,8 +63,8 @@ def same_for_all(popular: np.ndarray) -> Scorer:
 def frequency(purchases: Purchases, half_life_days: float = np.inf) -> sp.csr_matrix:
     """(n_people, n_items): in how many of their baskets each person's item was.
 
-    A basket counts half for every ``half_life_days`` of its age: exponential forgetting, as Ding and
-    Li ("Time weight collaborative filtering", 2005) apply it to ratings.
+    A basket counts half for every ``half_life_days`` of its age: exponential forgetting, as Ding
+    and Li ("Time weight collaborative filtering", 2005) apply it to ratings.
     """
     return purchases.counted(np.exp2(-purchases.age / half_life_days))
 
@@ -85,13 +85,16 @@ def item_knn(affinity: sp.csr_matrix, neighbours: int, shrinkage: float) -> Scor
 
     ``affinity``: (n_people, n_items) CSR of positive weights. Items are alike by the cosine of who
     chose them, with ``shrinkage`` added to both numbers of people; each of a person's items speaks,
-    by its weight, for its ``neighbours`` nearest, itself among them.
+    by its weight, for its ``neighbours`` nearest, itself among them. What one person alone chose
+    has no neighbours.
     """
     from implicit.nearest_neighbours import all_pairs_knn
 
     people_of = np.bincount(affinity.indices, minlength=affinity.shape[1])
     presence = affinity.astype(np.float64, copy=True)
-    presence.data = 1 / np.sqrt(people_of + shrinkage)[presence.indices]
+    share = np.where(people_of > 1, 1 / np.sqrt(people_of + shrinkage), 0.0)
+    presence.data = share[presence.indices]
+    presence.eliminate_zeros()
     alike = all_pairs_knn(presence, neighbours + 1, show_progress=False).tocsr()
     alike = alike.astype(np.float32)
     return lambda rows: (affinity[rows] @ alike).toarray()
@@ -114,7 +117,7 @@ def user_knn(affinity: sp.csr_matrix, neighbours: int) -> Scorer:
 
 
 def nearest(alike: np.ndarray, count: int) -> sp.csr_matrix:
-    """The ``count`` largest positive values of each row of (n_rows, n) ``alike``, the rest empty."""
+    """The ``count`` largest positive values of each row of (n_rows, n) ``alike``, no others."""
     count = min(count, alike.shape[1])
     columns = np.argpartition(-alike, count - 1, axis=1)[:, :count]
     values = np.take_along_axis(alike, columns, axis=1)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.evaluation import metrics
+from jobs.evaluation import metrics, ranking
 from jobs.evaluation.snapshot import Wanted
 
 KINDS = ("all", "again", "new")
@@ -86,7 +87,7 @@ class Judge:
         )  # fmt: skip
 
     def judge(
-        self, lists: np.ndarray, ranking: str, role: str, new_only: bool
+        self, lists: np.ndarray, name: str, role: str, new_only: bool
     ) -> Iterator[tuple[Column, np.ndarray]]:
         """Each measure with its (n_people,) values, NaN for who is not judged by it.
 
@@ -99,10 +100,10 @@ class Judge:
                 continue
             for length in self.lengths:
                 for metric, values in self._reached(wanted, person, place, item, length):
-                    yield Column(ranking, role, new_only, metric, kind, length), values
+                    yield Column(name, role, new_only, metric, kind, length), values
         for length in self.lengths:
             for metric, values in self._variety(person, place, item, length):
-                yield Column(ranking, role, new_only, metric, "listed", length), values
+                yield Column(name, role, new_only, metric, "listed", length), values
 
     def _reached(
         self, wanted: Kind, person: np.ndarray, place: np.ndarray, item: np.ndarray, k: int
@@ -150,7 +151,7 @@ class Judge:
             yield metric, _share(total, size)
         yield "category_spread", self._spread(person, item, size)
 
-    @property
+    @cached_property
     def _percentile(self) -> np.ndarray:
         """(n_items,) the share of the items ever bought that fewer people bought, ties halved."""
         sold = np.sort(self.popularity[self.popularity > 0])
@@ -159,12 +160,13 @@ class Judge:
         return (below + upto) / 2 / max(len(sold), 1)
 
     def _spread(self, person: np.ndarray, item: np.ndarray, size: np.ndarray) -> np.ndarray:
-        """(n_people,) the share of a list's pairs of items that are of different categories, 1 minus
-        the intra-list similarity of Ziegler et al. (2005); an unknown category is like no other."""
+        """(n_people,) the share of a list's pairs of items whose categories differ, 1 minus the
+        intra-list similarity of Ziegler et al. (2005); an unknown category is like no other."""
         category = self.category[item]
         known = category >= 0
-        groups, count = np.unique(np.c_[person[known], category[known]], axis=0, return_counts=True)
-        alike = np.bincount(groups[:, 0], count * (count - 1), minlength=self.n_people)
+        width = int(self.category.max(initial=0)) + 1
+        group, count = np.unique(person[known] * width + category[known], return_counts=True)
+        alike = np.bincount(group // width, count * (count - 1), minlength=self.n_people)
         pairs = size * (size - 1)
         return 1 - _share(alike, pairs)
 
@@ -186,21 +188,17 @@ def named(
             order = np.lexsort((item, rank, person))
             place = np.arange(len(order)) - np.searchsorted(person[order], person[order])
             kept = order if not depth else order[place < depth]
-            found.append(np.isin(key, person[kept] * n_items + item[kept]))
+            found.append(ranking.among(key, np.sort(person[kept] * n_items + item[kept])))
         by_source = np.array(found).reshape(len(sources), len(key))
         times = by_source.sum(axis=0)
         for kind, chosen in kinds.items():
             count = np.bincount(wanted.person[chosen], minlength=wanted.n_people)
-
-            def recall(hit: np.ndarray, chosen=chosen, count=count) -> np.ndarray:
-                of = wanted.person[chosen & hit]
-                return _share(np.bincount(of, minlength=wanted.n_people), count)
-
-            yield Column("all sources", "source", False, "named", kind, depth), recall(times > 0)
+            rows = [("all sources", "named", times > 0)]
             for name, mine in zip(sources, by_source, strict=True):
-                yield Column(name, "source", False, "named", kind, depth), recall(mine)
-                only = mine & (times == 1)
-                yield Column(name, "source", False, "named_only_by", kind, depth), recall(only)
+                rows += [(name, "named", mine), (name, "named_only_by", mine & (times == 1))]
+            for name, metric, hit in rows:
+                reached = np.bincount(wanted.person[chosen & hit], minlength=wanted.n_people)
+                yield Column(name, "source", False, metric, kind, depth), _share(reached, count)
 
 
 def categories(catalogue: pa.Table) -> np.ndarray:

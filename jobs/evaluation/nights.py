@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -155,8 +156,6 @@ def check_cuts(source: Source, cuts: Sequence[datetime], horizon: timedelta) -> 
 
 def _span(source: Source) -> dict[str, Any]:
     """The first and the last event, and (n,) the days' starts on which something was bought."""
-    import numpy as np
-
     instant = pa.timestamp("us", tz="UTC")
     files = [str(path) for path in io.parquet_files(source.folder / "events")]
     first = last = None
@@ -203,5 +202,5 @@ def keep_truth(at_cut: Night, later: Night) -> None:
     rows = bought_after(
         later.frame("history"), at_cut.frame("identities"), at_cut.as_of, later.as_of
     ).toArrow()
-    io.write_arrow(at_cut.lake.root / "after", rows.sort_by([("person_id", "ascending"),
-                                                             ("item_id", "ascending")]))  # fmt: skip
+    by_pair = [("person_id", "ascending"), ("item_id", "ascending")]
+    io.write_arrow(at_cut.lake.root / "after", rows.sort_by(by_pair))

@@ -56,8 +56,10 @@ class Events:
     def before(self, instant: int) -> Events:
         """What was known before an instant, microseconds since 1970 UTC."""
         kept = self.known < instant
-        columns = (self.person, self.item, self.basket, self.time, self.known)
-        return Events(*(column[kept] for column in columns), self.n_people, self.n_items)
+        return Events(
+            self.person[kept], self.item[kept], self.basket[kept], self.time[kept],
+            self.known[kept], self.n_people, self.n_items,
+        )  # fmt: skip
 
     def purchases(self, instant: int) -> Purchases:
         """The purchases among them, aged at an instant after all of them."""
@@ -268,9 +270,10 @@ def wanted(
     key, which = np.unique(person * size + item, return_inverse=True)
     paid = np.bincount(which, money, minlength=len(key))
     before = events.basket >= 0
-    known = np.unique(events.person[before] * size + events.item[before])
+    known = np.sort(events.person[before] * size + events.item[before])
     places, items = key // size, key % size
-    return Wanted(len(judged), places, items, paid, np.isin(judged[places] * size + items, known))
+    again = ranking.among(judged[places] * size + items, known)
+    return Wanted(len(judged), places, items, paid, again)
 
 
 def _in_turn(live: pa.StringArray, *others: pa.ChunkedArray) -> pa.StringArray:
