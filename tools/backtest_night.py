@@ -28,23 +28,13 @@ def main() -> int:
     root, cut, until, source = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the night is closed
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    where = ["--lake", root, "--source", source, "--run-id", RUN_ID]
-    where += [f"--params={os.environ.get('PARAMS', '')}"]
-    at = {label: [*where, "--as-of", label] for label in (cut, until)}
+    where = ["--lake", root, "--source", source, "--run-id", RUN_ID, "--as-of", cut]
+    given = os.environ.get("PARAMS", "")
     master = os.environ.get("MASTER")
     try:
-        command(["open-night", *at[cut], *(["--master", master] if master else [])])
-        for label, chosen in ((cut, nights.LISTED), (until, nights.TOLD)):
-            for step in chosen:
-                started = time.monotonic()
-                command(["run", *at[label], step])
-                command(["gate", *at[label], step])
-                print(f"{label} {step} {time.monotonic() - started:.1f} s", flush=True)
-        lake = Lake(root)
-        contexts = [
-            Night(lake, io.parse_as_of(label), RUN_ID, source, "source") for label in (cut, until)
-        ]
-        nights.keep_truth(*contexts)
+        command(["open-night", *where, f"--params={given}",
+                 *(["--master", master] if master else [])])  # fmt: skip
+        make(root, cut, until, source, given)
     except GateRed as red:
         print(f"red gate: {red}", file=sys.stderr)
         return 3
@@ -52,8 +42,25 @@ def main() -> int:
         print(f"error: {fault}", file=sys.stderr)
         return 2
     finally:
-        command(["close-night", *at[cut]])
+        command(["close-night", *where])
     return 0
+
+
+def make(root: str, cut: str, until: str, source: str, given: str = "") -> None:
+    """The night of a cut and what came after it, on a lake that this run holds."""
+    for label, chosen in ((cut, nights.LISTED), (until, nights.TOLD)):
+        where = ["--lake", root, "--source", source, "--run-id", RUN_ID, "--as-of", label]
+        where += [f"--params={given}"]
+        for step in chosen:
+            started = time.monotonic()
+            command(["run", *where, step])
+            command(["gate", *where, step])
+            print(f"{label} {step} {time.monotonic() - started:.1f} s", flush=True)
+    at_cut, later = (
+        Night(Lake(root), io.parse_as_of(label), RUN_ID, source, "sessions")
+        for label in (cut, until)
+    )
+    nights.keep_truth(at_cut, later)
 
 
 if __name__ == "__main__":

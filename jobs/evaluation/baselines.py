@@ -1,8 +1,7 @@
 """The simple methods of the field that published lists are held against, on arrays.
 
-Each makes a ``Scorer``: given (n_rows,) codes of people it returns (n_rows, n_items) float32 scores
-of every item, so that people are scored block by block and memory does not grow with people times
-items. Where a method leaves items equal or says nothing of them, their popularity decides, so that
+Each makes a ``Scorer``: given (n_rows,) codes of people it returns (n_rows, n_items) scores of every
+item, so that people are scored block by block and memory does not grow with people times items. Where a method leaves items equal or says nothing of them, their popularity decides, so that
 each fills its lists (as GP-TopFreq does in Li et al., "A Next Basket Recommendation Reality Check",
 2023).
 """
@@ -75,8 +74,9 @@ def own(frequencies: sp.csr_matrix, popular: np.ndarray) -> Scorer:
 
 
 def filled(scorer: Scorer, popular: np.ndarray) -> Scorer:
-    """``scorer`` with ties and gaps decided by popularity."""
-    fill = (FILL * popular / max(popular.max(initial=0), 1)).astype(np.float32)
+    """``scorer`` with ties and gaps decided by popularity, in double precision: beside a score of 1
+    single precision would not tell the popularity of most items apart."""
+    fill = FILL * popular.astype(np.float64) / max(popular.max(initial=0), 1)
     return lambda rows: scorer(rows) + fill
 
 

@@ -13,8 +13,8 @@ import scipy.sparse as sp
 
 from jobs.evaluation.baselines import Scorer
 
-# Scores held at a time: 4 bytes each, and a few times as much while they are ranked.
-SCORES = 8_000_000
+# Scores held at a time: 8 bytes each, and a few times as much while they are ranked.
+SCORES = 4_000_000
 SETS = 64
 
 
