@@ -232,7 +232,7 @@ def headline(measured: pa.Table, cut: str = MEAN) -> tuple[list[str], dict[str, 
 
     The columns: NDCG of all purchases at the least and the greatest length, recall at the greatest,
     NDCG at the least of what was new among lists of new items only, coverage of the catalogue, and
-    what the published list's NDCG is above the row's.
+    by how much the published list's NDCG at the least length is above the row's.
     """
     lengths = sorted(set(pick(measured, metric="ndcg")["length"].to_pylist()))
     least, most = lengths[0], lengths[-1]
@@ -246,7 +246,7 @@ def headline(measured: pa.Table, cut: str = MEAN) -> tuple[list[str], dict[str, 
         f"coverage@{most}": (
             {"metric": "coverage", "kind": "listed", "length": most, "new_only": False}, ends
         ),
-        f"published above it, NDCG@{least}": (
+        "published above it": (
             ndcg, ("difference", "difference_low", "difference_high")
         ),
     }  # fmt: skip
