@@ -1,7 +1,8 @@
 """The simple methods of the field that published lists are held against, on arrays.
 
-Each makes a ``Scorer``: given (n_rows,) codes of people it returns (n_rows, n_items) scores of every
-item, so that people are scored block by block and memory does not grow with people times items. Where a method leaves items equal or says nothing of them, their popularity decides, so that
+Each makes a ``Scorer``: given (n_rows,) codes of people it returns (n_rows, n_items) scores of
+every item, so that people are scored block by block and memory does not grow with people times
+items. Where a method leaves items equal or says nothing of them, their popularity decides, so that
 each fills its lists (as GP-TopFreq does in Li et al., "A Next Basket Recommendation Reality Check",
 2023).
 """
@@ -92,7 +93,7 @@ def item_knn(affinity: sp.csr_matrix, neighbours: int, shrinkage: float) -> Scor
 
     people_of = np.bincount(affinity.indices, minlength=affinity.shape[1])
     presence = affinity.astype(np.float64, copy=True)
-    share = np.where(people_of > 1, 1 / np.sqrt(people_of + shrinkage), 0.0)
+    share = np.where(people_of > 1, 1 / np.sqrt(np.maximum(people_of, 1) + shrinkage), 0.0)
     presence.data = share[presence.indices]
     presence.eliminate_zeros()
     alike = all_pairs_knn(presence, neighbours + 1, show_progress=False).tocsr()
