@@ -44,7 +44,7 @@ from jobs.sources import source as sources
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_SOURCE = "completejourney"
-WIDTH = 132
+WIDTH = 140
 DEFAULT_CUTS = "2017-08-11,2017-09-08,2017-10-06,2017-11-03"
 
 
@@ -207,7 +207,7 @@ def show(measured: pa.Table) -> None:
     for name in names:
         table.add_column(name, justify="right")
     for ranking, cells in rows.items():
-        table.add_row(ranking, *(page.cell(each).replace(" (", "\n(") for each in cells))
+        table.add_row(ranking, *(page.cell(each).rstrip(")").replace(" (", "\n") for each in cells))
     # Wider than a pipe's 80 columns, in which every cell would be broken.
     Console(width=max(Console().width, WIDTH)).print(table)
 
