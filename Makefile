@@ -2,13 +2,13 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 SETUP = @$(PYTHON) tools/setup.py
-VALUES := SOURCE AS_OF LAKE PERSON ITEM TABLE PARAMS MASTER TO EVENTS TESTS
+VALUES := SOURCE AS_OF CUTS LAKE PERSON ITEM TABLE PARAMS MASTER TO EVENTS TESTS
 
 # Values reach Python through the environment as they were typed: neither make nor a shell expands them.
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 .DEFAULT_GOAL := help
-.PHONY: run ui show why docs staleness ghosts lineage rollback bench test check help clean
+.PHONY: run ui show why docs staleness ghosts backtest lineage rollback bench test check help clean
 
 run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
 	$(SETUP) --with java -- -m tools.night
@@ -24,6 +24,8 @@ staleness: ## what lists lose as tables age, and how often to refresh them [SOUR
 	$(SETUP) --with java -- -m tools.ask staleness
 ghosts: ## what split people cost the lists, and what finding them again brings [SOURCE=name] [AS_OF=YYYY-MM-DD] [LAKE=folder]
 	$(SETUP) --with java -- -m tools.ghosts
+backtest: ## what earlier nights' lists would have foreseen, beside simple methods [SOURCE=…] [CUTS=YYYY-MM-DD,…] [LAKE=folder] [PARAMS=json] [MASTER=…]
+	$(SETUP) --with java -- -m tools.backtest
 lineage: ## the way back from a table to its source: TABLE=name [AS_OF=YYYY-MM-DD] [LAKE=folder]
 	$(SETUP) -- -m tools.ask lineage TABLE
 rollback: ## serve an earlier release [TO=release] [LAKE=folder]

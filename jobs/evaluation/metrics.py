@@ -42,6 +42,54 @@ def recall(
     return np.bincount(person[counted], minlength=len(wanted)) / wanted
 
 
+def precision(
+    person: np.ndarray, rank: np.ndarray, relevant: np.ndarray, people: int, k: int
+) -> np.ndarray:
+    """(people,) the share of the first ``k`` places that hold a relevant item; a place that a short
+    list leaves empty holds none."""
+    counted = relevant & (rank < k)
+    return np.bincount(person[counted], minlength=people) / k
+
+
+def hit_rate(
+    person: np.ndarray, rank: np.ndarray, relevant: np.ndarray, people: int, k: int
+) -> np.ndarray:
+    """(people,) 1.0 where one of the first ``k`` places holds a relevant item, else 0.0."""
+    return (precision(person, rank, relevant, people, k) > 0).astype(float)
+
+
+def average_precision(
+    person: np.ndarray, rank: np.ndarray, relevant: np.ndarray, wanted: np.ndarray, k: int
+) -> np.ndarray:
+    """(n_people,) the precision at each relevant place of the first ``k``, summed, over
+    ``min(k, wanted)``; its mean over people is MAP@k. Arguments as for :func:`ndcg`; an item stands
+    once in a list."""
+    rows = np.flatnonzero(relevant & (rank < k))
+    rows = rows[np.lexsort((rank[rows], person[rows]))]
+    of = person[rows]
+    starts = np.searchsorted(of, of)
+    at_place = (np.arange(len(rows)) - starts + 1) / (rank[rows] + 1)
+    return np.bincount(of, at_place, minlength=len(wanted)) / np.minimum(wanted, k)
+
+
+def gain_ndcg(
+    person: np.ndarray, rank: np.ndarray, gain: np.ndarray, ideal: np.ndarray
+) -> np.ndarray:
+    """(n_people,) NDCG with linear gains (Järvelin and Kekäläinen, 2002).
+
+    ``gain``: (n,) what each place brings, 0 for nothing; ``ideal``: (n_people, k) the k largest
+    gains of each person, largest first, 0 where there are fewer. NaN for a person without any.
+    """
+    k = ideal.shape[1]
+    discount = 1.0 / np.log2(np.arange(k) + 2.0)
+    counted = rank < k
+    found = np.bincount(
+        person[counted], gain[counted] * discount[rank[counted]], minlength=len(ideal)
+    )
+    best = ideal @ discount
+    return np.divide(found, best, out=np.full(len(ideal), np.nan), where=best > 0)
+
+
 def interval(
     values: np.ndarray, seed: int, resamples: int = 1_000, level: float = 0.95
 ) -> tuple[float, float]:

@@ -1,9 +1,9 @@
 """Data docs and report pages: what the gates found and what a release reached, as HTML.
 
-Reads the lake's evidence, published tables and measured staleness. Writes an index, a page per run
-date with every expectation, a report and a page of the audits per run date, and a page per
-measurement of staleness. The pages are files that need nothing but a browser: no script, nothing
-loaded from elsewhere, everything from the data escaped.
+Reads the lake's evidence, published tables, measured staleness and backtests. Writes an index, a
+page per run date with every expectation, a report and a page of the audits per run date, and a page
+per measurement of staleness and per backtest. The pages are files that need nothing but a browser:
+no script, nothing loaded from elsewhere, everything from the data escaped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jobs.errors import Fault
 from jobs.findings import Finding
 from jobs.io import Lake
 from jobs.pages import audits as audits_page
-from jobs.pages import report, staleness
+from jobs.pages import backtest, report, staleness
 from jobs.pages.sections import section, text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -53,10 +53,13 @@ def build(lake: Lake, out: Path) -> Path:
     measured = [staleness.shown(folder) for folder in staleness.measurements(lake)]
     for shown in measured:
         _write(out / shown["page"], pages, "staleness.html", **shown)
+    backtests = [backtest.shown(folder) for folder in backtest.measurements(lake)]
+    for shown in backtests:
+        _write(out / shown["page"], pages, "backtest.html", **shown)
     index = out / "index.html"
     _write(
         index, pages, "index.html", lake=lake.root, nights=nights, current=current(lake),
-        measured=measured,
+        measured=measured, backtests=backtests,
     )  # fmt: skip
     return index
 
