@@ -268,9 +268,23 @@ with DAG(
 
     with TaskGroup("ordering", tooltip="One list a person and one an item"):
         blend = step("blend", reads=[sessions, audits, identities, catalogue, content_embeddings])
-        recommendations = step("recommendations", reads=[candidates, filters, blend, identities])
+        recommendations = step(
+            "recommendations",
+            reads=[
+                source,
+                events,
+                catalogue,
+                identities,
+                sessions,
+                content_embeddings,
+                candidates,
+                filters,
+                blend,
+            ],
+        )
         similar_items = step(
-            "similar_items", reads=[interactions, embeddings, content_embeddings, filters]
+            "similar_items",
+            reads=[catalogue, interactions, embeddings, content_embeddings, filters],
         )
 
     with TaskGroup(

@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.errors import Fault
+from jobs.filtering.filters import EVERYONE
 from jobs.tables import TABLES
 
 KINDS = ("ban", "margin_floor", "boost", "pin", "cap")
@@ -185,6 +186,30 @@ def rules_of(table: pa.Table, goods: Goods) -> list[Rule]:
             Rule(row["rule_id"], row["kind"], row["surface"], row["region"], strength, items)
         )
     return sorted(found, key=lambda rule: rule.order)
+
+
+def banned(table: pa.Table, items: pa.Table) -> pa.Table:
+    """item_id, kind, value: what the bans on every surface exclude, as rules of eligibility, for
+    lists that know no surface: pools and similar items.
+
+    ``table``: ``rules_in_force``; ``items``: the columns of :data:`ITEM_COLUMNS`.
+    """
+    schema = TABLES["ineligible_items"].schema
+    found = [pa.table([[], [], []], schema=pa.schema([schema.field(i) for i in range(3)]))]
+    for rule in rules_of(table, Goods(items)):
+        if rule.kind == "ban" and rule.surface is None:
+            kind, value = EVERYONE if rule.region is None else ("region", rule.region)
+            found.append(
+                pa.table(
+                    [
+                        items["item_id"].take(pa.array(rule.items)),
+                        pa.repeat(kind, len(rule.items)),
+                        pa.repeat(value, len(rule.items)),
+                    ],
+                    schema=found[0].schema,
+                )
+            )
+    return pa.concat_tables(found)
 
 
 def contradictions(rules: Iterable[Rule]) -> list[str]:

@@ -104,6 +104,8 @@ def test_a_job_reads_only_behind_gates(dag):
         ("filters", {"catalogue", "identities", "sessions"}),
         ("blend", {"sessions", "identities", "catalogue", "content_embeddings"}),
         ("recommendations", {"candidates", "filters", "blend", "identities"}),
+        ("recommendations", {"source", "events", "catalogue", "sessions", "content_embeddings"}),
+        ("similar_items", {"catalogue"}),
         ("release", {"index", "recommendations", "similar_items"}),
     ],
 )

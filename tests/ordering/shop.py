@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.ordering import rules
 from jobs.ordering.diversity import Traits
@@ -28,7 +29,9 @@ def catalogue(*rows: dict[str, Any]) -> pa.Table:
 
 def stated(*rows: dict[str, Any]) -> pa.Table:
     """The contract table ``rules``; a rule without a reason gets one."""
-    return pa.Table.from_pylist([{"reason": "why", **row} for row in rows], contract.schema("rules"))
+    return pa.Table.from_pylist(
+        [{"reason": "why", **row} for row in rows], contract.schema("rules")
+    )
 
 
 class Shop:
@@ -104,7 +107,7 @@ class Shop:
 def traits(items: pa.Table, vectors: np.ndarray | None = None) -> Traits:
     """Category and seller by item, and vectors where given."""
     codes = {
-        name: np.array([-1 if v is None else hash(v) % 10**6 for v in items[name].to_pylist()])
+        name: pc.fill_null(items[name].combine_chunks().dictionary_encode().indices, -1).to_numpy()
         for name in ("category", "seller")
     }
     return Traits(codes, vectors)

@@ -1,4 +1,4 @@
-"""Ordering on a block of people: what each rule and stage does, and what it is said to have done."""
+"""Ordering on a block of people: what each rule and stage does, and what is said of it."""
 
 from __future__ import annotations
 
