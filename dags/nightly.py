@@ -276,18 +276,21 @@ with DAG(
         recommendations = step(
             "recommendations",
             reads=[
+                source,
+                events,
+                catalogue,
+                identities,
+                sessions,
+                embeddings,
+                content_embeddings,
                 candidates,
                 filters,
                 ranker,
-                identities,
-                sessions,
-                catalogue,
-                embeddings,
-                content_embeddings,
             ],
         )
         similar_items = step(
-            "similar_items", reads=[interactions, embeddings, content_embeddings, filters]
+            "similar_items",
+            reads=[catalogue, interactions, embeddings, content_embeddings, filters],
         )
 
     with TaskGroup(

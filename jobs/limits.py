@@ -128,3 +128,8 @@ DELIVERY_SHORT = 0.02
 UNSERVED = 0.05
 # With fewer people judged the difference is chance: only a warning.
 RANKING_PEOPLE = 200
+# Share of delivered slots that business rules changed. At 15 % rules begin to be the recommender
+# and the model its supplement; at a fifth what is measured of the model no longer speaks of what
+# people see, so the night stops until the rules move into the objective or the filters.
+OVERRIDE_UNUSUAL = 0.15
+OVERRIDE = 0.20

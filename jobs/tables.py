@@ -109,6 +109,13 @@ _table(
     list_id=S, surface=_maybe(S), position=I32, item_id=S,
 )  # fmt: skip
 _table(
+    "rules_in_force", "catalogue",
+    "one row per business rule and what became of it; items: how many it is about", "rule_id",
+    rule_id=S, kind=S, scope=S, scope_kind=_maybe(S), surface=_maybe(S), region=_maybe(S),
+    starts=_maybe(TIME), ends=_maybe(TIME), strength=_maybe(F64), reason=S, outcome=S, items=I64,
+    unjudged=I64,
+)  # fmt: skip
+_table(
     "identities", "identities", "one row per key", "key_type key",
     key_type=S, key=S, person_id=S, household_id=S, component=S, first_seen=_maybe(TIME),
 )  # fmt: skip
@@ -291,10 +298,27 @@ _table(
 _table(
     "recommendations", "recommendations", "one row per place of a person's list",
     "surface person_id rank", surface=S, person_id=S, rank=I32, item_id=S, score=F64,
-    sources=STRINGS,
+    propensity=F64, placed_by=S, rule_id=_maybe(S), model_rank=_maybe(I32), sources=STRINGS,
     provenance=pa.list_(pa.struct([
         ("source", S), ("rank", I32), ("score", F64), ("seed_item", S), ("seed_time", TIME),
     ])),
+)  # fmt: skip
+_table(
+    "model_lists", "recommendations",
+    "one row per place of the list that the model alone would have published",
+    "surface person_id rank", surface=S, person_id=S, rank=I32, item_id=S, score=F64,
+)  # fmt: skip
+_table(
+    "overrides", "recommendations",
+    "one row per rule in force, ordering stage, and all rules together: the places they changed",
+    "surface kind cause", surface=S, kind=S, cause=S, slots=I64, share=F64, value_lost=F64,
+    value_share=F64,
+)  # fmt: skip
+_table(
+    "explore_shares", "recommendations",
+    "one row per source that explore places are drawn from; none where there are none",
+    "surface source", surface=S, source=S, impressions=I64, conversions=I64, posterior_mean=F64,
+    share=F64,
 )  # fmt: skip
 _table(
     "features", "recommendations",

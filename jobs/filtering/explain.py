@@ -18,6 +18,7 @@ from jobs import io, tables
 from jobs.errors import Fault
 from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
 from jobs.io import Lake
+from jobs.ordering import rules
 from jobs.persons import SHOWN, resolve_person
 
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
@@ -56,6 +57,7 @@ def explain(lake: Lake, as_of: datetime, person: str, item: str) -> list[str]:
     if excluded:
         return [*lines, "Excluded:", *(f"- {why}" for why in excluded)]
     lines.append(_eligible(facts))
+    lines += _ruled(lake, as_of, facts["region"], item)
     if not facts["personalised"]:
         return [
             *lines,
@@ -79,6 +81,23 @@ def _exclusions(
     return sorted(rules) + [
         block_sentence(row["reason"], row["since"], row["until"])
         for row in sorted(blocks, key=lambda row: row["reason"])
+    ]
+
+
+def _ruled(lake: Lake, as_of: datetime, region: str | None, item: str) -> list[str]:
+    """Each business rule in force that is about this item, for a person of this region."""
+    folder = lake.published("catalogue", as_of).table("rules_in_force")
+    table = io.read_arrow(folder) if folder.is_dir() else None
+    if table is None or not table.num_rows:
+        return []
+    catalogue = _table(lake, as_of, "items", rules.ITEM_COLUMNS)
+    code = catalogue["item_id"].index(item).as_py()
+    reasons = {row["rule_id"]: row["reason"] for row in table.to_pylist()}
+    return [
+        f"Rule {rule.rule_id} ({rule.kind}, {rule.surface or 'every surface'}): "
+        f"{reasons[rule.rule_id]}."
+        for rule in rules.rules_of(table, rules.Goods(catalogue))
+        if code in rule.items and rule.region in (None, region)
     ]
 
 

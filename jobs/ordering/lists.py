@@ -34,16 +34,25 @@ def fill(
     """
     kept = np.flatnonzero(allowed)
     best_first = kept[np.lexsort((pairs.item[kept], -score[kept], pairs.person[kept]))]
-    person, named = pairs.person[best_first], pairs.signals[best_first] > 0
-    reserved = np.zeros(len(best_first), bool)
-    for source, count in slots.items():
-        mine = named[:, SOURCES.index(source)]
-        reserved |= mine & (places(person, mine) <= count)
+    person = pairs.person[best_first]
+    reserved = reserve(person, pairs.signals[best_first] > 0, slots)
     order = np.lexsort((np.arange(len(best_first)), ~reserved, person))
     picked = np.zeros(len(best_first), bool)
     picked[order] = places(person[order]) <= length
     chosen = best_first[picked]
     return Listed(chosen, places(pairs.person[chosen]))
+
+
+def reserve(person: np.ndarray, named: np.ndarray, slots: Mapping[str, int]) -> np.ndarray:
+    """(n,) bool: the best so many of each source in ``slots``; rows stand by person, best first.
+
+    ``named``: (n, n_sources) bool, which source named the row.
+    """
+    reserved = np.zeros(len(person), bool)
+    for source, count in slots.items():
+        mine = named[:, SOURCES.index(source)]
+        reserved |= mine & (places(person, mine) <= count)
+    return reserved
 
 
 def places(group: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:

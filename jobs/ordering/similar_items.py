@@ -1,7 +1,7 @@
 """For every item that may be served, the list of items most like it.
 
-Reads ``items``, ``ineligible_items``, ``interactions``, ``item_factors`` and ``content_vectors``.
-Writes ``similar_items`` (a row per place of an item's list).
+Reads ``items``, ``rules_in_force``, ``ineligible_items``, ``interactions``, ``item_factors`` and
+``content_vectors``. Writes ``similar_items`` (a row per place of an item's list).
 
 Alike are items that the same people choose (shrunken cosine of item-to-item, and the angle between
 collaborative vectors) and that are described alike (content vectors). Behaviour counts as far as
@@ -9,7 +9,8 @@ both items have it, so an item nobody chose yet is placed by its content alone.
 
 Filtered before the list is filled: an item that nobody may get is in no list and has none; a flag
 (alcohol, say) may only appear beside items that carry it too, since these lists know no person and
-thus no restriction; an item sold in some regions only may not appear beside one sold in more.
+thus no restriction; an item sold in some regions only may not appear beside one sold in more. What
+a business rule bans on every surface and in every region is like an item that nobody may get.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from jobs.errors import Fault
+from jobs.filtering import filters
 from jobs.night import Night
+from jobs.ordering import rules
 from jobs.params import check
 from jobs.retrieval import matrix
 from jobs.retrieval.content_embeddings import unit
@@ -87,10 +90,11 @@ class Catalogue:
 
 def run(night: Night, params: Params) -> None:
     """Stage ``similar_items``."""
-    items = night.arrow("items", ["item_id", "flags", "regions"]).sort_by("item_id")
-    for_nobody = night.arrow(
-        "ineligible_items", ["item_id", "kind"], pc.field("kind") == "availability"
-    )
+    items = night.arrow("items", [*rules.ITEM_COLUMNS, "regions"]).sort_by("item_id")
+    nobody = pc.field("kind") == filters.EVERYONE[0]
+    ineligible = night.arrow("ineligible_items", ["item_id", "kind", "value"], nobody)
+    banned = rules.banned(night.arrow("rules_in_force"), items).filter(nobody)
+    for_nobody = pa.concat_tables([ineligible, banned])
     rows = night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
     factors, content = night.arrow("item_factors"), night.arrow("content_vectors")
     known = catalogue(items, for_nobody, matrix.build(rows), factors, content, params)

@@ -211,7 +211,7 @@ def _scores(release: Release) -> list[str]:
         values = np.empty((rows.num_rows, len(FEATURES)), np.float32)
         for number, name in enumerate(FEATURES):
             values[:, number] = rows[name].to_numpy()
-        score = scorer.probability(scorer.score(values))
+        score = scorer.of_features(values)
         scored = rows.select(["person_id", "item_id"]).append_column("expected", pa.array(score))
         parts.append(scored.cast(EXPECTED))
     scored = pa.concat_tables(parts)

@@ -27,11 +27,12 @@ log = logging.getLogger("nightjar")
 
 @dataclass(frozen=True)
 class Listed:
-    """One place of an answer."""
+    """One place of an answer; ``propensity``: the probability that the item was drawn for it."""
 
     item_id: str
     score: float
     sources: tuple[str, ...] = ()
+    propensity: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -175,5 +176,8 @@ def _listed(value: dict[str, Any] | None) -> Iterator[Listed]:
     if value is None:
         return
     sources = value.get("sources") or [()] * len(value["item_id"])
-    for item_id, score, named in zip(value["item_id"], value["score"], sources, strict=True):
-        yield Listed(item_id, score, tuple(named))
+    propensity = value.get("propensity") or [1.0] * len(value["item_id"])
+    for item_id, score, named, chance in zip(
+        value["item_id"], value["score"], sources, propensity, strict=True
+    ):
+        yield Listed(item_id, score, tuple(named), chance)

@@ -35,6 +35,7 @@ from jobs import io, params, steps, tables
 from jobs.errors import Fault
 from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
 from jobs.night import Night
+from jobs.ordering import rules
 from jobs.params import check
 from jobs.release import checks, groups, releases, stores
 from jobs.release.releases import Release
@@ -50,6 +51,8 @@ SHARED = {
     "persons": "persons",
     "features": "features",
     "items": "items",
+    "rules_in_force": "rules",
+    "model_lists": "model_lists",
     "eligibility": "filters/eligibility",
     "ineligible_items": "filters/ineligible_items",
     "blocked_pairs": "filters/blocked_pairs",
@@ -61,6 +64,8 @@ SHARED = {
     "feature_importance": "reports/feature_importance",
     "delivery": "reports/delivery",
     "shortfalls": "reports/shortfalls",
+    "overrides": "reports/overrides",
+    "explore_shares": "reports/explore_shares",
     "index_recall": "reports/index_recall",
     "embedding_report": "reports/embedding_report",
     "candidate_counts": "reports/candidate_counts",
@@ -111,7 +116,7 @@ def run(night: Night, chosen: Params) -> None:
         }
         rows = _share_tables(night, folder)
         rows["id_maps"] = _write_id_map(night, folder)
-        ineligible = night.arrow("ineligible_items")
+        ineligible = _ineligible(night)
         pools = served_pools(night.arrow("pools"), ineligible)
         io.write_arrow(folder / "pools", pools)
         rows["pools"] = pools.num_rows
@@ -228,6 +233,14 @@ def _share_evidence(night: Night, folder: Path) -> None:
             releases.link(evidence, folder / "reports" / "evidence" / f"{step}.json")
 
 
+def _ineligible(night: Night) -> pa.Table:
+    """item_id, kind, value of every exclusion: by filters, and by bans that name no surface."""
+    columns = ["item_id", "kind", "value"]
+    catalogue = night.arrow("items", rules.ITEM_COLUMNS)
+    banned = rules.banned(night.arrow("rules_in_force"), catalogue)
+    return pa.concat_tables([night.arrow("ineligible_items", columns), banned.select(columns)])
+
+
 def served_pools(pools: pa.Table, ineligible: pa.Table) -> pa.Table:
     """The table ``pools`` without items that nobody, or nobody in its region, may get.
 
@@ -260,7 +273,7 @@ def _frames(night: Night, pools: pa.Table, ineligible: pa.Table) -> dict[str, pa
         "blocked_pairs": _distinct(night.arrow("blocked_pairs", columns=["person_id", "item_id"])),
         "recommendations": night.arrow(
             "recommendations",
-            columns=["surface", "person_id", "rank", "item_id", "score", "sources"],
+            columns=["surface", "person_id", "rank", "item_id", "score", "propensity", "sources"],
         ),
         "similar_items": night.arrow("similar_items"),
         "pools": pools,

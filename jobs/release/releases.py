@@ -73,7 +73,12 @@ def root(lake: Lake) -> Path:
 
 def new_id(as_of: datetime, digest: str) -> str:
     """``20171201T000000Z-0123456789``: ids sort by run date."""
-    return f"{as_of:%Y%m%dT%H%M%SZ}-{digest[:10]}"
+    return f"{stamp(as_of)}-{digest[:10]}"
+
+
+def stamp(as_of: datetime) -> str:
+    """How the id of a release of this run date begins."""
+    return f"{as_of:%Y%m%dT%H%M%SZ}"
 
 
 def current_id(lake: Lake) -> str | None:

@@ -41,6 +41,7 @@ class Shown:
     items: dict[str, dict[str, Any]]
     pools: pa.Table
     weights: dict[str, float]
+    rules: dict[str, dict[str, Any]]
 
 
 def main(chosen: argparse.Namespace) -> None:
@@ -84,6 +85,7 @@ def look_up(lake: Lake, person: str, surface: str) -> Shown:
         items={row["item_id"]: row for row in known},
         pools=io.read_arrow(release.path("pools")),
         weights=io.read_json(release.path("scorer/scorer.json"))["weights"],
+        rules=_rules(release),
     )
 
 
@@ -151,11 +153,31 @@ def recommended(shown: Shown, surface: str) -> Table | Text:
 
 
 def why(shown: Shown, row: dict[str, Any]) -> str:
-    """The reason of the source that gave the item most of its score."""
+    """What put the item at its place, where it was not the model, and the reason of the source that
+    gave the item most of its score."""
+    moved = moved_by(shown, row)
     if not row["provenance"]:
-        return "no source is recorded"
+        return moved or "no source is recorded"
     best = max(row["provenance"], key=lambda named: _contribution(shown, named))
-    return reason(shown, row["item_id"], best)
+    named = reason(shown, row["item_id"], best)
+    return f"{moved}; {named}" if moved else named
+
+
+def moved_by(shown: Shown, row: dict[str, Any]) -> str:
+    """The rule or the ordering stage that holds the place, in plain words; empty for the model."""
+    by = row.get("placed_by")
+    if by == "rule":
+        rule = shown.rules.get(row["rule_id"], {})
+        verb = {"pin": "pinned", "boost": "raised"}.get(
+            rule.get("kind", ""), "in the room of an item taken out"
+        )
+        because = f" ({rule['reason']})" if rule.get("reason") else ""
+        return f"{verb} by the rule {row['rule_id']}{because}"
+    return {
+        "demotion": "in the room of an item bought or shown lately",
+        "diversity": "for variety",
+        "explore": f"explored, with probability {row.get('propensity', 1.0):.4f}",
+    }.get(by or "", "")
 
 
 def reason(shown: Shown, item_id: str, named: dict[str, Any]) -> str:
@@ -220,6 +242,13 @@ def _history(lake: Lake, release: Release, person_id: str) -> pa.Table | None:
     columns = ["event_id", "item_id", "event_type", "event_time", "quantity", "value"]
     rows = io.read_arrow(folder, columns, ds.field("person_id") == person_id)
     return rows.sort_by([("event_time", "descending"), ("event_id", "ascending")])
+
+
+def _rules(release: Release) -> dict[str, dict[str, Any]]:
+    """The rules by id; none in a release from before there were any."""
+    if not release.path("rules").is_dir():
+        return {}
+    return {row["rule_id"]: row for row in io.read_arrow(release.path("rules")).to_pylist()}
 
 
 def _rows(release: Release, table: str, where: ds.Expression) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ Both hold the same keys and values, UTF-8 JSON throughout (``docs/release-format
     i/<key_type>/<key>                  "person_id"
     n/<person_id>                       {"region", "segment", "personalised", "restrictions"}
     b/<person_id>                       {"item_id": […]}: items blocked for this person
-    r/<surface>/<person_id>             {"item_id": […], "score": […], "sources": [[…], …]}
+    r/<surface>/<person_id>             {"item_id": […], "score": […], "sources": [[…], …]}, and
+                                        "propensity": […] in a release that explores
     s/<item_id>                         {"item_id": […], "score": […]}
     p/<source>/<context_kind>/<context> {"item_id": […], "score": […]}
     e/<item_id>                         {"kind": […], "value": […]}: rules that exclude a pool item
@@ -137,6 +138,8 @@ def entries(frames: dict[str, pa.Table], meta: dict[str, Any]) -> Iterator[Entry
         "score": json_numbers(recommended["score"]),
         "sources": _lists_of_strings(recommended["sources"]),
     }
+    if pc.any(pc.less(recommended["propensity"], 1.0)).as_py():
+        listed["propensity"] = json_numbers(recommended["propensity"])
     long: list[Entry] = []
     for kind in (
         lambda: lists(

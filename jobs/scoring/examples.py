@@ -198,9 +198,10 @@ def nominated(night: Night, asked: Asked, record: Record, item_gap: np.ndarray) 
     seen = seen_at(night, asked.then, asked.people, record, item_gap)
     rows = candidates.nominate(night, seen, night.params_of("candidates"))
     pairs = features.wide(features.coded(rows, asked.people, record.items))
-    prior = features.linear_score(pairs.signals, night.params_of("ranker").prior)
+    params = night.params_of("ranker")
+    prior = features.linear_score(pairs.signals, params.prior)
     return Found(
-        features.nearest(pairs, prior, night.params_of("ranker").scored),
+        pairs.of(features.nearest(pairs.person, pairs.item, prior, params.scored)),
         vectors_of(seen, asked.people, record.items),
     )
 

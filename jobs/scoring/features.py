@@ -93,14 +93,14 @@ def wide(named: Named) -> Pairs:
     return Pairs(pairs // max(n_items, 1), pairs % max(n_items, 1), signals, pair_of)
 
 
-def nearest(pairs: Pairs, score: np.ndarray, count: int) -> Pairs:
-    """The ``count`` pairs of highest score of each person, ties to the lower item: what is worth
-    the cost of its features."""
-    order = np.lexsort((pairs.item, -score, pairs.person))
-    starts, group = runs(pairs.person[order])
+def nearest(person: np.ndarray, item: np.ndarray, score: np.ndarray, count: int) -> np.ndarray:
+    """(n_pairs,) bool: the ``count`` pairs of highest score of each person, ties to the lower item;
+    what is worth the cost of its features."""
+    order = np.lexsort((item, -score, person))
+    starts, group = runs(person[order])
     kept = np.zeros(len(order), bool)
     kept[order] = np.arange(len(order)) - starts[group] < count
-    return pairs.of(kept)
+    return kept
 
 
 def linear_score(signals: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:

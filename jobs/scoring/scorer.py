@@ -70,12 +70,11 @@ class Scorer:
             return linear_score(signals.astype(np.float64), self.weights)
         return mean_margin(self.members, rows)
 
-    def probability(self, score: np.ndarray) -> np.ndarray:
-        """(n,) the probabilities of a purchase; the scores themselves where nothing could be
-        judged and so nothing calibrated."""
-        if len(self.calibration.score) == 0:
-            return score
-        return self.calibration.probability(score)
+    def of_features(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) what is published as the score: the probability of a purchase, or the score itself
+        where nothing could be judged and so nothing calibrated."""
+        score = self.score(rows)
+        return self.calibration.probability(score) if len(self.calibration.score) else score
 
 
 def save(folder: Path, models: pa.Table, weights: pa.Table, calibration: pa.Table) -> None:

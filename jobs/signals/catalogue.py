@@ -1,8 +1,10 @@
 """The items that a night knows, each with its place in the append-only id map.
 
-Reads the contract tables ``items`` and ``editorial`` and the published ``events``. Writes
-``items`` (a row per item of the catalogue or of any event, as valid at ``as_of``) and
-``editorial`` (a row per place of a curated list in force).
+Reads the contract tables ``items``, ``editorial`` and ``rules`` and the published ``events``.
+Writes ``items`` (a row per item of the catalogue or of any event, as valid at ``as_of``),
+``editorial`` (a row per place of a curated list in force) and ``rules_in_force`` (a row per
+business rule and what became of it). Rules are read here, where the items that they name are first
+known, so that rules that contradict stop a night in its first minutes and not after its training.
 
 ``position`` is the integer by which implicit, FAISS and the eligibility bitmaps know an item. A
 night takes yesterday's positions and appends its new items in the order of their ids; an item that
@@ -12,14 +14,18 @@ left the catalogue keeps its row and place, as unavailable.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs import io
+from jobs import io, tables
 from jobs.night import Night
+from jobs.ordering import rules
 from jobs.params import check
 from jobs.sources import contract
 
@@ -41,7 +47,7 @@ class Params:
 
 
 def run(night: Night, params: Params) -> None:
-    """Stage ``items`` and ``editorial``."""
+    """Stage ``items``, ``editorial`` and ``rules_in_force``."""
     source, events = night.source_folder(), night.frame("events")
     catalogue = contract.read(night.spark, source, "items")
     predecessor = night.previous("catalogue")
@@ -51,7 +57,22 @@ def run(night: Night, params: Params) -> None:
     lists = contract.read(night.spark, source, "editorial")
     items = night.spark.read.parquet(str(night.staged / "items"))
     night.write("editorial", editorial_in_force(lists, items, night.as_of))
+    night.write("rules_in_force", rules_in_force(night, source))
     night.notes["id_map_sha256"] = id_map_hash(night)
+
+
+def rules_in_force(night: Night, source: Path) -> pa.Table:
+    """The table ``rules_in_force``, from the source's rules and the items just staged."""
+    stated = contract.read(night.spark, source, "rules")
+    if stated is None:
+        return tables.TABLES["rules_in_force"].schema.empty_table()
+    items = io.read_arrow(night.staged / "items", rules.ITEM_COLUMNS)
+    found = rules.in_force(
+        stated.toArrow(), items, night.as_of, [night.params_of("recommendations").surface]
+    )
+    outcomes = Counter(found["outcome"].to_pylist())
+    night.notes["rules"] = {outcome: outcomes[outcome] for outcome in rules.OUTCOMES}
+    return found
 
 
 def seen(events: DataFrame, as_of: datetime, params: Params) -> DataFrame:

@@ -464,12 +464,24 @@ def _yaml_file(folder: Path, table: str) -> Path | None:
 
 
 def _yaml_entries(folder: Path, table: str) -> Any:
+    """The entries as YAML reads them, but every text as it was typed: an item 0123 is not 83, nor a
+    region ``no`` false."""
     import yaml
 
     path = _yaml_file(folder, table)
     assert path is not None
+    texts = {column.name for column in CONTRACT[table] if column.type == TEXT}
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        written = path.read_text(encoding="utf-8")
+        entries = yaml.safe_load(written) or []
+        typed = yaml.load(written, yaml.BaseLoader) or []  # noqa: S506 (texts, lists, mappings alone)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            return entries
+        for entry, words in zip(entries, typed, strict=True):
+            for name in texts & set(entry):
+                if entry[name] is not None and isinstance(words[name], str):
+                    entry[name] = words[name]
+        return entries
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Fault(f"source: {path} is not YAML: {error}; correct it and run again") from None
 
@@ -484,10 +496,18 @@ def _yaml_faults(folder: Path, table: str) -> list[str]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         return [f"{_yaml_file(folder, table)} is not a list of rules (- rule_id: …, kind: …)"]
     found = []
+    if io.parquet_files(folder / table) if (folder / table).is_dir() else ():
+        found.append(f"{table} are in {_yaml_file(folder, table)} and in Parquet files; keep one")
+    known = {column.name for column in CONTRACT[table]}
     for number, entry in enumerate(entries, 1):
+        where = f"rule {number} of {_yaml_file(folder, table)}"
+        # A misspelt `ends` would leave a rule in force for ever, so here an extra name is a fault.
+        found += [
+            f"{table}.{name} in {where} is no column; there are {', '.join(sorted(known))}"
+            for name in sorted(set(map(str, entry)) - known)
+        ]
         for column in CONTRACT[table]:
             value = entry.get(column.name)
-            where = f"rule {number} of {_yaml_file(folder, table)}"
             if value is None:
                 if not column.optional:
                     found.append(f"{table}.{column.name} is missing in {where}")
@@ -502,7 +522,7 @@ def _yaml_fits(column: Contracted, value: Any) -> bool:
         return isinstance(value, date)
     if column.type == NUMBER:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, str | int)  # YAML reads an id of digits as a number
+    return isinstance(value, str)
 
 
 def _read_yaml(folder: Path, table: str) -> list[tuple[Any, ...]]:

@@ -104,8 +104,9 @@ def test_a_job_reads_only_behind_gates(dag):
         ("filters", {"catalogue", "identities", "sessions"}),
         ("examples", {"sessions", "identities", "catalogue", "content_embeddings"}),
         ("ranker", {"examples"}),
-        ("recommendations", {"candidates", "filters", "ranker", "identities", "sessions"}),
-        ("recommendations", {"catalogue", "embeddings", "content_embeddings"}),
+        ("recommendations", {"candidates", "filters", "ranker", "identities", "embeddings"}),
+        ("recommendations", {"source", "events", "catalogue", "sessions", "content_embeddings"}),
+        ("similar_items", {"catalogue"}),
         ("release", {"index", "recommendations", "similar_items"}),
     ],
 )

@@ -75,6 +75,14 @@ def signals() -> dict[str, pa.Table]:
         "editorial": table("editorial", [
             {"list_id": "autumn", "position": n + 1, "item_id": ITEMS[n]} for n in range(2)
         ]),
+        "rules_in_force": table("rules_in_force", [
+            {"rule_id": f"r{n}", "kind": kind, "scope": f"item:{ITEMS[n]}", "scope_kind": "item",
+             "starts": BEFORE, "ends": AS_OF + timedelta(days=n), "strength": 1.0, "reason": "why",
+             "outcome": outcome, "items": 1, "unjudged": 0}
+            for n, (kind, outcome) in enumerate([
+                ("ban", "in force"), ("boost", "in force"), ("cap", "not yet"),
+            ])
+        ]),
         "identities": table("identities", {
             "key_type": "account", "key": keys, "person_id": PERSONS, "household_id": PERSONS,
             "component": PERSONS,
@@ -269,7 +277,24 @@ def lists() -> dict[str, pa.Table]:
         }),
         "recommendations": table("recommendations", {
             "surface": "homepage", **listed, "rank": places * people, "score": 0.5,
+            "propensity": [1.0, 1.0, 0.25] * people,
+            "placed_by": ["model", "rule", "explore"] * people,
+            "rule_id": [None, "r1", None] * people, "model_rank": [1, 3, None] * people,
             "sources": [["buy_again"]] * people * LISTED, "provenance": [named] * people * LISTED,
+        }),
+        "model_lists": table("model_lists", {
+            "surface": "homepage", **listed, "rank": places * people, "score": 0.5,
+        }),
+        "overrides": table("overrides", [
+            {"surface": "homepage", "kind": kind, "cause": cause, "slots": slots,
+             "share": slots / 900, "value_lost": slots / 100, "value_share": slots / 900}
+            for kind, cause, slots in (
+                ("ban", "r0", 0), ("boost", "r1", 9), ("stage", "explore", 90), ("all", "all", 9),
+            )
+        ]),
+        "explore_shares": table("explore_shares", {
+            "surface": "homepage", "source": list(tables.SOURCES), "impressions": 40,
+            "conversions": 2, "posterior_mean": 3 / 42, "share": 1 / len(tables.SOURCES),
         }),
         "features": table("features", {
             **listed, "event_timestamp": AS_OF,

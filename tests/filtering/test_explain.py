@@ -57,7 +57,17 @@ NIGHT = {
     ],
     "recommendations": [
         {"surface": "homepage", "person_id": "account:900", "rank": 1, "item_id": "1",
-         "score": 0.75, "sources": ["item_to_item", "popular"], "provenance": []},
+         "score": 0.75, "sources": ["item_to_item", "popular"], "provenance": [],
+         "propensity": 1.0, "placed_by": "model", "model_rank": 1},
+    ],
+    "rules_in_force": [
+        {"rule_id": "r1", "kind": "ban", "scope": "item:5", "scope_kind": "item",
+         "region": "north", "reason": "supplier in dispute", "outcome": "in force", "items": 1,
+         "unjudged": 0},
+        {"rule_id": "r2", "kind": "ban", "scope": "item:5", "scope_kind": "item",
+         "region": "south", "reason": "sold out", "outcome": "in force", "items": 1, "unjudged": 0},
+        {"rule_id": "r3", "kind": "ban", "scope": "item:4", "scope_kind": "item",
+         "reason": "over", "outcome": "expired", "items": 1, "unjudged": 0},
     ],
 }  # fmt: skip
 
@@ -108,6 +118,13 @@ def test_an_eligible_item_outside_the_list_was_outranked_or_never_nominated(lake
     outranked = explain.explain(lake, AS_OF, "account:900", "5")[-1]
     assert outranked == "Not in the list: 1 items came before it (lowest score 0.7500)."
     assert "No source nominated it" in explain.explain(lake, AS_OF, "account:900", "4")[-1]
+
+
+def test_a_business_rule_about_the_item_is_named_where_it_concerns_the_person(lake):
+    lines = explain.explain(lake, AS_OF, "account:900", "5")
+    assert "Rule r1 (ban, every surface): supplier in dispute." in lines
+    assert not any("r2" in line for line in lines)
+    assert not any("r3" in line for line in explain.explain(lake, AS_OF, "account:900", "4"))
 
 
 def test_a_person_without_consent_gets_pools_and_one_without_region_only_what_is_sold_everywhere(

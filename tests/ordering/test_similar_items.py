@@ -13,13 +13,21 @@ __all__ = ["publish"]  # the fixture
 PARAMS = similar_items.Params(length=5, search=10)
 
 
-def publish_a_shop(publish, **columns: list) -> pa.Table:
+def bans(*rows: dict) -> pa.Table:
+    """Bans in force, as the table ``rules_in_force``."""
+    schema = TABLES["rules_in_force"].schema
+    whole = {"kind": "ban", "reason": "why", "outcome": "in force", "items": 1, "unjudged": 0}
+    return pa.Table.from_pylist([{**whole, **row} for row in rows], schema)
+
+
+def publish_a_shop(publish, banned: pa.Table | None = None, **columns: list) -> pa.Table:
     """40 items of 4 crowds and 4 that nobody chose; content says the same as the crowds."""
     ids = [f"i{i:03d}" for i in range(44)]
     vectors = np.eye(4, dtype=np.float32)[np.arange(44) % 4]
     vectors += np.random.default_rng(0).normal(0, 0.05, vectors.shape).astype(np.float32)
     items = catalogue(ids, **columns)
-    publish("catalogue", items=items)
+    banned = bans() if banned is None else banned
+    publish("catalogue", items=items, rules_in_force=banned)
     publish("interactions", interactions=crowds())
     publish("content_embeddings", content_vectors=table("item_id", ids, vectors))
     publish("embeddings", item_factors=table("item_id", ids[:40], vectors[:40]))
@@ -96,6 +104,23 @@ def test_the_lists_are_the_same_again(publish) -> None:
 
 def test_an_item_without_content_vector_is_a_fault(publish) -> None:
     publish_a_shop(publish)
-    publish("catalogue", items=catalogue([f"i{i:03d}" for i in range(45)]))
+    items = catalogue([f"i{i:03d}" for i in range(45)])
+    publish("catalogue", items=items, rules_in_force=bans())
     with pytest.raises(Fault, match="1 items have no content vector"):
         lists(publish)
+
+
+def test_a_ban_everywhere_is_in_no_list_and_one_of_a_surface_or_region_is(publish) -> None:
+    publish_a_shop(
+        publish,
+        bans(
+            {"rule_id": "a", "scope": "item:i004"},
+            {"rule_id": "b", "scope": "item:i008", "surface": "homepage"},
+            {"rule_id": "c", "scope": "item:i012", "region": "north"},
+        ),
+    )
+    found = lists(publish)
+    assert "i004" not in found
+    listed = {item for others in found.values() for item in others}
+    assert "i004" not in listed
+    assert {"i008", "i012"} <= set(found)

@@ -26,6 +26,7 @@ HOSTILE = (
     "../../etc/passwd", "a/b%2Fc", "%2F", 'say "hi"', "it's", "two\nlines\ttab", "nul\0byte",
     "emoji 🦉 ñ 漢字", "x" * 2_000, "x" * 2_001, " ", "", "\x1b[31mred", "-rf", "\u2028", "\\",
 )  # fmt: skip
+RULE = "spring"
 WEIGHTS = {source: 1.0 / place for place, source in enumerate(tables.SOURCES, start=1)}
 
 
@@ -153,6 +154,11 @@ def tables_of_night(as_of: datetime = AS_OF) -> dict[str, pa.Table]:
             },
             schema=tables.TABLES["item_vectors"].schema,
         ),
+        "rules_in_force": _table("rules_in_force", [
+            {"rule_id": RULE, "kind": "pin", "scope": "item:i2", "scope_kind": "item",
+             "strength": 2.0, "reason": "spring campaign", "outcome": "in force", "items": 1,
+             "unjudged": 0}
+        ]),
         "blend_weights": _table("blend_weights", [
             {"source": source, "weight": weight} for source, weight in WEIGHTS.items()
         ]),
@@ -201,6 +207,8 @@ def _lists(people: list[str], items: list[str], as_of: datetime) -> dict[str, pa
             places.append({
                 "surface": SURFACE, "person_id": person, "rank": rank, "item_id": item,
                 "score": score, "sources": sources,
+                "propensity": 1.0, "placed_by": "rule" if rank == 2 else "model",
+                "rule_id": RULE if rank == 2 else None, "model_rank": None if rank == 2 else rank,
                 "provenance": [
                     {"source": source, "rank": rank, "score": 1.0, "seed_item": "i0",
                      "seed_time": as_of - timedelta(days=3)} for source in sources

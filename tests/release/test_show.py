@@ -63,6 +63,28 @@ def test_every_source_has_its_words(shop, source, words):
     assert show.reason(one, item, named) == words
 
 
+def test_the_rule_that_put_an_item_at_its_place_is_named_with_its_reason(shop, capsys):
+    one = shown(shop, "p0")
+    assert show.why(one, one.places[1]).startswith("pinned by the rule spring (spring campaign); ")
+    assert "pinned by the rule spring" in " ".join(printed(shop, capsys, "p0").split())
+    assert "rule" not in show.why(one, one.places[0])
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ({"placed_by": "explore", "propensity": 0.0312}, "explored, with probability 0.0312"),
+        ({"placed_by": "diversity"}, "for variety"),
+        ({"placed_by": "demotion"}, "in the room of an item bought or shown lately"),
+        ({"placed_by": "rule", "rule_id": "x"}, "in the room of an item taken out by the rule x"),
+        ({"placed_by": "model"}, ""),
+        ({}, ""),
+    ],
+)
+def test_every_cause_of_a_place_has_its_words(shop, place, words):
+    assert show.moved_by(shown(shop, "p0"), place) == words
+
+
 def test_without_consent_pools_are_shown_with_that_reason(shop, capsys):
     text = printed(shop, capsys, "p1")
     assert "shared pools, since this person does not consent" in text

@@ -238,3 +238,37 @@ def test_faults_in_yaml_rules_are_named_at_once(tmp_path):
         contract.check(tmp_path)
     for part in ("rules.scope is missing", "rules.reason is missing", "rules.strength is 'much'"):
         assert part in str(fault.value)
+
+
+def test_texts_of_yaml_rules_are_taken_as_typed(session, tmp_path):
+    put(tmp_path, "events", events())
+    (tmp_path / "rules.yaml").write_text(
+        "- {rule_id: 007, kind: ban, scope: 0123, region: no, surface: null, reason: yes}\n"
+    )
+    row = rows(session, tmp_path, "rules")[0]
+    assert [row[name] for name in ("rule_id", "scope", "region", "surface", "reason")] == [
+        "007", "0123", "no", None, "yes",
+    ]  # fmt: skip
+
+
+def test_a_misspelt_name_in_yaml_rules_is_refused(tmp_path):
+    put(tmp_path, "events", events())
+    (tmp_path / "rules.yaml").write_text(
+        "- {rule_id: r1, kind: ban, scope: a, reason: b, end: 2017-01-01}\n"
+        "- {rule_id: r2, kind: [ban], scope: a, reason: b}\n"
+    )
+    with pytest.raises(
+        Fault, match=r"rules.end in rule 1 of .* is no column; there are ends"
+    ) as one:
+        contract.check(tmp_path)
+    assert "rules.kind is ['ban'] in rule 2" in str(one.value)
+
+
+def test_rules_in_yaml_and_in_parquet_at_once_are_refused(tmp_path):
+    put(tmp_path, "events", events())
+    put(tmp_path, "rules", contract.schema("rules").empty_table())
+    (tmp_path / "rules" / "rules.yaml").write_text(
+        "- {rule_id: r, kind: ban, scope: a, reason: b}\n"
+    )
+    with pytest.raises(Fault, match=r"rules are in .* and in Parquet files; keep one"):
+        contract.check(tmp_path)

@@ -1,0 +1,112 @@
+"""What people bought and were shown lately, and what became of explored places, for ordering.
+
+Reads ``history``, ``identities``, ``events``, the contract table ``recommendation_log`` and, of the
+nights whose lists were shown, ``recommendations`` and ``identities``. Writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import reduce
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from jobs import io
+from jobs.io import Published
+from jobs.night import Night
+from jobs.ordering import explore
+from jobs.release import releases
+from jobs.sources import contract
+from jobs.tables import S
+
+KEY = ["key_type", "key"]
+PAIRS = pa.schema([("person_id", S), ("item_id", S)])
+
+
+def bought(night: Night, days: int) -> pa.Table:
+    """person_id, item_id of what was bought in the days before the night, a pair once."""
+    if not days:
+        return PAIRS.empty_table()
+    lately = F.col("event_time") >= F.lit(night.as_of - timedelta(days=days))
+    rows = night.frame("history").where(lately & (F.col("event_type") == "purchase"))
+    return rows.select("person_id", "item_id").distinct().toArrow()
+
+
+def shown(night: Night, days: int, surface: str) -> pa.Table:
+    """person_id, item_id of what a surface showed in the days before the night, a pair once.
+
+    Where the log says at which place of the page an item stood, those without one were not seen.
+    """
+    log = _log(night, days, surface) if days else None
+    if log is None:
+        return PAIRS.empty_table()
+    seen = log.where(F.col("shown_position").isNotNull())
+    rows = log if seen.isEmpty() else seen
+    known = night.frame("identities").select(*KEY, "person_id")
+    found = rows.join(known, on=KEY, how="inner").select("person_id", "item_id")
+    items = night.frame("items").select("item_id")
+    return found.distinct().join(items, on="item_id", how="semi").select(*PAIRS.names).toArrow()
+
+
+def explored(night: Night, days: int, surface: str, rewards: Sequence[str]) -> pa.Table:
+    """What became of the places that earlier nights explored: source, impressions, conversions.
+
+    A place counts where the log names the release that it stood in, and its night's lists are still
+    in the lake; an event answers it where it names the request and the item.
+    """
+    log = _log(night, days, surface)
+    since = night.as_of - timedelta(days=days)
+    shelves = [
+        _explored_in(night, log, lists)
+        for lists in night.lake.earlier("recommendations", night.as_of)
+        if log is not None and io.parse_as_of(lists.as_of) >= since
+    ]
+    placed = [shelf for shelf in shelves if shelf is not None]
+    if not placed:
+        return pa.table(
+            {name: pa.array([], S) for name in ("source", "impressions", "conversions")}
+        )
+    answers = (
+        night.frame("events")
+        .where(F.col("request_id").isNotNull() & F.col("event_type").isin(*rewards))
+        .join(night.frame("history").select("event_id"), on="event_id", how="semi")
+        .select("request_id", "item_id")
+    )
+    return explore.outcomes(reduce(DataFrame.unionByName, placed), answers)
+
+
+def _log(night: Night, days: int, surface: str) -> DataFrame | None:
+    """The log of a surface over the days before the night; None where the source keeps none."""
+    log = contract.read(night.spark, night.source_folder(), "recommendation_log")
+    if log is None:
+        return None
+    when = F.col("request_time")
+    since = F.lit(night.as_of - timedelta(days=days))
+    return log.where((F.col("surface") == surface) & (when >= since) & (when < F.lit(night.as_of)))
+
+
+def _explored_in(night: Night, log: DataFrame | None, lists: Published) -> DataFrame | None:
+    """Logged items that the lists of one night explored: request_id, item_id, sources; None where
+    its lists are of a version that drew nothing."""
+    rows = night.spark.read.parquet(str(lists.table("recommendations")))
+    known = night.lake.at("identities", lists.as_of)
+    if log is None or known is None or "propensity" not in rows.columns:
+        return None
+    night.earlier("recommendations", lists.as_of)
+    night.earlier("identities", lists.as_of)
+    of_release = F.col("release_id").startswith(releases.stamp(io.parse_as_of(lists.as_of)))
+    keys = night.spark.read.parquet(str(known.table("identities"))).select(*KEY, "person_id")
+    drawn = rows.where(F.col("propensity") < 1.0)
+    return (
+        log.where(of_release)
+        .join(keys, on=KEY, how="inner")
+        .join(
+            drawn.select("surface", "person_id", "item_id", "sources"),
+            on=["surface", "person_id", "item_id"],
+            how="inner",
+        )
+        .select("request_id", "item_id", "sources")
+    )
