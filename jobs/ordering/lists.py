@@ -102,9 +102,9 @@ def provenance(
     ``score``: (n_named,) what the source itself gave; ``seeds``: seed_item and seed_time of the
     first rows of ``named``; the rows behind them have no seed.
     """
-    place = np.full(len(pairs.item), -1)
+    place = np.full(len(pairs.item) + 1, -1)  # the last is that of rows whose pair was left out
     place[listed.pair] = np.arange(len(listed.pair))
-    of_row = np.where(pairs.pair_of >= 0, place[pairs.pair_of], -1)
+    of_row = place[pairs.pair_of]
     rows = np.flatnonzero(of_row >= 0)
     rows = rows[np.lexsort((BY_NAME[named.source[rows]], named.rank[rows], of_row[rows]))]
     offsets = np.r_[0, np.cumsum(np.bincount(of_row[rows], minlength=len(listed.pair)))]

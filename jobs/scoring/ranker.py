@@ -308,6 +308,19 @@ def importance(members: list[Booster]) -> pa.Table:
     )
 
 
+def model_table(members: list[Booster]) -> pa.Table:
+    """The table ``ranker_models``."""
+    rows = [
+        {
+            "member": number,
+            "trees": member.num_boosted_rounds(),
+            "model": member.save_raw("json").decode(),
+        }
+        for number, member in enumerate(members)
+    ]
+    return pa.Table.from_pylist(rows, TABLES["ranker_models"].schema)
+
+
 def stage(
     night: Night,
     members: list[Booster],
@@ -316,15 +329,7 @@ def stage(
     judgement: Judgement | None,
 ) -> None:
     """Write the six tables."""
-    models = [
-        {
-            "member": number,
-            "trees": member.num_boosted_rounds(),
-            "model": member.save_raw("json").decode(),
-        }
-        for number, member in enumerate(members)
-    ]
-    night.write("ranker_models", pa.Table.from_pylist(models, TABLES["ranker_models"].schema))
+    night.write("ranker_models", model_table(members))
     night.write("blend_weights", blend.weight_table(weights))
     night.write("ranking_evidence", judged)
     nothing = np.zeros(0)

@@ -1,0 +1,152 @@
+"""The ranker learns what no source knows, is judged on later days, and steps back in time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from jobs import io, tables
+from jobs.io import Lake
+from jobs.night import Night
+from jobs.scoring import ranker
+from jobs.scoring.ranker import Params
+from jobs.tables import FEATURES, SOURCES
+from tests.conftest import AS_OF
+from tests.scoring import learnable
+
+SMALL = Params(trees=40, min_leaf=5.0, min_ranker_people=50)
+
+
+def trained(lake: Lake, made: dict[str, pa.Table], params: Params = SMALL) -> dict[str, Any]:
+    """The tables and notes of the step on these examples."""
+    folder = lake.staged("examples", AS_OF)
+    for name, rows in made.items():
+        io.write_arrow(folder / name, rows)
+    io.write_json(folder / "manifest.json", {})
+    lake.publish("examples", AS_OF, "one")
+    night = Night(lake, AS_OF, "one", "test", "ranker")
+    night.reset()
+    ranker.run(night, params)
+    found: dict[str, Any] = {
+        table.name: io.read_arrow(night.staged / table.name) for table in tables.of_step("ranker")
+    }
+    return found | {"notes": night.notes}
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    lake = Lake(tmp_path_factory.mktemp("ranker") / "lake").open()
+    return trained(lake, learnable.tables(150))
+
+
+def evidence(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["ranking"]: row for row in found["ranking_evidence"].to_pylist()}
+
+
+def test_what_two_features_say_together_is_ranked_better_than_by_the_source_that_sees_one(learned):
+    rows = evidence(learned)
+    assert set(rows) == {"ranker", "blend", *SOURCES}
+    assert [name for name, row in rows.items() if row["published"]] == ["ranker"]
+    assert rows["ranker"]["ndcg_at_10"] > rows["buy_again"]["ndcg_at_10"] + 0.1
+    assert rows["ranker"]["difference_low"] > 0.1
+    assert rows["ranker"]["new_ndcg_at_10"] > rows["buy_again"]["new_ndcg_at_10"]
+    assert rows["ranker"]["people"] == 150
+    gains = {row["feature"]: row["gain"] for row in learned["feature_importance"].to_pylist()}
+    assert gains["due"] + gains["affinity"] > 0.5
+    assert sum(gains.values()) == pytest.approx(1.0)
+    assert set(gains) == set(FEATURES)
+
+
+def test_probabilities_come_true_on_people_that_calibration_did_not_see(learned):
+    rows = learned["reliability"].to_pylist()
+    assert len(rows) == 10
+    for row in rows[3:]:
+        assert row["predicted"] == pytest.approx(row["bought"], abs=0.06)
+        assert row["bought_low"] < row["bought"] < row["bought_high"]
+    assert rows[0]["off"] == 0, "too few purchases foretold to tell"
+
+
+def test_the_same_examples_give_the_same_model_whatever_their_order(learned, tmp_path):
+    made = learnable.tables(150)
+    order = pa.array(range(made["examples"].num_rows - 1, -1, -1))
+    turned = {"examples": made["examples"].take(order), "example_people": made["example_people"]}
+    again = trained(Lake(tmp_path / "lake").open(), turned)
+    for table in tables.of_step("ranker"):
+        assert again[table.name].equals(learned[table.name]), table.name
+
+
+def test_noise_is_not_learned_and_nobody_is_judged_by_what_learned_from_their_answers(lake):
+    found = trained(lake, learnable.tables(150, noise=True))
+    rows = evidence(found)
+    chance = rows["buy_again"]["ndcg_at_10"]
+    for name in ("ranker", "blend"):
+        if name in rows:
+            assert rows[name]["ndcg_at_10"] == pytest.approx(chance, abs=0.05)
+
+
+def test_the_days_after_the_newest_cut_are_not_trained_on_before_they_judge(lake, monkeypatch):
+    seen = []
+    real = ranker.train
+
+    def watched(examples, params, seed):
+        seen.append(len(examples.label))
+        return real(examples, params, seed)
+
+    monkeypatch.setattr(ranker, "train", watched)
+    made = learnable.tables(60, cuts=3)
+    trained(lake, made)
+    whole = made["examples"].num_rows
+    assert seen == [whole * 2 // 3, whole], "first the older two cuts, then all"
+
+
+def test_what_is_only_judged_is_not_trained_on(lake, monkeypatch):
+    seen = []
+    real = ranker.train
+
+    def watched(examples, params, seed):
+        seen.append(bool(examples.trained.all()))
+        return real(examples, params, seed)
+
+    monkeypatch.setattr(ranker, "train", watched)
+    made = learnable.tables(60)
+    rows = made["examples"]
+    kept = pa.array([n % 3 > 0 for n in range(rows.num_rows)])
+    place = rows.schema.get_field_index("trained")
+    trained(lake, {**made, "examples": rows.set_column(place, "trained", kept)})
+    assert seen == [True, True]
+
+
+def test_too_few_people_for_trees_leave_the_blend_to_rank(lake):
+    found = trained(lake, learnable.tables(45), Params(min_ranker_people=50))
+    rows = evidence(found)
+    assert [name for name, row in rows.items() if row["published"]] == ["blend"]
+    assert found["ranker_models"].num_rows == 0
+    assert found["calibration"].num_rows > 0
+    assert found["notes"]["no_ranker"] == "45 people, 50 needed"
+    weights = dict(zip(*found["blend_weights"].to_pydict().values(), strict=True))
+    assert max(weights, key=lambda source: weights[source]) == "buy_again"
+
+
+@pytest.mark.parametrize("made", [learnable.tables(10), learnable.tables(60, cuts=1)])
+def test_too_little_for_anything_leaves_the_prior_weights(lake, made):
+    found = trained(lake, made)
+    assert [*evidence(found)] == ["prior"]
+    assert found["ranker_models"].num_rows == found["calibration"].num_rows == 0
+    weights = dict(zip(*found["blend_weights"].to_pydict().values(), strict=True))
+    assert weights["buy_again"] == Params().prior["buy_again"]
+    assert "2 needed" in found["notes"]["untuned"]
+
+
+def test_a_shop_without_cuts_has_the_prior_too(lake):
+    nothing = {name: tables.TABLES[name].schema.empty_table() for name in (
+        "examples", "example_people",
+    )}  # fmt: skip
+    assert [*evidence(trained(lake, nothing))] == ["prior"]
+
+
+def test_the_night_says_which_cut_its_promise_is_of(learned):
+    assert learned["notes"]["cut"] == (AS_OF - timedelta(days=28)).isoformat()
+    assert learned["notes"]["best_single_source"] == "buy_again"
