@@ -79,7 +79,7 @@ def run(night: Night, params: Params) -> None:
     people = [tables.TABLES["example_people"].schema.empty_table()]
     night.write("examples", tables.TABLES["examples"].schema.empty_table())
     for number, cut in enumerate(chosen):
-        asked = ask(night, cut, horizon, params.max_people)
+        asked = ask(night, cut, horizon, params)
         record = record_of(night, asked.then, cut, catalogue)
         persons = asked.then.known.persons.select("person_id").toArrow()
         measured = shop.measure(record.blocks(people_of(persons)), catalogue)
@@ -124,15 +124,14 @@ class Asked:
     spent: np.ndarray
 
 
-def ask(night: Night, cut: datetime, horizon: timedelta, max_people: int) -> Asked:
+def ask(night: Night, cut: datetime, horizon: timedelta, params: Params) -> Asked:
     """Sample people who were known at the cut and bought after it, with all they then did."""
-    params = night.params_of("examples")
     then = sessions.at(night, cut)
     time = F.col("event_time")
     rows = night.frame("history").where((time >= F.lit(cut)) & (time < F.lit(cut + horizon)))
     after = outcomes.of_persons(rows, then.known.identities)
     buyers = after.where(F.col("event_type") == "purchase")
-    people = sample(then.history, buyers, night.seed, max_people)
+    people = sample(then.history, buyers, night.seed, params.max_people)
     wanted = night.spark.createDataFrame(pa.table({"person_id": people}))
     counts = {
         "purchase": 1.0, "add_to_cart": params.cart_label,
