@@ -275,8 +275,7 @@ class Stages:
         named[block.pairs.pair_of, block.named.source] = True
         chance = explore.chances(block.ids, places, self._seed, self._as_of, surface.name)
         shares = self.shares["share"].to_numpy()
-        drawn = explore.draw(shelf, placed, caps, named, shares, chance)
-        return Drawn(np.where(wanted, drawn.column, -1), drawn.propensity)
+        return explore.draw(shelf, placed, caps, wanted, named, shares, chance)
 
 
 def _demotion(block: Block, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
