@@ -65,12 +65,14 @@ def draw(
     shelf: Shelf,
     placed: Placed,
     caps: Sequence[Capped],
+    wanted: np.ndarray,
     named: np.ndarray,
     shares: np.ndarray,
     chance: np.ndarray,
 ) -> Drawn:
     """Draw an item for each explore place of each person.
 
+    ``wanted``: (n_people, places) bool, places that no pin holds;
     ``named``: (n_pairs, n_sources) bool; ``shares``: (n_sources,) that add up to 1; ``chance``:
     (n_people, places) in [0, 1), from :func:`chances`. Sources with nothing to give a place leave
     their share to the others, in proportion.
@@ -78,12 +80,15 @@ def draw(
     people, places = chance.shape
     rows = np.arange(people)
     column, propensity = np.full((people, places), -1), np.zeros((people, places))
-    turn = (np.cumsum(placed.free, axis=1) - 1) % max(places, 1)
+    count = np.maximum(wanted.sum(axis=1), 1)
+    turn = (np.cumsum(placed.free, axis=1) - 1) % count[:, None]
+    before = np.cumsum(wanted, axis=1) - wanted
     for place in range(places if shelf.pair.shape[1] else 0):
-        mine = placed.free & (turn == place)
+        here = before[:, place]
+        mine = placed.free & (turn == here[:, None]) & wanted[:, place, None]
         for cap, room in zip(caps, placed.room, strict=True):
             # The places before this one may each have drawn one of the cap's items.
-            full = np.flatnonzero(room <= place)
+            full = np.flatnonzero(room <= here)
             mine[full] &= ~cap.member[shelf.item[full]]
         probability = probabilities(shelf, mine, named, shares)
         reached = np.cumsum(probability, axis=1)

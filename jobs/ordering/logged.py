@@ -30,8 +30,9 @@ def bought(night: Night, days: int) -> pa.Table:
     """person_id, item_id of what was bought in the days before the night, a pair once."""
     if not days:
         return PAIRS.empty_table()
+    history = night.frame("history")
     lately = F.col("event_time") >= F.lit(night.as_of - timedelta(days=days))
-    rows = night.frame("history").where(lately & (F.col("event_type") == "purchase"))
+    rows = history.where(lately & (F.col("event_type") == "purchase"))
     return rows.select("person_id", "item_id").distinct().toArrow()
 
 

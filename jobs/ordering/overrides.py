@@ -1,14 +1,18 @@
 """What rules and ordering stages changed: the published lists beside the model's own.
 
-Pure arrays. A *slot* is a place of a person's list. It counts as changed by a cause where the item
-in it is there because of the cause, each slot once:
+Pure arrays. Two lists of each person are compared, one before and one after: the model's with what
+the rules make of it, then this with what the stages (demotion, diversity, explore) make of it. So
+a stage never adds to what rules are said to have changed.
 
-- a pinned item that the model had elsewhere or not at all, and a boosted one that the model had
-  not listed, or lower among the items that both lists hold: the pin's or the boost's;
-- an item that the model had not listed and that fills the room of one that a rule took out (ban,
-  margin floor, cap, or a boost below 1), or that a demotion pushed out: that rule's or stage's.
-  A person's newcomers and missing items are matched in order, the causes in theirs;
-- a place that the model would have filled and that stays empty: the cause of the missing item;
+A *slot* is a place of a person's list. It counts as changed by a cause where the item in it is
+there because of the cause, each slot once in each comparison:
+
+- a pinned item that stood elsewhere or not at all, and a boosted one that was not listed, or lower
+  among the items that both lists hold: the pin's or the boost's;
+- an item that was not listed and that fills the room of one that a rule took out (ban, margin
+  floor, cap, or a boost below 1), or that a demotion pushed out: that rule's or stage's. A person's
+  newcomers and missing items are matched in order, the causes in theirs;
+- a place that was filled and that stays empty: the cause of the missing item;
 - an item that was drawn to explore, or that stands for the sake of spread: that stage's.
 
 Items that only move up or down because of these are no change. What a change costs is the model's
@@ -19,7 +23,7 @@ the published lists have less of the model's score.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -51,15 +55,24 @@ class Reasons:
     demoted: np.ndarray
 
 
+def no_reasons(pairs: int) -> Reasons:
+    """Nothing to come or go for."""
+    none, no = np.full(pairs, -1), np.zeros(pairs, bool)
+    return Reasons(none, none, no, none, no)
+
+
+def only_demoted(reasons: Reasons) -> Reasons:
+    """The same without what rules do."""
+    return replace(no_reasons(len(reasons.demoted)), demoted=reasons.demoted)
+
+
 @dataclass(frozen=True)
 class Changes:
-    """``cause``: (n_places,) of each published place, a rule's code or ``n_rules`` and a stage's;
-    ``model_rank``: (n_places,) 0 where the model had not listed it; ``slots`` and ``value``:
-    (n_rules + n_stages,) what each cause changed and cost; ``places``: slots of either list;
-    ``mass``: the model's score of its own lists."""
+    """``cause``: (n_places,) of each place of the lists after, a rule's code, or ``n_rules`` and a
+    stage's, -1 for none; ``slots`` and ``value``: (n_rules + n_stages,) what each cause changed and
+    cost; ``places``: slots of either list; ``mass``: the model's score of the lists before."""
 
     cause: np.ndarray
-    model_rank: np.ndarray
     slots: np.ndarray
     value: np.ndarray
     places: int
@@ -71,11 +84,11 @@ def compare(
     score: np.ndarray,
     model: Listed,
     published: Listed,
-    explored: np.ndarray,
     reasons: Reasons,
     n_rules: int,
+    explored: np.ndarray | None = None,
 ) -> Changes:
-    """Attribute every change.
+    """Attribute every change from the lists ``model`` to the lists ``published``.
 
     ``person``, ``score``: (n_pairs,); ``explored``: (n_places,) bool of the published places.
     """
@@ -92,7 +105,8 @@ def compare(
     cause[lifted] = reasons.boosted_by[pair[lifted]]
     pinned = (reasons.pinned_by[pair] >= 0) & (rank_in_model[pair] != published.rank)
     cause[pinned] = reasons.pinned_by[pair[pinned]]
-    cause[explored & new] = explore
+    if explored is not None:
+        cause[explored & new] = explore
 
     left = model.pair[gone]
     lowered = np.where(reasons.raised[left], MODEL, reasons.boosted_by[left])
@@ -129,9 +143,20 @@ def compare(
     sizes = np.maximum(*(
         np.bincount(person[listed.pair], minlength=people) for listed in (model, published)
     ))  # fmt: skip
-    return Changes(
-        cause, rank_in_model[pair], slots, value, int(sizes.sum()), float(score[model.pair].sum())
-    )
+    return Changes(cause, slots, value, int(sizes.sum()), float(score[model.pair].sum()))
+
+
+def causes(
+    ruled: Listed, by_rules: Changes, published: Listed, by_stages: Changes | None
+) -> np.ndarray:
+    """(n_places,) the cause of each published place: a stage's, else the rule's that put the item
+    into the list that the rules alone make, else -1."""
+    if by_stages is None:
+        return by_rules.cause
+    size = int(max(ruled.pair.max(initial=-1), published.pair.max(initial=-1))) + 1
+    of_pair = np.full(size, MODEL)
+    of_pair[ruled.pair] = by_rules.cause
+    return np.where(by_stages.cause >= 0, by_stages.cause, of_pair[published.pair])
 
 
 def _ranks(listed: Listed, pairs: int) -> np.ndarray:
@@ -176,11 +201,13 @@ class Tally:
         self._value = np.zeros(len(rules) + len(STAGES))
         self._places, self._mass = 0, 0.0
 
-    def add(self, changes: Changes) -> None:
-        self._slots += changes.slots
-        self._value += changes.value
-        self._places += changes.places
-        self._mass += changes.mass
+    def add(self, by_rules: Changes, by_stages: Changes | None) -> None:
+        self._places += by_rules.places
+        self._mass += by_rules.mass
+        for changes in (by_rules, by_stages):
+            if changes is not None:
+                self._slots += changes.slots
+                self._value += changes.value
 
     def table(self) -> pa.Table:
         """The table ``overrides``: a row per rule in force, per stage that is on or changed
@@ -206,18 +233,24 @@ class Tally:
 
 
 def columns(
-    changes: Changes, explored: np.ndarray, propensity: np.ndarray, rules: Sequence[Rule]
+    model: Listed,
+    published: Listed,
+    cause: np.ndarray,
+    propensity: np.ndarray,
+    rules: Sequence[Rule],
 ) -> dict[str, pa.Array]:
     """The columns of ``recommendations`` that say how an item came to its place."""
     count = len(rules)
-    cause = np.where(explored, count + STAGES.index("explore"), changes.cause)
+    cause = np.where(propensity < 1.0, count + STAGES.index("explore"), cause)
     names = pa.array([*[BY_RULE] * count, *STAGES, BY_MODEL])
     placed_by = names.take(pa.array(np.where(cause < 0, len(names) - 1, cause)))
     by_rule = (cause >= 0) & (cause < count)
     rule_ids = pa.array([rule.rule_id for rule in rules], pa.string())
+    size = int(max(model.pair.max(initial=-1), published.pair.max(initial=-1))) + 1
+    model_rank = _ranks(model, size)[published.pair].astype(np.int32)
     return {
         "propensity": pa.array(propensity),
         "placed_by": placed_by,
         "rule_id": rule_ids.take(pa.array(cause, mask=~by_rule)),
-        "model_rank": pa.array(changes.model_rank.astype(np.int32), mask=changes.model_rank == 0),
+        "model_rank": pa.array(model_rank, mask=model_rank == 0),
     }

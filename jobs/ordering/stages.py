@@ -116,6 +116,7 @@ class Stages:
         self.surface, self.rules, self.shares = surface, in_force, shares
         self._traits, self._seed, self._as_of = traits, seed, as_of
         self._pins = [rule for rule in in_force.all if rule.kind == "pin"]
+        self._bare = Surface(surface.name, surface.length, surface.slots)
         self._tally = overrides.Tally(surface.name, in_force.all, surface.stages())
 
     def with_pins(
@@ -141,30 +142,41 @@ class Stages:
         return both, np.concatenate([scores, np.zeros(len(person))])
 
     def order(self, block: Block) -> Ordered:
-        """The lists of a block of people."""
-        pairs, surface = block.pairs, self.surface
+        """The lists of a block of people.
+
+        Rules are compared with the model's lists, and stages with what the rules alone would have
+        published, so that a stage that is on changes nothing of what rules are said to do.
+        """
+        pairs, count = block.pairs, len(self.rules.all)
         own = block.allowed & ~block.pinned_only
-        model = lists.fill(pairs, block.score, own, surface.length, surface.slots)
-        published, propensity = model, np.ones(len(model.pair))
-        reasons = _no_reasons(len(pairs.person))
-        if self.rules or surface.stages():
-            published, propensity, reasons = self._ordered(block)
-        explored = propensity < 1.0
-        changes = overrides.compare(
-            pairs.person, block.score, model, published, explored, reasons, len(self.rules.all)
-        )
-        self._tally.add(changes)
-        return Ordered(
-            published, model, overrides.columns(changes, explored, propensity, self.rules.all)
-        )
+        model = lists.fill(pairs, block.score, own, self.surface.length, self.surface.slots)
+        ruled, reasons = model, overrides.no_reasons(len(pairs.person))
+        if self.rules:
+            ruled, _, reasons = self._ordered(block, self._bare)
+        by_rules = overrides.compare(pairs.person, block.score, model, ruled, reasons, count)
+        published, propensity, by_stages = ruled, np.ones(len(ruled.pair)), None
+        if self.surface.stages():
+            published, propensity, reasons = self._ordered(block, self.surface)
+            alone = overrides.only_demoted(reasons)
+            by_stages = overrides.compare(
+                pairs.person, block.score, ruled, published, alone, count, propensity < 1.0
+            )
+        self._tally.add(by_rules, by_stages)
+        cause = overrides.causes(ruled, by_rules, published, by_stages)
+        columns = overrides.columns(model, published, cause, propensity, self.rules.all)
+        return Ordered(published, model, columns)
 
     def overridden(self) -> pa.Table:
         """The table ``overrides`` of all blocks so far."""
         return self._tally.table()
 
     # --- one block ---------------------------------------------------------------------------
-    def _ordered(self, block: Block) -> tuple[Listed, np.ndarray, overrides.Reasons]:
-        pairs, surface = block.pairs, self.surface
+    def _ordered(
+        self, block: Block, surface: Surface
+    ) -> tuple[Listed, np.ndarray, overrides.Reasons]:
+        """Lists under the rules and the stages of ``surface``, the propensity of each place, and
+        why pairs came and went."""
+        pairs = block.pairs
         distinct = {region: code for code, region in enumerate(dict.fromkeys(block.regions))}
         effects = [self.rules.of(region) for region in distinct]
         effect = np.array([distinct[region] for region in block.regions], np.int64)
@@ -173,7 +185,7 @@ class Stages:
             np.stack([getattr(one, name) for one in effects])[of_pair, pairs.item]
             for name in ("removed_by", "boost", "boosted_by")
         )
-        demoted, strength = self._demotion(block)
+        demoted, strength = _demotion(block, surface)
         usable = block.allowed & (removed_by < 0)
         shelf = self._shelf(block, usable, boost * strength)
         pins, pinned_by = self._pinned(block, shelf, effects, effect)
@@ -182,22 +194,10 @@ class Stages:
         here = slice(surface.explore.first - 1, surface.explore.first - 1 + surface.explore.places)
         kept_open[:, here] = pins[:, here] < 0
         placed = diversity.place(shelf, pins, kept_open, caps, surface.diversity, self._traits)
-        drawn = self._draw(block, shelf, placed, caps, kept_open[:, here])
+        drawn = self._draw(block, surface, shelf, placed, caps, kept_open[:, here])
         removed_by = self._full_caps(block, placed, effects, effect, removed_by)
         reasons = overrides.Reasons(removed_by, boosted_by, boost > 1, pinned_by, demoted)
         return *_as_listed(shelf, placed, drawn, here), reasons
-
-    def _demotion(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """(n_pairs,) bool and float64: whether and to what strength a pair is demoted."""
-        strength = np.ones(len(block.score))
-        demoted = np.zeros(len(block.score), bool)
-        for demotion, pairs in (
-            (self.surface.bought, block.bought), (self.surface.shown, block.shown),
-        ):  # fmt: skip
-            if demotion.days:
-                strength[pairs] *= demotion.factor
-                demoted |= pairs
-        return demoted, strength
 
     def _shelf(self, block: Block, usable: np.ndarray, strength: np.ndarray) -> Shelf:
         """The usable candidates by place over strength, ties by place."""
@@ -264,19 +264,30 @@ class Stages:
         return found
 
     def _draw(
-        self, block: Block, shelf: Shelf, placed: Placed, caps: list[Capped], wanted: np.ndarray
-    ) -> Drawn:
+        self, block: Block, surface: Surface, shelf: Shelf, placed: Placed, caps: list[Capped],
+        wanted: np.ndarray,
+    ) -> Drawn:  # fmt: skip
         """The explore places; ``wanted``: (n_people, explore places) bool, not pinned."""
-        places = self.surface.explore.places
+        places = surface.explore.places
         if not places:
             return Drawn(np.zeros((len(block.ids), 0), np.int64), np.zeros((len(block.ids), 0)))
         named = np.zeros((len(block.score), len(SOURCES)), bool)
         kept = block.pairs.pair_of >= 0
         named[block.pairs.pair_of[kept], block.named.source[kept]] = True
-        chance = explore.chances(block.ids, places, self._seed, self._as_of, self.surface.name)
+        chance = explore.chances(block.ids, places, self._seed, self._as_of, surface.name)
         shares = self.shares["share"].to_numpy()
-        drawn = explore.draw(shelf, placed, caps, named, shares, chance)
-        return Drawn(np.where(wanted, drawn.column, -1), drawn.propensity)
+        return explore.draw(shelf, placed, caps, wanted, named, shares, chance)
+
+
+def _demotion(block: Block, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
+    """(n_pairs,) bool and float64: whether and to what strength a pair is demoted."""
+    strength = np.ones(len(block.score))
+    demoted = np.zeros(len(block.score), bool)
+    for demotion, pairs in ((surface.bought, block.bought), (surface.shown, block.shown)):
+        if demotion.days:
+            strength[pairs] *= demotion.factor
+            demoted |= pairs
+    return demoted, strength
 
 
 def _as_listed(
@@ -290,11 +301,6 @@ def _as_listed(
     person, place = np.nonzero(column >= 0)
     pair = shelf.pair[person, column[person, place]]
     return Listed(pair, lists.places(person)), propensity[person, place]
-
-
-def _no_reasons(pairs: int) -> overrides.Reasons:
-    none, no = np.full(pairs, -1), np.zeros(pairs, bool)
-    return overrides.Reasons(none, none, no, none, no)
 
 
 def pinned_only(pairs: Pairs, before: int) -> np.ndarray:

@@ -124,6 +124,18 @@ def test_caps_hold_whatever_is_drawn():
     assert (second % 2 == 1).all()
 
 
+def test_where_a_pin_holds_an_explore_place_the_others_draw_from_all():
+    pin = {"rule_id": "p", "kind": "pin", "scope": "item:i8", "strength": 2.0}
+    (pinned, certain), (item, propensity) = drawn(TWO, 2_000, 1, pin)[0]
+    assert set(pinned.tolist()) == {8}
+    assert (certain == 1.0).all()
+    # 0 and 1 stand for certain; 2 to 5 and 7 are of buy_again, 6 and 7 of popular; trending has
+    # nothing left.
+    assert set(item.tolist()) == {2, 3, 4, 5, 6, 7}
+    assert propensity[item == 2][0] == pytest.approx(0.5 / 0.7 / 5)
+    assert propensity[item == 7][0] == pytest.approx(0.5 / 0.7 / 5 + 0.2 / 0.7 / 2)
+
+
 def test_a_homepage_does_not_explore_at_the_first_ten_places():
     with pytest.raises(ValueError, match="must not explore at the places 1 to 10"):
         Surface(SURFACE, 20, explore=Explore(1, 10))

@@ -200,13 +200,12 @@ def test_every_place_says_by_what_it_is_held():
     stages = shop.stages(surface, pin("item:z", 2), ban("item:a"))
     ordered = shop.order(stages, demoted=((0, "b"),))
     found = [column.to_pylist() for column in ordered.columns.values()]
-    # c and d stand as the model had them; z is pinned; e fills the room of a, and b is lowered
-    # but still listed.
+    # Under the rules alone b, z, c and d would stand; e fills the room of b, which was lowered.
     assert list(ordered.columns) == ["propensity", "placed_by", "rule_id", "model_rank"]
     assert found == [
         [1.0] * 4,
-        ["model", "rule", "model", "rule"],
-        [None, "pin item:z", None, "ban item:a"],
+        ["model", "rule", "model", "demotion"],
+        [None, "pin item:z", None, None],
         [3, None, 4, None],
     ]
 
@@ -315,6 +314,19 @@ def test_whatever_the_rules_and_stages_their_promises_hold(night):
         assert table["all"]["slots"] == 0
 
 
+@settings(max_examples=150, deadline=None)
+@given(nights())
+def test_stages_change_nothing_of_what_rules_are_said_to_do(night):
+    shop, surface, rules, not_allowed = night
+    counted = []
+    for one in (surface, Surface("feed", surface.length, surface.slots)):
+        stages = shop.stages(one, *rules)
+        shop.order(stages, not_allowed=not_allowed, demoted=((0, shop.ids[0]),))
+        rows = stages.overridden().to_pylist()
+        counted.append([row for row in rows if row["kind"] != "stage"])
+    assert counted[0] == counted[1]
+
+
 @settings(max_examples=200, deadline=None)
 @given(nights())
 def test_place_by_place_gives_the_lists_that_filling_gives(night):
@@ -332,7 +344,7 @@ def test_place_by_place_gives_the_lists_that_filling_gives(night):
         block.pairs, block.score, block.allowed & ~removed, plain.length, plain.slots
     )
     # Through the place-by-place path, whether a rule is in force or not.
-    found, propensity, _ = stages._ordered(block)
+    found, propensity, _ = stages._ordered(block, plain)
     np.testing.assert_array_equal(found.pair, expected.pair)
     np.testing.assert_array_equal(found.rank, expected.rank)
     assert (propensity == 1.0).all()

@@ -11,6 +11,7 @@ import pytest
 
 from jobs import io, steps
 from jobs.io import Lake
+from jobs.night import engine_file
 from jobs.scoring import examples
 from jobs.scoring.examples import Params
 from jobs.tables import FEATURES
@@ -66,9 +67,11 @@ def by_pair(rows: pa.Table, cut=CUT) -> dict[tuple[str, str], dict]:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+def plain(tmp_path_factory, engine):
     home = tmp_path_factory.mktemp("examples")
-    return examples_of(Lake(home / "lake").open(), home / "source", purchases(), Params(cuts=2))
+    lake = Lake(home / "lake").open()
+    engine.save(engine_file(lake))
+    return examples_of(lake, home / "source", purchases(), Params(cuts=2))
 
 
 def test_what_happens_after_the_cut_labels_and_changes_no_feature(plain, lake, tmp_path):

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from pyspark.sql import functions as F
 
+from jobs import io
 from jobs.signals import catalogue
 from jobs.sources import contract
+from jobs.tables import TABLES
 from tests.conftest import AS_OF
 
 EARLY = datetime(2017, 11, 1, tzinfo=UTC)
@@ -93,3 +95,27 @@ def test_lists_out_of_force_and_unknown_items_are_left_out(session):
     items_known = seen(session, "a").select("item_id", F.lit(0).alias("position"))
     found = catalogue.editorial_in_force(lists, items_known, AS_OF).toArrow().to_pylist()
     assert [row["list_id"] for row in found] == ["now"]
+
+
+def test_rules_are_judged_on_the_items_of_the_night(night, tmp_path):
+    source = tmp_path / "source"
+    (source / "events").mkdir(parents=True)
+    (source / "rules.yaml").write_text(
+        "- {rule_id: r1, kind: ban, scope: a, reason: recalled}\n"
+        "- {rule_id: r2, kind: ban, scope: item:z, reason: gone}\n"
+        "- {rule_id: r3, kind: ban, scope: a, reason: over, ends: 2017-12-01}\n"
+        "- {rule_id: r4, kind: ban, scope: a, reason: elsewhere, surface: cart}\n"
+    )
+    made = night("catalogue")
+    schema = TABLES["items"].schema
+    row = {"item_id": "a", "position": 0, "available": True, "flags": []}
+    io.write_arrow(made.staged / "items", pa.Table.from_pylist([row], schema))
+    rows = catalogue.rules_in_force(made, source).to_pylist()
+    assert {row["rule_id"]: row["outcome"] for row in rows} == {
+        "r1": "in force", "r2": "unknown item", "r3": "expired", "r4": "unknown surface",
+    }  # fmt: skip
+    assert made.notes["rules"]["in force"] == 1
+
+
+def test_without_rules_the_table_is_empty(night, tmp_path):
+    assert catalogue.rules_in_force(night("catalogue"), tmp_path).num_rows == 0
