@@ -80,6 +80,9 @@ def run(night: Night, params: Params) -> None:
     night.write("examples", tables.TABLES["examples"].schema.empty_table())
     for number, cut in enumerate(chosen):
         asked = ask(night, cut, horizon, params)
+        if len(asked.people) == 0:
+            log.info("examples cut=%s people=0", io.label(cut))
+            continue
         record = record_of(night, asked.then, cut, catalogue)
         persons = asked.then.known.persons.select("person_id").toArrow()
         measured = shop.measure(record.blocks(people_of(persons)), catalogue)
@@ -132,7 +135,7 @@ def ask(night: Night, cut: datetime, horizon: timedelta, params: Params) -> Aske
     after = outcomes.of_persons(rows, then.known.identities)
     buyers = after.where(F.col("event_type") == "purchase")
     people = sample(then.history, buyers, night.seed, params.max_people)
-    wanted = night.spark.createDataFrame(pa.table({"person_id": people}))
+    wanted = night.spark.createDataFrame(pa.table({"person_id": people}), "person_id string")
     counts = {
         "purchase": 1.0, "add_to_cart": params.cart_label,
         "view": params.look_label, "click": params.look_label,
@@ -141,13 +144,15 @@ def ask(night: Night, cut: datetime, horizon: timedelta, params: Params) -> Aske
     for event_type, count in counts.items():
         label = F.when(F.col("event_type") == event_type, count).otherwise(label)
     bought = F.col("event_type") == "purchase"
+    paid = F.when(bought, F.coalesce("value", F.lit(0.0))).otherwise(0.0)
     answers = (
         after.join(F.broadcast(wanted), on="person_id", how="semi")
         .groupBy("person_id", "item_id")
         .agg(
             F.max(label).alias("label"),
             F.max(bought).alias("bought"),
-            F.sum(F.when(bought, F.coalesce("value", F.lit(0.0))).otherwise(0.0)).alias("spent"),
+            # Spark adds in any order; rounding makes a rerun equal to the last bit.
+            F.round(F.sum(paid), 9).alias("spent"),
         )
         .where(F.col("label") > 0)
         .orderBy("person_id", "item_id")

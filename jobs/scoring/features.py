@@ -59,7 +59,8 @@ class Pairs:
 
     def of(self, kept: np.ndarray) -> Pairs:
         """The pairs that ``kept``, (n,) bool, says; rows named for others are of pair -1."""
-        place = np.where(kept, np.cumsum(kept) - 1, -1)
+        # The -1 at the end is where rows of pairs left out before, which are of -1, look.
+        place = np.r_[np.where(kept, np.cumsum(kept) - 1, -1), -1]
         return Pairs(self.person[kept], self.item[kept], self.signals[kept], place[self.pair_of])
 
 

@@ -154,7 +154,10 @@ def calibrate(score: np.ndarray, bought: np.ndarray) -> pa.Table:
     if len(score) == 0:
         return schema.empty_table()
     order = np.argsort(score, kind="stable")
-    parts = [part for part in np.array_split(order, KNOTS) if len(part)]
+    ordered = score[order]
+    # Equal scores stand in one group: the order of their rows says nothing.
+    borders = np.searchsorted(ordered, ordered[np.arange(1, KNOTS) * len(order) // KNOTS])
+    parts = [part for part in np.split(order, np.unique(borders)) if len(part)]
     rows = np.array([len(part) for part in parts], float)
     share = np.array([(bought[part].sum() + 0.5) / (len(part) + 1.0) for part in parts])
     middle = np.array([score[part].mean() for part in parts])

@@ -170,7 +170,9 @@ def persons(lines: Lines, n_items: int) -> dict[str, np.ndarray]:
     repeated = np.bincount(items // n_items, count > 1, minlength=n)
     rows = np.bincount(lines.person, minlength=n)
     none = np.where(baskets > 0, 1.0, np.nan)
-    money = np.bincount(lines.person, np.nan_to_num(lines.value), n)
+    priced = np.isfinite(lines.value)
+    money = np.bincount(lines.person[priced], lines.value[priced], n)
+    pieces = np.bincount(lines.person[priced], lines.quantity[priced], n)
     found = {
         "p_baskets": baskets,
         "p_days_since": since,
@@ -179,7 +181,7 @@ def persons(lines: Lines, n_items: int) -> dict[str, np.ndarray]:
         "p_items": distinct.astype(float),
         "p_repeated": repeated / np.maximum(distinct, 1) * none,
         "p_lines_28": np.bincount(lines.person, lines.age < 28, n),
-        "p_paid": money / np.maximum(np.bincount(lines.person, lines.quantity, n), 1e-9) * none,
+        "p_paid": np.where(pieces > 0, money / np.maximum(pieces, 1e-9), np.nan),
     }
     width = lines.turn.max(initial=0) + 1
     basket_key = lines.person * width + lines.turn

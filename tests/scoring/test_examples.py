@@ -157,6 +157,14 @@ def test_features_are_as_of_their_own_cut(plain):
         )
 
 
+def test_a_cut_after_which_nobody_bought_has_no_examples(lake, tmp_path):
+    events = [row for row in purchases() if row["event_time"] < CUT]
+    rows, people, notes = examples_of(lake, tmp_path / "source", events, Params(cuts=2))
+    assert len(notes["cuts"]) == 2
+    assert {row["as_of"] for row in people.to_pylist()} == {CUT - 28 * DAY}
+    assert {row["as_of"] for row in rows.to_pylist()} == {CUT - 28 * DAY}
+
+
 def test_an_hour_of_history_has_no_cut_and_the_step_still_ends(lake, tmp_path):
     rows, people, notes = examples_of(
         lake, tmp_path / "source", [bought(PEOPLE[0], ITEMS[0], 0.04)], Params()

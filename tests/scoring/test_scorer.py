@@ -42,6 +42,15 @@ def test_a_higher_score_is_never_a_lower_probability(rows):
     assert found.log_odds(np.array([-9.0])) < found.log_odds(np.array([-8.0]))
 
 
+def test_equal_scores_are_one_group_whatever_the_order_of_their_rows():
+    score = np.repeat([0.0, 1.0], 100)
+    bought = np.arange(200) % 10 < np.where(score > 0, 5, 1)
+    order = np.random.default_rng(2).permutation(200)
+    found = scorer.calibrate(score, bought)
+    assert found.num_rows == 2
+    assert found.equals(scorer.calibrate(score[order], bought[order]))
+
+
 def test_nothing_judged_is_nothing_calibrated():
     knots = scorer.calibrate(np.zeros(0), np.zeros(0))
     assert knots.num_rows == 0
