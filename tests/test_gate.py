@@ -388,7 +388,7 @@ def test_spark_and_memory_agree_on_what_is_forbidden_to_whom(
     ]
     listed = [
         {"surface": "homepage", "person_id": person, "rank": place, "item_id": item, "score": 1.0,
-         "sources": ["popular"], "provenance": []}
+         "sources": ["popular"], "provenance": [], "propensity": 1.0, "placed_by": "model"}
         for person in ("sober", "southern", "nowhere", "northern", "stranger")
         for place, item in enumerate((good.ITEMS[0], good.ITEMS[-2]), start=1)
     ]  # fmt: skip

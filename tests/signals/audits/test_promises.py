@@ -277,7 +277,7 @@ def publish(lake: Lake, released: datetime, listed: str, promised: float) -> Non
     )  # fmt: skip
     write("recommendations", recommendations=[
         {"surface": "homepage", "person_id": p, "rank": 1, "item_id": listed, "score": 1.0,
-         "sources": ["buy_again"], "provenance": []}
+         "sources": ["buy_again"], "provenance": [], "propensity": 1.0, "placed_by": "model"}
         for p in PEOPLE
     ])  # fmt: skip
     write("release")
