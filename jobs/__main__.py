@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import io, lock, params, spark, steps
-from jobs.errors import Fault, GateRed
+from jobs.errors import Fault, exit_code
 from jobs.io import Lake
 from jobs.night import Night, engine_file, scratch_folder
 
@@ -41,13 +41,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     log.setLevel(logging.INFO)  # the libraries tell of their own doings on this level
     try:
-        command(sys.argv[1:])
-    except GateRed as red:
-        print(f"red gate: {red}", file=sys.stderr)
-        return 3
-    except Fault as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
+        return exit_code(lambda: command(sys.argv[1:]))
     except BrokenPipeError:
         # The reader of our output has had enough, as `| head` has; nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 
 class Fault(Exception):
     """Bad input or a bad place: running again unchanged would fail again, so nothing retries it."""
@@ -9,3 +12,15 @@ class Fault(Exception):
 
 class GateRed(Fault):
     """A critical expectation failed: the staged tables stay unpublished."""
+
+
+def exit_code(work: Callable[[], int | None]) -> int:
+    """Do a command's work: its own code, 3 for a red gate, 2 for a fault, told on standard error."""
+    try:
+        return work() or 0
+    except GateRed as red:
+        print(f"red gate: {red}", file=sys.stderr)
+        return 3
+    except Fault as fault:
+        print(f"error: {fault}", file=sys.stderr)
+        return 2

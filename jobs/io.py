@@ -62,6 +62,23 @@ def label(as_of: datetime) -> str:
     return f"{as_of:%Y-%m-%dT%H%M%S}"
 
 
+def folder_name(source: str) -> str:
+    """A source's name as a folder's."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", source)[-LONGEST_NAME:]
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put a whole folder in the place of an earlier one, if there is one; never a part of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = new.with_name(f"{new.name}-before")
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        os.rename(target, aside)
+    os.rename(new, target)
+    shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(target.parent)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file's content in one atomic step that survives a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,8 +211,7 @@ class Lake:
 
     def staleness(self, source: str, as_of: datetime) -> Path:
         """The folder of a source's measured staleness as of a run date."""
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", source)[-LONGEST_NAME:]
-        return self.root / "staleness" / name / label(as_of)
+        return self.root / "staleness" / folder_name(source) / label(as_of)
 
     def published(self, step: str, as_of: datetime) -> Published:
         """What is readable of a step for a run date."""

@@ -33,7 +33,7 @@ from rich.table import Table
 
 from jobs import io, params
 from jobs.__main__ import check_overrides, code_version
-from jobs.errors import Fault
+from jobs.errors import Fault, exit_code
 from jobs.evaluation import backtest, nights, snapshot, summary
 from jobs.evaluation.backtest import Judged, Params
 from jobs.evaluation.nights import Made
@@ -62,11 +62,7 @@ class Asked:
 
 def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        return run(asked(os.environ))
-    except Fault as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: run(asked(os.environ)))
 
 
 def asked(values: Mapping[str, str]) -> Asked:
@@ -189,13 +185,10 @@ def keep(chosen: Asked, judged: Sequence[Judged], measured: pa.Table) -> Path:
         io.write_arrow(building / summary.MEASURES.name, measured)
         io.write_json(building / "results.json", facts)
         building.chmod(0o755)
-        folder = home / nights.safe(chosen.source)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(building, folder)
+        folder = home / io.folder_name(chosen.source)
+        io.replace_folder(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    io.sync_folder(home)
     return folder
 
 

@@ -8,49 +8,29 @@ output.
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
 import sys
 import time
 
 from jobs import io
 from jobs.__main__ import command
-from jobs.errors import Fault, GateRed
 from jobs.evaluation import nights
 from jobs.io import Lake
 from jobs.night import Night
+from tools import by_hand
 
 RUN_ID = "backtest"
 
 
 def main() -> int:
     root, cut, until, source = sys.argv[1:]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the night is closed
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    where = ["--lake", root, "--source", source, "--run-id", RUN_ID, "--as-of", cut]
-    given = os.environ.get("PARAMS", "")
-    master = os.environ.get("MASTER")
-    try:
-        command(["open-night", *where, f"--params={given}",
-                 *(["--master", master] if master else [])])  # fmt: skip
-        make(root, cut, until, source, given)
-    except GateRed as red:
-        print(f"red gate: {red}", file=sys.stderr)
-        return 3
-    except Fault as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
-    finally:
-        command(["close-night", *where])
-    return 0
+    where = by_hand.arguments(root, cut, source, RUN_ID)
+    return by_hand.opened(where, lambda: make(root, cut, until, source))
 
 
-def make(root: str, cut: str, until: str, source: str, given: str = "") -> None:
+def make(root: str, cut: str, until: str, source: str) -> None:
     """The night of a cut and what came after it, on a lake that this run holds."""
     for label, chosen in ((cut, nights.LISTED), (until, nights.TOLD)):
-        where = ["--lake", root, "--source", source, "--run-id", RUN_ID, "--as-of", label]
-        where += [f"--params={given}"]
+        where = by_hand.arguments(root, label, source, RUN_ID)
         for step in chosen:
             started = time.monotonic()
             command(["run", *where, step])

@@ -75,7 +75,7 @@ class Measured:
         found: dict[str, float] = {}
         for name, seconds in (self.seconds if spent is None else spent).items():
             step = name.removesuffix("_gate")
-            if step not in ("source", "open_night"):
+            if step != "source":
                 found[step] = found.get(step, 0.0) + seconds
         return found
 

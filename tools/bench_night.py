@@ -8,16 +8,12 @@ each begins and ends, and watches the memory of this process tree.
 from __future__ import annotations
 
 import json
-import logging
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable
 
 from jobs import steps
 from jobs.__main__ import command
-from jobs.errors import Fault
+from tools import by_hand
 from tools.bench_contenders import processor_seconds
 
 RUN_ID = "bench"
@@ -25,27 +21,20 @@ RUN_ID = "bench"
 
 def main() -> int:
     lake, as_of, source, *chosen = sys.argv[1:]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the night is closed
-    where = ["--lake", lake, "--as-of", as_of, "--source", source, "--run-id", RUN_ID]
-    where += [f"--params={os.environ.get('PARAMS', '')}"]
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        _timed("open_night", lambda: command(["open-night", *where, *_engine()]))
+    where = by_hand.arguments(lake, as_of, source, RUN_ID)
+
+    def night() -> None:
         for step in chosen or steps.STEPS:
-            _timed(step, lambda step=step: command(["run", *where, step]))  # type: ignore[misc]
-            _timed(f"{step}_gate", lambda step=step: command(["gate", *where, step]))  # type: ignore[misc]
-    except Fault as fault:
-        print(f"error: {fault}", file=sys.stderr)
-        return 2
-    finally:
-        command(["close-night", *where])
-    return 0
+            for verb, name in (("run", step), ("gate", f"{step}_gate")):
+                _timed(name, [verb, *where, step])
+
+    return by_hand.opened(where, night)
 
 
-def _timed(name: str, work: Callable[[], None]) -> None:
+def _timed(name: str, line: list[str]) -> None:
     _tell(begin=name)
     started, busy = time.monotonic(), processor_seconds()
-    work()
+    command(line)
     _tell(
         end=name,
         seconds=round(time.monotonic() - started, 2),
@@ -56,11 +45,6 @@ def _timed(name: str, work: Callable[[], None]) -> None:
 
 def _tell(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
-
-
-def _engine() -> list[str]:
-    master = os.environ.get("MASTER")
-    return ["--master", master] if master else []
 
 
 if __name__ == "__main__":

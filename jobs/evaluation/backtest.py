@@ -25,6 +25,7 @@ from jobs.evaluation.judging import Column, Judge
 from jobs.evaluation.snapshot import DAY, Snapshot
 from jobs.evaluation.tuning import Chosen
 from jobs.params import check
+from jobs.retrieval import matrix
 
 log = logging.getLogger("nightjar")
 
@@ -102,7 +103,7 @@ def judge(snapshot: Snapshot, params: Params) -> Judged:
         for new_only in (False, True):
             kept = np.ones(len(rows[0]), bool)
             if new_only:
-                kept = ~ranking.among(rows[0] * n_items + rows[1], owned)
+                kept = ~matrix.among(rows[0] * n_items + rows[1], owned)
             person, item, place = (column[kept] for column in rows)
             lists[name, "source", new_only] = ranking.from_places(
                 person, item, place, len(snapshot.judged), longest
@@ -153,7 +154,7 @@ def _lists(
     for surface, codes in snapshot.published(longest).items():
         yield (surface, "published", False), codes
         person, place = np.nonzero(codes >= 0)
-        known = ranking.among(person * n_items + codes[person, place], owned)
+        known = matrix.among(person * n_items + codes[person, place], owned)
         fresh = np.flatnonzero(~known)
         person, place = person[fresh], place[fresh]
         yield (

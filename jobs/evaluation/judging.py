@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.evaluation import metrics, ranking
+from jobs.evaluation import metrics
 from jobs.evaluation.snapshot import Wanted
+from jobs.retrieval import matrix
 
 KINDS = ("all", "again", "new")
 
@@ -188,7 +189,7 @@ def named(
             order = np.lexsort((item, rank, person))
             place = np.arange(len(order)) - np.searchsorted(person[order], person[order])
             kept = order if not depth else order[place < depth]
-            found.append(ranking.among(key, np.sort(person[kept] * n_items + item[kept])))
+            found.append(matrix.among(key, np.sort(person[kept] * n_items + item[kept])))
         by_source = np.array(found).reshape(len(sources), len(key))
         times = by_source.sum(axis=0)
         for kind, chosen in kinds.items():

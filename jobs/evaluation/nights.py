@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -57,14 +56,9 @@ class Made:
     code: str
 
 
-def safe(source: str) -> str:
-    """A source's name as a folder's."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", source)[-io.LONGEST_NAME :]
-
-
 def lake_of(root: Path, source: str, cut: datetime) -> Lake:
     """The lake of a cut, opened; it sees the conversions that all cuts share."""
-    lake = Lake(root / "nights" / safe(source) / io.label(cut)).open()
+    lake = Lake(root / "nights" / io.folder_name(source) / io.label(cut)).open()
     shared = root.resolve() / "sources"
     shared.mkdir(parents=True, exist_ok=True)
     if not (lake.root / "sources").exists():

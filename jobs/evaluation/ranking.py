@@ -6,54 +6,16 @@ A list of lists is (n_people, length) int64 codes of items, best first, -1 where
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 
 from jobs.evaluation.baselines import Scorer
+from jobs.filtering.allowed import Allowed
 
 # Scores held at a time: 8 bytes each, and a few times as much while they are ranked.
 SCORES = 4_000_000
 SETS = 64
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What each of ``n`` people may get.
-
-    ``group``: (n,) int64, the row of ``masks`` that holds for the person; ``masks``: (n_groups,
-    n_items) bool; ``blocked``: (n_pairs,) int64 ascending, ``person * n_items + item`` of pairs
-    that the person may not get all the same.
-    """
-
-    group: np.ndarray
-    masks: np.ndarray
-    blocked: np.ndarray
-
-    def by_anybody(self) -> np.ndarray:
-        """(n_items,) bool: the items that somebody may get."""
-        return np.asarray(self.masks.any(axis=0))
-
-    def holds(self, person: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(n_pairs,) bool: whether the person at this place may get the item."""
-        open_to_all = self.masks[self.group[person], item]
-        return open_to_all & ~among(person * self.masks.shape[1] + item, self.blocked)
-
-    def mask(self, scores: np.ndarray, first: int) -> None:
-        """Take what they may not get out of (n_rows, n_columns) ``scores`` of the people from
-        ``first`` on; a column is the item of its code."""
-        n_rows, n_columns = scores.shape
-        group = self.group[first : first + n_rows]
-        for one in np.unique(group):
-            denied = np.flatnonzero(~self.masks[one, :n_columns])
-            if len(denied):
-                scores[np.ix_(group == one, denied)] = -np.inf
-        n_items = self.masks.shape[1]
-        ends = np.searchsorted(self.blocked, [first * n_items, (first + n_rows) * n_items])
-        person, item = np.divmod(self.blocked[slice(*ends)], n_items)
-        inside = item < n_columns
-        scores[person[inside] - first, item[inside]] = -np.inf
 
 
 def rank(
@@ -124,11 +86,3 @@ def from_places(
     kept = at < length
     found[person[kept], at[kept]] = item[kept]
     return found
-
-
-def among(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(n,) bool: which keys stand in ``known``, which ascends; a tenth of the time of ``np.isin``,
-    which sorts or hashes both."""
-    if not len(known):
-        return np.zeros(len(keys), bool)
-    return known[np.minimum(np.searchsorted(known, keys), len(known) - 1)] == keys

@@ -25,8 +25,7 @@ from jobs import io, tables
 from jobs.errors import Fault
 from jobs.evaluation import ranking
 from jobs.evaluation.baselines import Purchases
-from jobs.evaluation.ranking import Allowed
-from jobs.filtering import filters
+from jobs.filtering.allowed import Allowed
 from jobs.io import Lake
 from jobs.retrieval import matrix
 from jobs.retrieval.sources import pools
@@ -272,7 +271,7 @@ def wanted(
     before = events.basket >= 0
     known = np.sort(events.person[before] * size + events.item[before])
     places, items = key // size, key % size
-    again = ranking.among(judged[places] * size + items, known)
+    again = matrix.among(judged[places] * size + items, known)
     return Wanted(len(judged), places, items, paid, again)
 
 
@@ -308,22 +307,9 @@ def _allowed(
     """What the judged people may get by the night's own filters; what the catalogue does not know
     nobody gets."""
     eligibility = read(lake, cut, "eligibility", tables.TABLES["eligibility"].schema.names)
-    rules = [
-        (region, tuple(sorted(restrictions)))
-        for region, restrictions in zip(
-            persons["region"].to_pylist(), persons["restrictions"].to_pylist(), strict=True
-        )
-    ]
-    distinct = {rule: code for code, rule in enumerate(dict.fromkeys(rules))}
-    position = catalogue["position"].to_numpy()[place]
-    masks = np.stack([
-        filters.allowed_mask(eligibility, *rule)[position] & (place >= 0) for rule in distinct
-    ])  # fmt: skip
     pairs = read(lake, cut, "blocked_pairs", ["person_id", "item_id"])
     person = matrix.positions(pairs["person_id"], persons["person_id"].combine_chunks())
     pairs, person = pairs.filter(pa.array(person >= 0)), person[person >= 0]
     item = matrix.known(pairs["item_id"], items, "item of blocked_pairs")
-    return Allowed(
-        np.array([distinct[rule] for rule in rules], np.int64), masks,
-        np.unique(person * len(items) + item),
-    )  # fmt: skip
+    position = np.where(place >= 0, catalogue["position"].to_numpy()[place], -1)
+    return Allowed.of(eligibility, persons, position, np.unique(person * len(items) + item))

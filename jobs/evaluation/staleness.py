@@ -22,8 +22,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -44,8 +42,7 @@ from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import candidates
 from jobs.scoring import blend, examples, features
-from jobs.signals import sessions, shop
-from jobs.signals.past import people_of
+from jobs.signals import sessions
 from jobs.signals.shop import Catalogue
 from jobs.tables import SOURCES
 
@@ -259,9 +256,7 @@ def nominate(night: Night, ids: Ids, at: datetime) -> Named:
     """What the sources name as of an instant, by the same functions as in the night."""
     then = sessions.at(night, at)
     catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
-    record = examples.record_of(night, then, at, catalogue)
-    persons = then.known.persons.select("person_id").toArrow()
-    measured = shop.measure(record.blocks(people_of(persons)), catalogue)
+    record, measured = examples.recorded(night, then, at, catalogue)
     seen = examples.seen_at(night, then, ids.people, record, measured["i_gap"])
     nominated = candidates.nominate(night, seen, night.params_of("candidates"))
     pairs = features.wide(features.coded(nominated, ids.people, ids.items))
@@ -303,14 +298,5 @@ def keep(night: Night, facts: Mapping[str, Any], rows: pa.Table) -> Path:
     io.write_arrow(night.staged / advice.CURVE.name, rows)
     io.write_json(night.staged / "staleness.json", facts)
     target = night.lake.staleness(night.source, night.as_of)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        aside = night.staged.with_name("staleness-before")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.rename(target, aside)
-        os.rename(night.staged, target)
-        shutil.rmtree(aside)
-    else:
-        os.rename(night.staged, target)
-    io.sync_folder(target.parent)
+    io.replace_folder(night.staged, target)
     return target

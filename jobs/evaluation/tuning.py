@@ -18,8 +18,9 @@ import scipy.sparse as sp
 from jobs.evaluation import baselines, metrics, next_basket, ranking
 from jobs.evaluation.baselines import Purchases, Scorer
 from jobs.evaluation.next_basket import Tifu
-from jobs.evaluation.ranking import Allowed
 from jobs.evaluation.snapshot import DAY, Snapshot, Wanted, wanted
+from jobs.filtering.allowed import Allowed
+from jobs.retrieval import matrix
 
 T = TypeVar("T")
 JUDGED_AT = 10
@@ -49,7 +50,7 @@ class Earlier:
         person, place = np.nonzero(lists >= 0)
         size = self.allowed.masks.shape[1]
         bought = self.wanted.person * size + self.wanted.item
-        hit = ranking.among(person * size + lists[person, place], bought)
+        hit = matrix.among(person * size + lists[person, place], bought)
         count = np.bincount(self.wanted.person, minlength=len(self.people))
         return float(metrics.ndcg(person, place, hit, count, JUDGED_AT).mean())
 
@@ -116,7 +117,7 @@ def earlier(snapshot: Snapshot, horizon_days: int, max_people: int, seed: int) -
     if len(people) > max_people:
         generator = np.random.default_rng(seed)
         people = np.sort(generator.choice(people, max_people, replace=False))
-    kept = np.flatnonzero(ranking.among(person, people))
+    kept = np.flatnonzero(matrix.among(person, people))
     known = wanted(
         np.searchsorted(people, person[kept]), item[kept], np.ones(len(kept)), people, before
     )

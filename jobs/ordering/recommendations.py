@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs.errors import Fault
-from jobs.filtering import filters
+from jobs.filtering.allowed import Allowed
 from jobs.night import Night
 from jobs.ordering import explore, lists, logged, rules
 from jobs.ordering.diversity import Diversity, Traits
@@ -39,11 +39,9 @@ from jobs.params import check
 from jobs.retrieval import matrix
 from jobs.retrieval.sources import pools
 from jobs.scoring import features
-from jobs.scoring.features import Ground, Named, Pairs, Vectors
-from jobs.scoring.scorer import Scorer
-from jobs.signals import shop
-from jobs.signals.past import Record
-from jobs.signals.shop import Catalogue
+from jobs.scoring.features import Named, Pairs
+from jobs.scoring.scored import Scored
+from jobs.signals.past import people_of
 from jobs.tables import EVENT_TYPES, SOURCES, TABLES
 
 # People whose lists are made at a time: some 700 named rows each, 150 bytes a row at the widest.
@@ -130,27 +128,36 @@ def run(night: Night, params: Params) -> None:
     """Stage the tables."""
     persons = night.arrow("persons", ["person_id", "region", "segment", "restrictions"])
     persons = persons.sort_by("person_id")
-    items = Items.read(night)
-    blocked = Blocked.of(night.arrow("blocked_pairs", ["person_id", "item_id"]), persons, items)
-    bought = Blocked.of(logged.bought(night, params.bought_days), persons, items)
-    shown = Blocked.of(logged.shown(night, params.shown_days, params.surface), persons, items)
-    stages = prepare(night, params)
-    shared = pools.Lists(night.arrow("pools"), items.ids, params.pool_depth)
-    scored = Scored.read(night, persons["person_id"], items.ids)
+    # An item's code is its place among the sorted ids, so that ties by code are ties by id.
+    items = night.arrow("items", [*rules.ITEM_COLUMNS, "position"]).sort_by("item_id")
+    item_ids = pa.concat_arrays(items["item_id"].chunks)
+    blocked, bought, shown = (
+        Lately.of(pairs, persons, item_ids, what)
+        for what, pairs in (
+            ("blocked_pairs", night.arrow("blocked_pairs", ["person_id", "item_id"])),
+            ("purchases", logged.bought(night, params.bought_days)),
+            ("recommendation_log", logged.shown(night, params.shown_days, params.surface)),
+        )
+    )
+    allowed = Allowed.of(
+        night.arrow("eligibility"), persons, items["position"].to_numpy(), blocked.keys
+    )
+    stages = prepare(night, params, items)
+    shared = pools.Lists(night.arrow("pools"), item_ids, params.pool_depth)
+    scored = Scored.read(night, people_of(persons), items)
     delivered, places = Counter[str](), 0
     short_people, short_slots = Counter[str](), Counter[str]()
     for number, first in enumerate(range(0, persons.num_rows, BLOCK)):
         people = persons.slice(first, BLOCK)
         own = candidates_of(night, people["person_id"])
-        named, scores = gather(own, people, shared, items)
+        named, scores = gather(own, people, shared, item_ids)
         by_sources, regions = len(named.item), people["region"].to_pylist()
         named, scores = stages.with_pins(named, scores, regions)
         pairs = features.wide(named)
         alone = pinned_only(pairs, by_sources)
-        allowed = items.allowed(people, pairs) & ~blocked.holds(first + pairs.person, pairs.item)
-        kept = scored.nearest(pairs, allowed, alone)
+        kept = scored.nearest(pairs, allowed.holds(first + pairs.person, pairs.item), alone)
         pairs, alone = pairs.of(kept), alone[kept]
-        rows = scored.features(people["person_id"], pairs)
+        rows = scored.features(pa.concat_arrays(people["person_id"].chunks), pairs)
         score = scored.scorer.of_features(rows)
         person = first + pairs.person
         ordered = stages.order(Block(
@@ -160,7 +167,7 @@ def run(night: Night, params: Params) -> None:
         ))  # fmt: skip
         listed = ordered.published
         signals = pairs.signals[listed.pair]
-        ids = ids_of(listed, people, pairs, items)
+        ids = ids_of(listed, people, pairs, item_ids)
         sources, provenance = lists.provenance(named, pairs, listed, scores, own)
         night.add("recommendations", number, pa.table({
             "surface": pa.repeat(params.surface, len(signals)), **ids,
@@ -169,7 +176,7 @@ def run(night: Night, params: Params) -> None:
         }))  # fmt: skip
         night.add("model_lists", number, pa.table({
             "surface": pa.repeat(params.surface, len(ordered.model.pair)),
-            **ids_of(ordered.model, people, pairs, items),
+            **ids_of(ordered.model, people, pairs, item_ids),
             "rank": ordered.model.rank.astype(np.int32), "score": score[ordered.model.pair],
         }))  # fmt: skip
         night.add(
@@ -188,10 +195,10 @@ def run(night: Night, params: Params) -> None:
     night.write("delivery", delivery(delivered, places, params))
 
 
-def prepare(night: Night, params: Params) -> Stages:
-    """What the ordering of a surface needs beyond scores, read once for all people."""
+def prepare(night: Night, params: Params, catalogue: pa.Table) -> Stages:
+    """What the ordering of a surface needs beyond scores, read once for all people; ``catalogue``:
+    ``rules.ITEM_COLUMNS`` of the items, sorted by id."""
     surface = params.ordering()
-    catalogue = night.arrow("items", rules.ITEM_COLUMNS).sort_by("item_id")
     in_force = rules.Rules(night.arrow("rules_in_force"), catalogue, surface.name)
     content = None
     if surface.diversity.unlikeness:
@@ -228,11 +235,11 @@ def traits_of(catalogue: pa.Table, content: pa.Table | None, level: int) -> Trai
     return Traits(codes, np.divide(vectors, length, out=vectors, where=length > 0))
 
 
-def ids_of(listed: Listed, people: pa.Table, pairs: features.Pairs, items: Items) -> dict:
+def ids_of(listed: Listed, people: pa.Table, pairs: Pairs, item_ids: pa.StringArray) -> dict:
     """person_id and item_id of the places of lists."""
     return {
         "person_id": people["person_id"].take(pa.array(pairs.person[listed.pair])),
-        "item_id": items.ids.take(pa.array(pairs.item[listed.pair])),
+        "item_id": item_ids.take(pa.array(pairs.item[listed.pair])),
     }
 
 
@@ -248,11 +255,11 @@ def candidates_of(night: Night, person_ids: pa.ChunkedArray) -> pa.Table:
 
 
 def gather(
-    own: pa.Table, people: pa.Table, shared: pools.Lists, items: Items
+    own: pa.Table, people: pa.Table, shared: pools.Lists, item_ids: pa.StringArray
 ) -> tuple[Named, np.ndarray]:
     """What was named for these people, in codes: their own candidates, then the pools; and the
     sources' own scores of the same rows."""
-    mine = features.coded(own, people["person_id"], items.ids)
+    mine = features.coded(own, people["person_id"], item_ids)
     common, scores = shared.of_people(people["region"], people["segment"])
     both = Named(*(
         np.concatenate([getattr(each, column) for each in (mine, common)])
@@ -262,116 +269,22 @@ def gather(
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What candidates are scored by, as of the night."""
-
-    night: Night
-    record: Record
-    catalogue: Catalogue
-    measured: Mapping[str, np.ndarray]
-    items: np.ndarray
-    content: np.ndarray
-    scorer: Scorer
-    prior: Mapping[str, float]
-    count: int
-
-    @staticmethod
-    def read(night: Night, people: pa.ChunkedArray, item_ids: pa.StringArray) -> Scored:
-        """``people``: the sorted ids of everybody; ``item_ids``: of all items."""
-        history = night.published("sessions").table("history")
-        record = Record(history, night.as_of, item_ids)
-        catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
-        params = night.params_of("ranker")
-        return Scored(
-            night,
-            record,
-            catalogue,
-            shop.measure(record.blocks(pa.concat_arrays(people.chunks)), catalogue),
-            features.placed(night.arrow("item_factors"), "item_id", item_ids),
-            features.placed(night.arrow("content_vectors"), "item_id", item_ids),
-            Scorer.of(
-                night.arrow("ranker_models"),
-                night.arrow("blend_weights"),
-                night.arrow("calibration"),
-            ),
-            params.prior,
-            params.scored,
-        )
-
-    def nearest(self, pairs: Pairs, allowed: np.ndarray, always: np.ndarray) -> np.ndarray:
-        """(n_pairs,) bool: the allowed pairs that are worth the cost of their features, the best
-        of each person by the prior weights; ``always``: (n_pairs,) bool, kept where allowed."""
-        near = features.linear_score(pairs.signals, self.prior)
-        near = np.where(allowed, np.where(always, np.inf, near), -np.inf)
-        return features.nearest(pairs.person, pairs.item, near, self.count) & allowed
-
-    def features(self, person_ids: pa.ChunkedArray, pairs: Pairs) -> np.ndarray:
-        """(n_pairs, n_features) float32 features of a block's pairs."""
-        people = pa.concat_arrays(person_ids.chunks)
-        own = (ds.field("person_id") >= people[0]) & (ds.field("person_id") <= people[-1])
-        factors = self.night.arrow("person_factors", where=own)
-        vectors = Vectors(
-            self.items,
-            features.placed(factors, "person_id", people, self.items.shape[1]),
-            self.content,
-        )
-        ground = Ground.of(self.record.of(people), self.catalogue, self.measured, vectors)
-        return features.values(ground, pairs)
-
-
-class Items:
-    """The catalogue in codes: an item's code is its place among the sorted ids, so that ties by
-    code are ties by id."""
-
-    def __init__(self, items: pa.Table, eligibility: pa.Table):
-        items = items.sort_by("item_id")
-        self.ids = pa.concat_arrays(items["item_id"].chunks)
-        self._position = items["position"].to_numpy()
-        self._eligibility = eligibility
-        self._masks: dict[tuple[str | None, tuple[str, ...]], np.ndarray] = {}
-
-    @staticmethod
-    def read(night: Night) -> Items:
-        return Items(night.arrow("items", ["item_id", "position"]), night.arrow("eligibility"))
-
-    def allowed(self, people: pa.Table, pairs: features.Pairs) -> np.ndarray:
-        """(n_pairs,) bool: whether the person may get the item, by region and restrictions."""
-        rules = [
-            (region, tuple(sorted(restrictions)))
-            for region, restrictions in zip(
-                people["region"].to_pylist(), people["restrictions"].to_pylist(), strict=True
-            )
-        ]
-        distinct = {rule: code for code, rule in enumerate(dict.fromkeys(rules))}
-        masks = np.stack([self._mask(*rule) for rule in distinct])
-        code = np.array([distinct[rule] for rule in rules])
-        return masks[code[pairs.person], pairs.item]
-
-    def _mask(self, region: str | None, restrictions: tuple[str, ...]) -> np.ndarray:
-        """(n_items,) bool in the order of the codes."""
-        found = self._masks.get((region, restrictions))
-        if found is None:
-            found = filters.allowed_mask(self._eligibility, region, restrictions)[self._position]
-            self._masks[region, restrictions] = found
-        return found
-
-
-@dataclass(frozen=True)
-class Blocked:
-    """Pairs that a person should not see, as sorted keys ``person * n_items + item``."""
+class Lately:
+    """Pairs that something happened to lately, as sorted keys ``person * n_items + item``."""
 
     keys: np.ndarray
     n_items: int
 
     @staticmethod
-    def of(pairs: pa.Table, persons: pa.Table, items: Items) -> Blocked:
-        person = matrix.known(pairs["person_id"], persons["person_id"], "person of blocked_pairs")
-        item = matrix.known(pairs["item_id"], items.ids, "item of blocked_pairs")
-        return Blocked(np.unique(person * len(items.ids) + item), len(items.ids))
+    def of(pairs: pa.Table, persons: pa.Table, item_ids: pa.StringArray, what: str) -> Lately:
+        """From rows of person_id and item_id."""
+        person = matrix.known(pairs["person_id"], persons["person_id"], f"person of {what}")
+        item = matrix.known(pairs["item_id"], item_ids, f"item of {what}")
+        return Lately(np.unique(person * len(item_ids) + item), len(item_ids))
 
     def holds(self, person: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(n,) bool: whether each pair of codes is blocked."""
-        return np.isin(person * self.n_items + item, self.keys)
+        """(n,) bool: whether each pair of codes is one of them."""
+        return matrix.among(person * self.n_items + item, self.keys)
 
 
 def shortfall_table(people: Counter[str], slots: Counter[str], surface: str) -> pa.Table:

@@ -17,12 +17,13 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.night import Night
 from jobs.params import check
-from jobs.retrieval import als, embeddings, matrix
+from jobs.retrieval import als, matrix
 from jobs.retrieval.matrix import Interactions
 from jobs.retrieval.sources import (
     bought_together,
@@ -59,11 +60,10 @@ class Params:
 class Seen:
     """What the sources may look at: nothing in it was received at ``as_of`` or later.
 
-    ``record``: the history once more, read by person; ``item_gap``: days between two purchases of
-    each of its items by one person. ``content``: item_id and vector of the items known by then.
-    ``people`` limits for whom
-    candidates are made, not from whom is learned; None is everybody. ``factors`` belong to the rows
-    and columns of ``interactions``' matrix; None fits them from it.
+    ``record``: the history as arrays; ``item_gap``: days between two purchases of each of its items
+    by one person. ``content``: item_id and vector of the items known by then. ``factors`` belong to
+    the rows and columns of ``interactions``' matrix. ``people`` limits for whom candidates are
+    made, not from whom is learned; None is everybody.
     """
 
     as_of: datetime
@@ -75,7 +75,7 @@ class Seen:
     persons: DataFrame
     editorial: DataFrame
     content: pa.Table
-    factors: als.Factors | None = None
+    factors: als.Factors
     people: pa.StringArray | None = None
 
 
@@ -136,10 +136,7 @@ def personal(night: Night, seen: Seen, params: Params) -> Iterator[pa.Table]:
     Each part is sorted by person. Sources of the numeric core name for a block of people at a
     time, so that memory does not grow with their number.
     """
-    everybody = seen.interactions
-    factors = seen.factors or embeddings.fit(
-        everybody.matrix, night.params_of("embeddings"), night.seed
-    )
+    everybody, factors = seen.interactions, seen.factors
     chosen, people_factors = everybody, factors.people
     if seen.people is not None:
         rows = np.sort(matrix.positions(seen.people, everybody.person_ids))
@@ -147,10 +144,8 @@ def personal(night: Night, seen: Seen, params: Params) -> Iterator[pa.Table]:
         chosen, people_factors = everybody.of_people(rows), factors.people[rows]
     allowed = np.ones(len(everybody.item_ids), dtype=bool)
     now = int(seen.as_of.timestamp() * 1_000_000)
-    baskets = (
-        seen.history.where(F.col("event_type") == "purchase")
-        .select("person_id", "basket", "item_id", "event_type")
-        .toArrow()
+    baskets = seen.record.rows(
+        ["person_id", "basket", "item_id", "event_type"], ds.field("event_type") == "purchase"
     )
     alike = item_to_item.neighbours(everybody.matrix, item_to_item.Params())
     together = bought_together.pairs(baskets, bought_together.Params())

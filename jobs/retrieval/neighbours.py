@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from jobs.retrieval.matrix import Interactions, Nominated
+from jobs.retrieval.matrix import Interactions, Nominated, among
 
 DAY = 86_400_000_000  # microseconds
 # Contributions expanded at a time, 24 bytes each with their keys and sort order: about 200 MB.
@@ -104,7 +104,7 @@ def _nominate_block(
     if own is not None:
         block = own[first:last]
         rows = np.repeat(np.arange(last - first, dtype=np.int64), np.diff(block.indptr))
-        fresh = ~_contains(rows * n_items + block.indices, key)
+        fresh = ~among(key, rows * n_items + block.indices)
         key, added, pair = key[fresh], added[fresh], pair[fresh]
     order = np.argsort(key, kind="stable")
     key, added, pair = key[order], added[order], pair[order]
@@ -153,11 +153,3 @@ def _first_maximum(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     )
     equal = np.flatnonzero(values == top)
     return equal[np.searchsorted(equal, starts)]
-
-
-def _contains(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Which keys stand in ``known`` (ascending)."""
-    if len(known) == 0:
-        return np.zeros(len(keys), bool)
-    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return known[place] == keys

@@ -43,7 +43,8 @@ class Params:
 
     # The days after a cut that say what was bought; four weeks hold a grocer's month.
     horizon_days: int = 28
-    # Cuts a horizon apart, the newest one a horizon before the night.
+    # Cuts a horizon apart, the newest one a horizon before the night. Lists are judged at the
+    # newest by what was learned at those before it, so that with one cut nothing is trained.
     cuts: int = 3
     # People sampled at each cut.
     max_people: int = 1_500
@@ -83,9 +84,7 @@ def run(night: Night, params: Params) -> None:
         if len(asked.people) == 0:
             log.info("examples cut=%s people=0", io.label(cut))
             continue
-        record = record_of(night, asked.then, cut, catalogue)
-        persons = asked.then.known.persons.select("person_id").toArrow()
-        measured = shop.measure(record.blocks(people_of(persons)), catalogue)
+        record, measured = recorded(night, asked.then, cut, catalogue)
         found = nominated(night, asked, record, measured["i_gap"])
         ground = Ground.of(record.of(asked.people), catalogue, measured, found.vectors)
         rows = examples(asked, found.pairs, ground, number, night.seed, params)
@@ -247,7 +246,6 @@ def seen_at(
 def vectors_of(seen: Seen, people: pa.StringArray, items: pa.StringArray) -> Vectors:
     """The vectors as of a cut in the order of ``people`` and ``items``."""
     known, factors = seen.interactions, seen.factors
-    assert factors is not None, "the sources were run with factors"
     return Vectors(
         items=features.in_order(factors.items, known.item_ids, items),
         people=features.in_order(factors.people, known.person_ids, people),
@@ -327,11 +325,15 @@ def answers_of(
     return found["label"], found["bought"] > 0, found["spent"]
 
 
-def record_of(night: Night, then: sessions.Seen, cut: datetime, catalogue: Catalogue) -> Record:
-    """The history of a cut, in files sorted by person."""
+def recorded(
+    night: Night, then: sessions.Seen, cut: datetime, catalogue: Catalogue
+) -> tuple[Record, dict[str, np.ndarray]]:
+    """The history of a cut, in files sorted by person, and what it says of every item."""
     if then.as_published:
         folder = night.published("sessions").table("history")
     else:
         folder = night.scratch("history") / "history"
         io.kept(sessions.by_person(then.history), folder)
-    return Record(folder, cut, catalogue.ids)
+    record = Record(folder, cut, catalogue.ids)
+    persons = then.known.persons.select("person_id").toArrow()
+    return record, shop.measure(record.blocks(people_of(persons)), catalogue)

@@ -129,14 +129,15 @@ def run(night: Night, params: Params) -> None:
     cuts = sorted(set(people["as_of"].to_pylist()), reverse=True)
     asked = people.filter(pc.equal(people["as_of"], pc.max(people["as_of"])))
     night.notes["people"] = asked.num_rows
+    # What a promise is held to: the days after a release are judged as those after this cut.
+    if cuts:
+        night.notes["cut"] = cuts[0].isoformat()
     if asked.num_rows < params.min_people or len(cuts) < 2:
         night.notes["untuned"] = (
             f"{asked.num_rows} people at {len(cuts)} cuts, {params.min_people} at 2 needed"
         )
         stage(night, [], dict(params.prior), untuned(asked.num_rows), None)
         return
-    # What a promise is held to: the days after a release are judged as those after this cut.
-    night.notes["cut"] = cuts[0].isoformat()
     rows = night.arrow("examples").sort_by(
         [("as_of", "descending"), ("person_id", "ascending"), ("item_id", "ascending")]
     )

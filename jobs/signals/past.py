@@ -68,17 +68,24 @@ class Record:
 
     def of(self, people: pa.StringArray) -> Past:
         """The past of these people, sorted ids; a person's code is its place among them."""
-        now = pa.scalar(self.as_of, tables.TIME)
-        before = (ds.field("event_time") < now) & (ds.field("received_time") < now)
-        if len(people):
-            # Files hold a range of people each: those without any of these are passed over.
-            before &= (ds.field("person_id") >= people[0]) & (ds.field("person_id") <= people[-1])
-        rows = io.read_arrow(self.folder, COLUMNS, before)
+        # Files hold a range of people each: those without any of these are passed over.
+        own = (
+            (ds.field("person_id") >= people[0]) & (ds.field("person_id") <= people[-1])
+            if len(people)
+            else ds.scalar(False)
+        )
+        rows = self.rows(COLUMNS, own)
         person = matrix.positions(rows["person_id"], people)
         item = matrix.positions(rows["item_id"], self.items)
         known = (person >= 0) & (item >= 0)
         rows = rows.filter(pa.array(known))
         return arranged(rows, person[known], item[known], len(people), self.as_of)
+
+    def rows(self, columns: list[str], where: ds.Expression) -> pa.Table:
+        """Rows of the history that had happened and been received before the instant."""
+        now = pa.scalar(self.as_of, tables.TIME)
+        before = (ds.field("event_time") < now) & (ds.field("received_time") < now)
+        return io.read_arrow(self.folder, columns, before & where)
 
     def blocks(self, people: pa.StringArray, size: int = BLOCK) -> Iterator[Past]:
         """The past of these people, ``size`` of them after the other."""

@@ -193,7 +193,7 @@ def test_the_collaborative_source_and_the_nights_own_factors_agree(shops):
 
 def test_the_command_writes_tables_results_and_a_page(shops, capsys):
     asked = shops["planted"].asked
-    folder = asked.root / "backtest" / nights.safe(asked.source)
+    folder = asked.root / "backtest" / io.folder_name(asked.source)
     facts = io.read_json(folder / "results.json")
     measured = io.read_arrow(folder / "measures")
     assert measured.schema.names == summary.MEASURES.schema.names
@@ -213,7 +213,7 @@ def test_a_whole_night_of_the_same_is_taken_again_and_gives_the_same(shops, monk
         raise AssertionError("the night was made again")
 
     asked = shops["planted"].asked
-    folder = asked.root / "backtest" / nights.safe(asked.source)
+    folder = asked.root / "backtest" / io.folder_name(asked.source)
     before = io.read_arrow(folder / "measures")
     monkeypatch.setattr(tool, "make", refuse)
     assert tool.run(asked) == 0

@@ -7,7 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from jobs.evaluation import ranking
-from jobs.evaluation.ranking import Allowed
+from jobs.filtering.allowed import Allowed
+from jobs.retrieval import matrix
 
 
 def allowed(n_people: int, n_items: int, *blocked: tuple[int, int]) -> Allowed:
@@ -65,7 +66,7 @@ def test_rows_become_lists_that_close_up():
 
 def test_keys_are_found_among_known_ones():
     known = np.array([2, 5, 9])
-    assert ranking.among(np.array([1, 2, 9, 10]), known).tolist() == [False, True, True, False]
-    assert not ranking.among(np.array([1]), np.zeros(0, int)).any()
+    assert matrix.among(np.array([1, 2, 9, 10]), known).tolist() == [False, True, True, False]
+    assert not matrix.among(np.array([1]), np.zeros(0, int)).any()
     pairs = allowed(2, 3, (1, 2)).holds(np.array([0, 1]), np.array([2, 2]))
     assert pairs.tolist() == [True, False]

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.evaluation import tuning
-from jobs.evaluation.ranking import Allowed
 from jobs.evaluation.snapshot import DAY, Events, Snapshot, wanted
+from jobs.filtering.allowed import Allowed
 
 CUT = datetime(2024, 1, 1, tzinfo=UTC)
 NOW = int(CUT.timestamp() * 1_000_000)

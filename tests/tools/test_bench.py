@@ -26,7 +26,7 @@ def test_growth_is_the_ratio_of_times_over_the_ratio_of_sizes():
 
 
 def test_making_the_data_counts_neither_as_time_nor_as_memory_of_the_night():
-    night = measured(1000, {"open_night": 9.0, "source": 50.0, "source_gate": 1.0, "events": 2.0})
+    night = measured(1000, {"source": 50.0, "source_gate": 1.0, "events": 2.0})
     night.memory["source"] = 100 * bench.GIB
     assert night.total == 2.0
     assert night.peak == 2 * bench.GIB
