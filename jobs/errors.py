@@ -15,7 +15,7 @@ class GateRed(Fault):
 
 
 def exit_code(work: Callable[[], int | None]) -> int:
-    """Do a command's work: its own code, 3 for a red gate, 2 for a fault, told on standard error."""
+    """Do a command's work: its own code, else 3 for a red gate or 2 for a fault, which it tells."""
     try:
         return work() or 0
     except GateRed as red:
