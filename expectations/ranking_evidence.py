@@ -1,4 +1,4 @@
-"""ranking_evidence: what is published beside every source, on people it did not learn from."""
+"""ranking_evidence: what is published beside every source, on days after those it learned from."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def headline(lake: Lake, as_of: datetime) -> list[tuple[str, str]]:
         best = max(alone, key=lambda row: row["ndcg_at_10"])
         found += [
             (
-                "NDCG@10 on held people",
+                "NDCG@10 on held days",
                 f"{row['ndcg_at_10']:.3f} for the {row['ranking']}, "
                 f"{best['ndcg_at_10']:.3f} for {best['ranking']} alone",
             )

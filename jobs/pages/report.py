@@ -80,9 +80,9 @@ def _sections(read: dict[str, pa.Table]) -> Iterator[dict[str, Any]]:
         )  # fmt: skip
         yield section(
             "What is published beside each source",
-            "NDCG@10 with its interval, on purchases after an earlier cut, of people whom training "
-            "did not see. new_ndcg_at_10 is of lists of what is new to the person; difference_low "
-            "is the low end of the paired difference to the best single source.",
+            "NDCG@10 with its interval, on purchases after the newest cut, by what was learned at "
+            "the cuts before it. new_ndcg_at_10 is of lists of what is new to the person; "
+            "difference_low is the low end of the paired difference to the best single source.",
             rows, plot,
         )  # fmt: skip
     if "reliability" in read:
@@ -93,8 +93,9 @@ def _sections(read: dict[str, pa.Table]) -> Iterator[dict[str, Any]]:
         )  # fmt: skip
         yield section(
             "Reliability of the probabilities",
-            "Candidates in tenths by their probability of a purchase, as foretold for people whom "
-            "neither training nor calibration saw, beside the share that was bought.",
+            "Candidates in tenths by their probability of a purchase in the days after the newest "
+            "cut, as foretold by what was learned before it and calibrated on the other half of "
+            "the people, beside the share that was bought.",
             rows, plot,
         )  # fmt: skip
     if "feature_importance" in read:
