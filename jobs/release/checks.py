@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from jobs import io
 from jobs.release import groups, stores
 from jobs.release.releases import Release
+from jobs.scoring import features
 from jobs.scoring.scorer import Scorer
-from jobs.tables import FEATURES
 
 # A release without one of these serves nobody, whatever its manifest says.
 REQUIRED_ROWS = ("recommendations", "similar_items", "identities", "persons", "pools", "id_maps")
@@ -208,10 +208,7 @@ def _scores(release: Release) -> list[str]:
     # File by file: all the features of a large shop at once would be the largest table of a night.
     for file in io.parquet_files(release.path("features")):
         rows = pq.read_table(file)
-        values = np.empty((rows.num_rows, len(FEATURES)), np.float32)
-        for number, name in enumerate(FEATURES):
-            values[:, number] = rows[name].to_numpy()
-        score = scorer.of_features(values)
+        score = scorer.of_features(features.read(rows))
         scored = rows.select(["person_id", "item_id"]).append_column("expected", pa.array(score))
         parts.append(scored.cast(EXPECTED))
     scored = pa.concat_tables(parts)

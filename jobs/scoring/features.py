@@ -264,6 +264,14 @@ def columns_of(rows: np.ndarray) -> dict[str, pa.Array]:
     }
 
 
+def read(rows: pa.Table) -> np.ndarray:
+    """(n_rows, n_features) float32 of a table that has the features as columns; null is NaN."""
+    found = np.empty((rows.num_rows, len(COLUMNS)), np.float32)
+    for number, name in enumerate(COLUMNS):
+        found[:, number] = rows[name].to_numpy()
+    return found
+
+
 def hashes(rows: np.ndarray) -> list[str]:
     """sha256 of each row, hexadecimal: over the version in ASCII, then the values in the order of
     ``COLUMNS`` as little-endian IEEE 754 singles, NaN as 0x7FC00000 and zero without a sign."""

@@ -25,7 +25,7 @@ from jobs.evaluation import metrics
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import matrix
-from jobs.scoring import blend, scorer
+from jobs.scoring import blend, features, scorer
 from jobs.scoring.blend import Judged
 from jobs.scoring.scorer import Calibration
 from jobs.tables import FEATURES, SOURCES, TABLES
@@ -99,11 +99,8 @@ class Examples:
 
     @staticmethod
     def of(rows: pa.Table) -> Examples:
-        values = np.empty((rows.num_rows, len(FEATURES)), np.float32)
-        for number, name in enumerate(FEATURES):
-            values[:, number] = rows[name].to_numpy()
         return Examples(
-            values,
+            features.read(rows),
             rows["trained"].to_numpy(),
             rows["bought"].to_numpy(),
             rows["label"].to_numpy(),
