@@ -30,6 +30,9 @@ EVENT_TYPES = (
     "view", "click", "add_to_cart", "purchase", "remove_from_cart", "return", "reject",
 )  # fmt: skip
 
+# Joins the steps of a category's path, from the broadest.
+BELOW = " > "
+
 # Every source of candidates, in the order in which ties between them are broken.
 SOURCES = (
     "buy_again", "collaborative", "item_to_item", "bought_together", "content_neighbours",

@@ -42,7 +42,7 @@ from jobs.scoring import features
 from jobs.scoring.features import Named, Pairs
 from jobs.scoring.scored import Scored
 from jobs.signals.past import people_of
-from jobs.tables import EVENT_TYPES, SOURCES, TABLES
+from jobs.tables import BELOW, EVENT_TYPES, SOURCES, TABLES
 
 # People whose lists are made at a time: some 700 named rows each, 150 bytes a row at the widest.
 BLOCK = 5_000
@@ -217,8 +217,8 @@ def traits_of(catalogue: pa.Table, content: pa.Table | None, level: int) -> Trai
 
     ``content``: item_id and vector of every item, sorted by id.
     """
-    parts = pc.split_pattern(catalogue["category"], rules.BELOW)
-    narrow = pc.binary_join(pc.list_slice(parts, 0, level), rules.BELOW)
+    parts = pc.split_pattern(catalogue["category"], BELOW)
+    narrow = pc.binary_join(pc.list_slice(parts, 0, level), BELOW)
     codes = {
         name: pc.fill_null(values.combine_chunks().dictionary_encode().indices, -1).to_numpy()
         for name, values in (("category", narrow), ("seller", catalogue["seller"]))

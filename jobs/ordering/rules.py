@@ -34,13 +34,12 @@ import pyarrow.compute as pc
 
 from jobs.errors import Fault
 from jobs.filtering.filters import EVERYONE
-from jobs.tables import TABLES
+from jobs.tables import BELOW, TABLES
 
 KINDS = ("ban", "margin_floor", "boost", "pin", "cap")
 # In the order in which a bare name is looked up.
 SCOPES = ("item", "category", "brand", "seller", "flag")
 EVERYTHING = "*"
-BELOW = " > "  # joins the parts of a category's path
 FURTHEST = 500  # the longest list there can be
 IN_FORCE, NOT_YET, EXPIRED = "in force", "not yet", "expired"
 UNKNOWN_ITEM, UNKNOWN_SCOPE, UNKNOWN_SURFACE = "unknown item", "unknown scope", "unknown surface"

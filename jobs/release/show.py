@@ -24,6 +24,7 @@ from jobs.io import Lake
 from jobs.persons import resolve_person
 from jobs.release import releases
 from jobs.release.releases import Release
+from jobs.tables import BELOW
 
 LATELY = 12  # events shown
 
@@ -143,8 +144,8 @@ def recommended(shown: Shown, surface: str) -> Table | Text:
     table.add_column("why", ratio=4)
     table.add_column("sources", ratio=2)
     for row in shown.places:
-        path = (shown.items.get(row["item_id"], {}).get("category") or "").split(" > ")
-        category = " > ".join(path[:2])
+        path = (shown.items.get(row["item_id"], {}).get("category") or "").split(BELOW)
+        category = BELOW.join(path[:2])
         table.add_row(
             str(row["rank"]), Text(_title(shown, row["item_id"])), Text(_plain(category)),
             Text(_plain(why(shown, row))), Text(", ".join(row["sources"])),

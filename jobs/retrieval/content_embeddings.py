@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import matrix
+from jobs.tables import BELOW
 
 FIELDS = ("category", "brand", "seller", "title", "price", "flag", "attribute")
 COLUMNS = ["item_id", "title", "category", "brand", "seller", "price", "flags", "attributes"]
@@ -131,9 +132,9 @@ def tokens(
     >>> sorted(tokens("Skim Milk", "DAIRY > MILK", None, None, 2.0, [], None))
     ['category:DAIRY', 'category:DAIRY > MILK', 'price:2', 'title:milk', 'title:skim']
     """
-    levels = [level for level in (category or "").split(" > ") if level]
+    levels = [level for level in (category or "").split(BELOW) if level]
     for depth in range(1, len(levels) + 1):
-        yield "category:" + " > ".join(levels[:depth])
+        yield "category:" + BELOW.join(levels[:depth])
     if brand:
         yield f"brand:{brand}"
     if seller:

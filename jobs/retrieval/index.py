@@ -31,6 +31,7 @@ from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import embeddings, matrix
 from jobs.retrieval.content_embeddings import map_to_collaborative
+from jobs.tables import BELOW
 
 BUNDLE = "index_bundle"
 K = 50  # recall@50, as the gate reads it
@@ -292,7 +293,7 @@ def ages(items: pa.Table, as_of: datetime, new_days: int) -> np.ndarray:
 def categories(items: pa.Table, most: int) -> np.ndarray:
     """(n_items,) str: the top level of each item's category path; small ones are ``(other)``."""
     paths = pc.fill_null(items["category"], "(none)")
-    tops = np.array([path.split(" > ")[0] for path in paths.to_pylist()])
+    tops = np.array([path.split(BELOW)[0] for path in paths.to_pylist()])
     names, counts = np.unique(tops, return_counts=True)
     kept = names[np.argsort(-counts, kind="stable")][:most]
     return np.where(np.isin(tops, kept), tops, "(other)")

@@ -16,6 +16,7 @@ from jobs.retrieval import matrix
 from jobs.signals.behaviour import Lines
 from jobs.signals.measures import SHOP_HALF_LIVES
 from jobs.signals.past import LOOKS, Past, runs
+from jobs.tables import BELOW
 
 # An item counts as if so many more people had bought it, of whom this share came back.
 PRIOR_PEOPLE, PRIOR_REPEAT, PRIOR_REBUY = 5.0, 0.2, 0.1
@@ -44,8 +45,8 @@ class Catalogue:
         """From rows with item_id and category."""
         items = items.sort_by("item_id")
         path = items["category"].combine_chunks()
-        steps = pc.split_pattern(path, " > ")
-        first = pc.binary_join(pc.list_slice(steps, 0, 2), " > ")
+        steps = pc.split_pattern(path, BELOW)
+        first = pc.binary_join(pc.list_slice(steps, 0, 2), BELOW)
         return Catalogue(
             pa.concat_arrays(items["item_id"].chunks),
             _codes(path),

@@ -15,14 +15,13 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs.tables import TABLES
+from jobs.tables import BELOW, TABLES
 
 if TYPE_CHECKING:
     from jobs.signals.audits.audits import Params
 
 SIGNALS = ("view", "click", "add_to_cart")
 HOUR = 3_600.0
-CATEGORY_SEPARATOR = " > "
 
 
 def logs_signals(days: pa.Table) -> bool:
@@ -113,8 +112,8 @@ def serving_hours(as_of: datetime, lag_hours: float, refresh_hours: float) -> F.
 
 def categories(items: DataFrame, depth: int) -> DataFrame:
     """``item_id`` and its category, cut to the broadest ``depth`` levels; '' where it has none."""
-    parts = F.slice(F.split("category", CATEGORY_SEPARATOR), 1, depth)
-    cut = F.array_join(parts, CATEGORY_SEPARATOR)
+    parts = F.slice(F.split("category", BELOW), 1, depth)
+    cut = F.array_join(parts, BELOW)
     return items.select("item_id", F.coalesce(cut, F.lit("")).alias("category"))
 
 
