@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 SETUP = @$(PYTHON) tools/setup.py
-VALUES := SOURCE AS_OF CUTS LAKE PERSON ITEM TABLE PARAMS MASTER TO EVENTS TESTS
+VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS MASTER TO EVENTS TESTS
 
 # Values reach Python through the environment as they were typed: neither make nor a shell expands them.
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
@@ -14,7 +14,7 @@ run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYY
 	$(SETUP) --with java -- -m tools.night
 ui: ## Airflow's web UI on this machine, one trigger away from a night [LAKE=folder]
 	$(SETUP) --with java -- -m tools.ui
-show: ## what a person did lately and what is recommended, and why: PERSON=id [LAKE=folder]
+show: ## what a person did lately and what is recommended, and why: PERSON=id [SURFACE=homepage] [LAKE=folder]
 	$(SETUP) -- -m tools.ask show PERSON
 why: ## why a person does not get an item: PERSON=id ITEM=id [LAKE=folder]
 	$(SETUP) -- -m tools.ask why PERSON ITEM

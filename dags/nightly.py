@@ -272,7 +272,9 @@ with DAG(
         )
         ranker = step("ranker", reads=[examples])
 
-    with TaskGroup("ordering", tooltip="One list a person and one an item"):
+    with TaskGroup(
+        "ordering", tooltip="Lists of persons, of contexts and of items, for every surface"
+    ):
         recommendations = step(
             "recommendations",
             reads=[
@@ -288,20 +290,20 @@ with DAG(
                 ranker,
             ],
         )
-        similar_items = step(
-            "similar_items",
-            reads=[catalogue, interactions, embeddings, content_embeddings, filters],
+        item_lists = step(
+            "item_lists",
+            reads=[catalogue, sessions, interactions, embeddings, content_embeddings, filters],
         )
 
     with TaskGroup(
         "release", tooltip="The product: files first, manifest last, pointer by one step"
     ):
-        release = step("release", reads=[index, recommendations, similar_items])
+        release = step("release", reads=[index, recommendations, item_lists])
 
     steps = [
         source, events, catalogue, identities, sessions, interactions, audits, embeddings,
         content_embeddings, index, candidates, filters, examples, ranker, recommendations,
-        similar_items, release,
+        item_lists, release,
     ]  # fmt: skip
     # A tear-down that could fail the run (on_failure_fail_dagrun) would be its only leaf, and a
     # night with a red gate would end green: the release's gate is the leaf that decides.

@@ -24,7 +24,7 @@ STEPS: dict[str, str] = {
     "examples": "jobs.scoring.examples",
     "ranker": "jobs.scoring.ranker",
     "recommendations": "jobs.ordering.recommendations",
-    "similar_items": "jobs.ordering.similar_items",
+    "item_lists": "jobs.ordering.item_lists",
     "release": "jobs.release.release",
 }
 

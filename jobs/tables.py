@@ -307,6 +307,14 @@ _table(
     ])),
 )  # fmt: skip
 _table(
+    "context_lists", "recommendations",
+    "one row per place of a list shared by a context: of a surface made for contexts, and what "
+    "stands in on any other where there is no list to give",
+    "surface context_kind context rank", surface=S, context_kind=S, context=S, rank=I32, item_id=S,
+    score=F64, propensity=F64, placed_by=S, rule_id=_maybe(S), model_rank=_maybe(I32),
+    sources=STRINGS,
+)  # fmt: skip
+_table(
     "model_lists", "recommendations",
     "one row per place of the list that the model alone would have published",
     "surface person_id rank", surface=S, person_id=S, rank=I32, item_id=S, score=F64,
@@ -338,8 +346,8 @@ _table(
     "surface reason", surface=S, reason=S, persons=I64, slots=I64,
 )  # fmt: skip
 _table(
-    "similar_items", "similar_items", "one row per place of an item's list", "item_id rank",
-    item_id=S, rank=I32, similar_item_id=S, score=F64,
+    "item_lists", "item_lists", "one row per place of an item's list", "surface item_id rank",
+    surface=S, item_id=S, rank=I32, listed_item_id=S, score=F64,
 )  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def test_every_unknown_or_mistyped_override_is_named_at_once():
     wrong = {
         "events": {"max_events": 3, "late_after_hours": "soon"},
         "evnets": {},
-        "recommendations": {"length": 0},
+        "recommendations": {"surfaces": {"homepage": {"length": 0}}},
     }
     with pytest.raises(Fault) as caught:
         check_overrides(wrong)

@@ -344,7 +344,7 @@ def test_hostile_strings_stay_whole_in_evidence_up_to_a_length(bare: Lake) -> No
 # Together these hold every kind of derived column.
 DERIVING = [
     "events_counts", "identity_counts", "items", "item_vectors", "ranking_evidence", "delivery",
-    "similar_items", "persons_served", "sessions",
+    "item_lists", "persons_served", "sessions",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Variables that become options, and the commands that know them.
 OPTIONS = {
     "LAKE": ("--lake", {"show", "why", "docs", "lineage", "rollback"}),
+    "SURFACE": ("--surface", {"show"}),
     "AS_OF": ("--as-of", {"lineage"}),
     "TO": ("--to", {"rollback"}),
 }

@@ -102,9 +102,9 @@ def headline(lake: Lake, as_of: datetime) -> list[tuple[str, str]]:
     items = pc.count_distinct(lists["item_id"]).as_py()
     served = lists.group_by(["surface", "person_id"]).aggregate([]).num_rows
     found.append(("people served", f"{persons:,} with {served:,} lists of {items:,} items"))
-    similar = arrow("similar_items", "similar_items", ["item_id"])
+    similar = arrow("item_lists", "item_lists", ["item_id"])
     with_list = pc.count_distinct(similar["item_id"]).as_py()
-    found.append(("items with similar items", f"{with_list:,}"))
+    found.append(("items with lists of their own", f"{with_list:,}"))
     recall = arrow("index", "index_recall", ["kind", "stratum", "queries", "recall"]).to_pylist()
     found += [
         ("index recall", f"{row['recall']:.3f} on {row['queries']:,} held queries")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,42 @@ def fill(
     picked[order] = places(person[order]) <= length
     chosen = best_first[picked]
     return Listed(chosen, places(pairs.person[chosen]))
+
+
+def shared_out(pairs: Pairs, shares: Mapping[str, float], chain: Sequence[str]) -> np.ndarray:
+    """(n_pairs,) scores, 1 over the place, of each person's pairs blended by fixed ``shares`` of
+    the sources' own orders; behind them what the sources of ``chain`` name, one after the other.
+
+    Every stretch of a list holds its sources as nearly in proportion as whole places can, as long
+    as each has something to give (the divisor method of Sainte-Laguë). An item that several
+    sources name is that source's where it would stand first. 0 for what none of them names.
+    """
+    turn = np.full((len(pairs.item), 2), np.inf)
+    owner = np.full(len(pairs.item), -1)
+    order = [name for name in chain if not shares.get(name)]
+    known = [(name, (0.0, share)) for name, share in shares.items() if share > 0]
+    known += [(name, (1.0 + place, 1.0)) for place, name in enumerate(order)]
+    for _ in range(2):
+        # First whose each item is, then each source's turns over its own items alone.
+        settled = owner.copy()
+        turn[:] = np.inf
+        for code, (name, (group, share)) in enumerate(known):
+            signal = pairs.signals[:, SOURCES.index(name)]
+            mine = np.flatnonzero((signal > 0) & ((settled < 0) | (settled == code)))
+            mine = mine[np.lexsort((pairs.item[mine], -signal[mine], pairs.person[mine]))]
+            mine_turn = (places(pairs.person[mine]) - 0.5) / share
+            earlier = (turn[mine, 0] > group) | (
+                (turn[mine, 0] == group) & (turn[mine, 1] > mine_turn)
+            )
+            mine, mine_turn = mine[earlier], mine_turn[earlier]
+            turn[mine, 0], turn[mine, 1], owner[mine] = group, mine_turn, code
+    named = np.flatnonzero(owner >= 0)
+    best = named[np.lexsort((
+        pairs.item[named], owner[named], turn[named, 1], turn[named, 0], pairs.person[named],
+    ))]  # fmt: skip
+    score = np.zeros(len(pairs.item))
+    score[best] = 1.0 / places(pairs.person[best])
+    return score
 
 
 def reserve(person: np.ndarray, named: np.ndarray, slots: Mapping[str, int]) -> np.ndarray:

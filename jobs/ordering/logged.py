@@ -1,23 +1,24 @@
 """What people bought and were shown lately, and what became of explored places, for ordering.
 
 Reads ``history``, ``identities``, ``events``, the contract table ``recommendation_log`` and, of the
-nights whose lists were shown, ``recommendations`` and ``identities``. Writes nothing.
+nights whose lists were shown, ``recommendations``, ``context_lists`` and
+``identities``. Writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from functools import reduce
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs import io
 from jobs.io import Published
 from jobs.night import Night
 from jobs.ordering import explore
+from jobs.ordering.surfaces import CONTEXT, Surface
 from jobs.release import releases
 from jobs.sources import contract
 from jobs.tables import S
@@ -52,16 +53,17 @@ def shown(night: Night, days: int, surface: str) -> pa.Table:
     return found.distinct().join(items, on="item_id", how="semi").select(*PAIRS.names).toArrow()
 
 
-def explored(night: Night, days: int, surface: str, rewards: Sequence[str]) -> pa.Table:
+def explored(night: Night, name: str, surface: Surface) -> pa.Table:
     """What became of the places that earlier nights explored: source, impressions, conversions.
 
     A place counts where the log names the release that it stood in, and its night's lists are still
     in the lake; an event answers it where it names the request and the item.
     """
-    log = _log(night, days, surface)
-    since = night.as_of - timedelta(days=days)
+    log = _log(night, surface.explore_days, name)
+    since = night.as_of - timedelta(days=surface.explore_days)
+    read = _of_contexts if surface.grain == CONTEXT else _of_persons
     shelves = [
-        _explored_in(night, log, lists)
+        read(night, log, lists)
         for lists in night.lake.earlier("recommendations", night.as_of)
         if log is not None and io.parse_as_of(lists.as_of) >= since
     ]
@@ -72,7 +74,8 @@ def explored(night: Night, days: int, surface: str, rewards: Sequence[str]) -> p
         )
     answers = (
         night.frame("events")
-        .where(F.col("request_id").isNotNull() & F.col("event_type").isin(*rewards))
+        .where(F.col("request_id").isNotNull())
+        .where(F.col("event_type").isin(*surface.explore_rewards))
         .join(night.frame("history").select("event_id"), on="event_id", how="semi")
         .select("request_id", "item_id")
     )
@@ -89,25 +92,43 @@ def _log(night: Night, days: int, surface: str) -> DataFrame | None:
     return log.where((F.col("surface") == surface) & (when >= since) & (when < F.lit(night.as_of)))
 
 
-def _explored_in(night: Night, log: DataFrame | None, lists: Published) -> DataFrame | None:
+def _of_persons(night: Night, log: DataFrame, lists: Published) -> DataFrame | None:
     """Logged items that the lists of one night explored: request_id, item_id, sources; None where
     its lists are of a version that drew nothing."""
     rows = night.spark.read.parquet(str(lists.table("recommendations")))
     known = night.lake.at("identities", lists.as_of)
-    if log is None or known is None or "propensity" not in rows.columns:
+    if known is None or "propensity" not in rows.columns:
         return None
     night.earlier("recommendations", lists.as_of)
     night.earlier("identities", lists.as_of)
-    of_release = F.col("release_id").startswith(releases.stamp(io.parse_as_of(lists.as_of)))
     keys = night.spark.read.parquet(str(known.table("identities"))).select(*KEY, "person_id")
     drawn = rows.where(F.col("propensity") < 1.0)
+    place = ["surface", "person_id", "item_id"]
     return (
-        log.where(of_release)
+        log.where(_of_release(lists))
         .join(keys, on=KEY, how="inner")
-        .join(
-            drawn.select("surface", "person_id", "item_id", "sources"),
-            on=["surface", "person_id", "item_id"],
-            how="inner",
-        )
+        .join(drawn.select(*place, "sources"), on=place, how="inner")
         .select("request_id", "item_id", "sources")
     )
+
+
+def _of_contexts(night: Night, log: DataFrame, lists: Published) -> DataFrame | None:
+    """The same of lists that many share. The log does not say in whose context somebody asked, but
+    whether the item was drawn; it was by the sources that name it in the lists that drew it."""
+    folder = lists.table("context_lists")
+    if not folder.is_dir():
+        return None
+    night.earlier("recommendations", lists.as_of)
+    drawn = night.spark.read.parquet(str(folder)).where(F.col("propensity") < 1.0)
+    sources = drawn.groupBy("surface", "item_id").agg(
+        F.array_sort(F.array_distinct(F.flatten(F.collect_list("sources")))).alias("sources")
+    )
+    return (
+        log.where(_of_release(lists) & (F.col("propensity") < 1.0))
+        .join(sources, on=["surface", "item_id"], how="inner")
+        .select("request_id", "item_id", "sources")
+    )
+
+
+def _of_release(lists: Published) -> Column:
+    return F.col("release_id").startswith(releases.stamp(io.parse_as_of(lists.as_of)))

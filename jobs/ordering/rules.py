@@ -187,16 +187,16 @@ def rules_of(table: pa.Table, goods: Goods) -> list[Rule]:
     return sorted(found, key=lambda rule: rule.order)
 
 
-def banned(table: pa.Table, items: pa.Table) -> pa.Table:
-    """item_id, kind, value: what the bans on every surface exclude, as rules of eligibility, for
-    lists that know no surface: pools and similar items.
+def banned(table: pa.Table, items: pa.Table, surface: str | None = None) -> pa.Table:
+    """item_id, kind, value: what bans exclude, as rules of eligibility: those on every surface, for
+    pools, which know none; with ``surface``, those on it too, for lists of items.
 
     ``table``: ``rules_in_force``; ``items``: the columns of :data:`ITEM_COLUMNS`.
     """
     schema = TABLES["ineligible_items"].schema
     found = [pa.table([[], [], []], schema=pa.schema([schema.field(i) for i in range(3)]))]
     for rule in rules_of(table, Goods(items)):
-        if rule.kind == "ban" and rule.surface is None:
+        if rule.kind == "ban" and rule.surface in (None, surface):
             kind, value = EVERYONE if rule.region is None else ("region", rule.region)
             found.append(
                 pa.table(

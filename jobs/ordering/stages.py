@@ -1,7 +1,7 @@
 """From scores to the published lists: rules, demotion, diversity and explore places, in this order.
 
 The numeric part works on a block of people as flat arrays (:meth:`Stages.order`); the settings of a
-surface are :class:`Surface`. Where no rule is in force and no stage is on, the published lists are
+surface are :class:`Ordering`. Where no rule is in force and no stage is on, the published lists are
 the model's own, to the last place.
 
 Candidates compete by their place in the model's order, not by its score: a boost, a demotion and
@@ -46,9 +46,9 @@ class Demotion:
 
 
 @dataclass(frozen=True)
-class Surface:
-    """How the lists of one surface are ordered: ``length`` places, of which ``slots`` are owed to
-    sources."""
+class Ordering:
+    """How the lists of the surface ``name`` are ordered: ``length`` places, of which ``slots`` are
+    owed to sources."""
 
     name: str
     length: int
@@ -109,27 +109,21 @@ class Stages:
     """The ordering of one surface in one night; counts what it changes as it goes."""
 
     def __init__(
-        self, surface: Surface, in_force: rules.Rules, traits: Traits, shares: pa.Table,
+        self, surface: Ordering, in_force: rules.Rules, traits: Traits, shares: pa.Table,
         seed: int, as_of: datetime,
     ):  # fmt: skip
         """``shares``: the table ``explore_shares`` of this surface; empty where none explores."""
         self.surface, self.rules, self.shares = surface, in_force, shares
         self._traits, self._seed, self._as_of = traits, seed, as_of
         self._pins = [rule for rule in in_force.all if rule.kind == "pin"]
-        self._bare = Surface(surface.name, surface.length, surface.slots)
+        self._bare = Ordering(surface.name, surface.length, surface.slots)
         self._tally = overrides.Tally(surface.name, in_force.all, surface.stages())
 
     def with_pins(
         self, named: Named, scores: np.ndarray, regions: list[str | None]
     ) -> tuple[Named, np.ndarray]:
         """What was named, and behind it the pinned items of everybody."""
-        wanted = [
-            (person, item)
-            for person, region in enumerate(regions if self._pins else ())
-            for _, item, place in self.rules.of(region).pins
-            if place <= self.surface.length
-        ]
-        person, item = np.array(wanted, np.int64).reshape(-1, 2).T
+        person, item = self.pins(regions)
         size = int(max(named.item.max(initial=0), item.max(initial=0))) + 1
         new = ~np.isin(person * size + item, named.person * size + named.item)
         person, item = person[new], item[new]
@@ -140,6 +134,17 @@ class Stages:
             for column in ("person", "item", "source", "rank")
         ))  # fmt: skip
         return both, np.concatenate([scores, np.zeros(len(person))])
+
+    def pins(self, regions: list[str | None]) -> tuple[np.ndarray, np.ndarray]:
+        """Person and item of every pin, (n_pins,) each."""
+        wanted = [
+            (person, item)
+            for person, region in enumerate(regions if self._pins else ())
+            for _, item, place in self.rules.of(region).pins
+            if place <= self.surface.length
+        ]
+        person, item = np.array(wanted, np.int64).reshape(-1, 2).T
+        return person, item
 
     def order(self, block: Block) -> Ordered:
         """The lists of a block of people.
@@ -152,14 +157,14 @@ class Stages:
         model = lists.fill(pairs, block.score, own, self.surface.length, self.surface.slots)
         ruled, reasons = model, overrides.no_reasons(len(pairs.person))
         if self.rules:
-            ruled, _, reasons = self._ordered(block, self._bare)
+            ruled, _, _, reasons = self._ordered(block, self._bare)
         by_rules = overrides.compare(pairs.person, block.score, model, ruled, reasons, count)
         published, propensity, by_stages = ruled, np.ones(len(ruled.pair)), None
         if self.surface.stages():
-            published, propensity, reasons = self._ordered(block, self.surface)
+            published, propensity, drawn, reasons = self._ordered(block, self.surface)
             alone = overrides.only_demoted(reasons)
             by_stages = overrides.compare(
-                pairs.person, block.score, ruled, published, alone, count, propensity < 1.0
+                pairs.person, block.score, ruled, published, alone, count, drawn
             )
         self._tally.add(by_rules, by_stages)
         cause = overrides.causes(ruled, by_rules, published, by_stages)
@@ -172,10 +177,10 @@ class Stages:
 
     # --- one block ---------------------------------------------------------------------------
     def _ordered(
-        self, block: Block, surface: Surface
-    ) -> tuple[Listed, np.ndarray, overrides.Reasons]:
-        """Lists under the rules and the stages of ``surface``, the propensity of each place, and
-        why pairs came and went."""
+        self, block: Block, surface: Ordering
+    ) -> tuple[Listed, np.ndarray, np.ndarray, overrides.Reasons]:
+        """Lists under the rules and the stages of ``surface``, the propensity of each place,
+        whether its item was drawn for it, and why pairs came and went."""
         pairs = block.pairs
         distinct = {region: code for code, region in enumerate(dict.fromkeys(block.regions))}
         effects = [self.rules.of(region) for region in distinct]
@@ -264,7 +269,7 @@ class Stages:
         return found
 
     def _draw(
-        self, block: Block, surface: Surface, shelf: Shelf, placed: Placed, caps: list[Capped],
+        self, block: Block, surface: Ordering, shelf: Shelf, placed: Placed, caps: list[Capped],
         wanted: np.ndarray,
     ) -> Drawn:  # fmt: skip
         """The explore places; ``wanted``: (n_people, explore places) bool, not pinned."""
@@ -279,7 +284,7 @@ class Stages:
         return explore.draw(shelf, placed, caps, wanted, named, shares, chance)
 
 
-def _demotion(block: Block, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
+def _demotion(block: Block, surface: Ordering) -> tuple[np.ndarray, np.ndarray]:
     """(n_pairs,) bool and float64: whether and to what strength a pair is demoted."""
     strength = np.ones(len(block.score))
     demoted = np.zeros(len(block.score), bool)
@@ -292,15 +297,19 @@ def _demotion(block: Block, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
 
 def _as_listed(
     shelf: Shelf, placed: Placed, drawn: Drawn, here: slice
-) -> tuple[Listed, np.ndarray]:
-    """The lists, places closed up where nothing could stand, and their propensities."""
+) -> tuple[Listed, np.ndarray, np.ndarray]:
+    """The lists, places closed up where nothing could stand, their propensities, and whether the
+    item was drawn, if only from itself."""
     column, propensity = placed.column.copy(), np.ones(placed.column.shape)
+    by_chance = np.zeros(placed.column.shape, bool)
     filled = drawn.column >= 0
+    by_chance[:, here] = filled
     column[:, here] = np.where(filled, drawn.column, column[:, here])
     propensity[:, here] = np.where(filled, drawn.propensity, 1.0)
     person, place = np.nonzero(column >= 0)
     pair = shelf.pair[person, column[person, place]]
-    return Listed(pair, lists.places(person)), propensity[person, place]
+    at = (person, place)
+    return Listed(pair, lists.places(person)), propensity[at], by_chance[at]
 
 
 def pinned_only(pairs: Pairs, before: int) -> np.ndarray:

@@ -41,7 +41,7 @@ def _table(lake: Lake, label: str, name: str) -> pa.Table | None:
 def _headlines(lake: Lake, label: str, read: dict[str, pa.Table]) -> Iterator[dict[str, str]]:
     for name, table in (
         ("events kept", "events"), ("items", "items"), ("people", "persons"),
-        ("places of lists", "recommendations"), ("places of similar items", "similar_items"),
+        ("places of lists", "recommendations"), ("places beside items", "item_lists"),
     ):  # fmt: skip
         rows = _rows(lake, label, table)
         if rows is not None:

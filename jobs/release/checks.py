@@ -20,7 +20,14 @@ from jobs.scoring import features
 from jobs.scoring.scorer import Scorer
 
 # A release without one of these serves nobody, whatever its manifest says.
-REQUIRED_ROWS = ("recommendations", "similar_items", "identities", "persons", "pools", "id_maps")
+REQUIRED_ROWS = (
+    "recommendations", "context_lists", "item_lists", "identities", "persons", "pools", "id_maps",
+)  # fmt: skip
+# The tables of lists, and the column of their items.
+LISTS = (
+    ("recommendations", "item_id"), ("context_lists", "item_id"), ("item_lists", "listed_item_id"),
+    ("pools", "item_id"),
+)  # fmt: skip
 REQUIRED_FILES = ("index/items.faiss", "index/index.json", "scorer/scorer.json", "kv/data.mdb")
 PASSED = ("green", "warning")
 EXPECTED = pa.schema(
@@ -102,10 +109,7 @@ def _versions(release: Release) -> list[str]:
 def _unknown_items(release: Release) -> list[str]:
     known = _column(release, "id_maps", "item_id")
     found = []
-    for table, column in (
-        ("recommendations", "item_id"), ("features", "item_id"), ("similar_items", "item_id"),
-        ("similar_items", "similar_item_id"), ("pools", "item_id"),
-    ):  # fmt: skip
+    for table, column in (*LISTS, ("features", "item_id"), ("item_lists", "item_id")):
         named = pc.unique(_column(release, table, column))
         strange = named.filter(pc.invert(pc.is_in(named, known)))
         found += _sentence(strange, f"{table}.{column}: %d unknown items, which id_maps/ lacks")
@@ -117,9 +121,7 @@ def _everybodys_exclusions(release: Release) -> list[str]:
     rules = _table(release, "filters/ineligible_items", ["item_id", "kind", "value"])
     barred = rules.filter(pc.and_(pc.equal(rules["kind"], kind), pc.equal(rules["value"], value)))
     found = []
-    for table, column in (
-        ("recommendations", "item_id"), ("similar_items", "similar_item_id"), ("pools", "item_id"),
-    ):  # fmt: skip
+    for table, column in LISTS:
         named = pc.unique(_column(release, table, column))
         wrong = named.filter(pc.is_in(named, barred["item_id"]))
         found += _sentence(wrong, f"{table}.{column}: %d items that nobody may get")
@@ -182,7 +184,8 @@ def _lists(release: Release) -> list[str]:
     found = []
     for table, names, item in (
         ("recommendations", ["surface", "person_id"], "item_id"),
-        ("similar_items", ["item_id"], "similar_item_id"),
+        ("context_lists", ["surface", "context_kind", "context"], "item_id"),
+        ("item_lists", ["surface", "item_id"], "listed_item_id"),
         ("pools", ["source", "context_kind", "context"], "item_id"),
     ):
         rows = _table(release, table, [*names, "rank", item])
@@ -212,7 +215,9 @@ def _scores(release: Release) -> list[str]:
         scored = rows.select(["person_id", "item_id"]).append_column("expected", pa.array(score))
         parts.append(scored.cast(EXPECTED))
     scored = pa.concat_tables(parts)
-    lists = _table(release, "recommendations", ["person_id", "item_id", "score"])
+    ranked = [name for name, facts in release.manifest["surfaces"].items() if facts["scored"]]
+    lists = _table(release, "recommendations", ["surface", "person_id", "item_id", "score"])
+    lists = lists.filter(pc.is_in(lists["surface"], pa.array(ranked, pa.string())))
     both = lists.join(scored, keys=["person_id", "item_id"], join_type="inner")
     found = []
     if both.num_rows != lists.num_rows:

@@ -2,17 +2,18 @@
 
 ``Reader.open(lake)`` takes the release that ``CURRENT`` names, or, where that is not whole, the one
 before, with a warning. Past the age ceiling that the release declares, lists made for persons are
-as wrong as they are stale: the answer is then the shared pools, and says so.
+as wrong as they are stale: the answer is then a shared list of the same surface, and says so.
 
     reader = Reader.open("var/lake")
     answer = reader.recommendations(reader.person("account", "900"))
     print(answer.reason, [item.item_id for item in answer.items])
+    reader.beside(["995242", "1029743"], surface="cart")
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,13 +40,26 @@ class Listed:
 class Answer:
     """A list and why it is the one that was given.
 
-    ``kind`` is ``personal``, or ``pools`` where shared lists stand in; ``reason`` says why.
+    ``kind`` is ``personal``; ``shared``, of a surface whose lists many share; ``beside``, of what
+    stands beside items; or ``pools`` where shared lists stand in. ``reason`` says why.
     """
 
     release_id: str
     kind: str
     reason: str
     items: tuple[Listed, ...]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One request."""
+
+    person_id: str | None
+    facts: dict[str, Any]
+    surface: str
+    length: int
+    context: Mapping[str, str]
+    without: frozenset[str]
 
 
 class _Scoped:
@@ -74,7 +88,7 @@ class Reader:
         self.release_id: str = meta["release_id"]
         self.as_of = datetime.fromisoformat(meta["as_of"])
         self.ceiling = timedelta(hours=meta["age_ceiling_hours"])
-        self._pools: list[str] = meta["pools"]
+        self.surfaces: dict[str, dict[str, Any]] = meta["surfaces"]
         self._everyone: tuple[str, str] = tuple(meta["eligibility"]["everyone"])
         self._unknown_region: str = meta["eligibility"]["unknown_region"]
 
@@ -112,55 +126,103 @@ class Reader:
 
     def similar(self, item_id: str) -> tuple[Listed, ...]:
         """The items like an item, best first; empty for an item that nobody knows."""
-        return tuple(_listed(self._store.get("s", item_id)))
+        return tuple(_listed(self._store.get("s", "similar", item_id)))
 
     def recommendations(
-        self, person_id: str | None, surface: str = "homepage", length: int = 20
-    ) -> Answer:
-        """A person's list, or the pools of the person's contexts where there is none to give."""
+        self, person_id: str | None, surface: str = "homepage", length: int = 20, *,
+        context: Mapping[str, str] | None = None, without: Collection[str] = (),
+    ) -> Answer:  # fmt: skip
+        """A person's list on a surface, or a shared one where there is none to give.
+
+        ``context``: what else is known of the request, kind to name, the nearest first, such as
+        ``{"category": "DAIRY"}``; it is heeded in shared lists. ``without``: items that may not be
+        shown after all, such as those that just sold out; shared lists fill their places.
+
+        Raises ``Fault`` for a surface that the release does not have.
+        """
+        if self._known(surface)["grain"] == "item":
+            raise Fault(f"reader: the lists of {surface} are items'; ask beside(items, surface)")
         facts = None if person_id is None else self._store.get("n", person_id)
-        if person_id is None or facts is None:
-            return self._from_pools(person_id, {}, length, "nobody is known by this id")
+        asked = _Asked(person_id, facts or {}, surface, length, context or {}, frozenset(without))
+        if self.surfaces[surface]["grain"] == "context":
+            return self._shared(asked, "shared", "the surface's lists are shared")
+        if facts is None:
+            return self._shared(asked, "pools", "nobody is known by this id")
         if self.stale:
             hours = round((self._now() - self.as_of) / timedelta(hours=1))
             limit = round(self.ceiling / timedelta(hours=1))
             why = f"the release is {hours} hours old, its ceiling is {limit}"
-            return self._from_pools(person_id, facts, length, why)
-        found = tuple(_listed(self._store.get("r", surface, person_id)))[:length]
+            return self._shared(asked, "pools", why)
+        own = tuple(_listed(self._store.get("r", surface, str(person_id))))
+        found = tuple(one for one in own if one.item_id not in asked.without)[:length]
         if not found:
-            why = f"the person has no list on {surface}"
-            return self._from_pools(person_id, facts, length, why)
+            return self._shared(asked, "pools", f"the person has no list on {surface}")
+        if len(found) < min(length, len(own)):
+            found += self._fill(asked, found)
         if not facts["personalised"]:
             why = "the person does not consent to personalisation"
             return Answer(self.release_id, "pools", why, found)
         return Answer(self.release_id, "personal", "the person's own list", found)
 
-    def _from_pools(
-        self, person_id: str | None, facts: dict[str, Any], length: int, why: str
-    ) -> Answer:
-        """The nearest pools first, without what the person may not get."""
-        blocked = self._store.get("b", person_id) if person_id is not None else None
-        passed = set(blocked["item_id"]) if blocked else set()
-        rules = self._rules(facts)
-        found: list[Listed] = []
-        for listed in self._pooled(facts):
-            if len(found) == length:
-                break
-            if listed.item_id in passed:
-                continue
-            passed.add(listed.item_id)
-            if not rules & self._excluding(listed.item_id):
-                found.append(listed)
-        return Answer(self.release_id, "pools", why, tuple(found))
+    def beside(
+        self, items: Sequence[str], surface: str = "similar", person_id: str | None = None,
+        length: int = 20,
+    ) -> Answer:  # fmt: skip
+        """What stands beside these items, a page's one or a basket's several: their lists added
+        up, without the items themselves and what the person may not get.
 
-    def _pooled(self, facts: dict[str, Any]) -> Iterator[Listed]:
-        for source in self._pools:
-            for kind in ("region", "segment", "all"):
-                context = "" if kind == "all" else facts.get(kind)
-                if context is None:
-                    continue
-                for listed in _listed(self._store.get("p", source, kind, context)):
-                    yield Listed(listed.item_id, listed.score, (source,))
+        Raises ``Fault`` for a surface that the release does not have.
+        """
+        if self._known(surface)["grain"] != "item":
+            raise Fault(f"reader: the lists of {surface} are no items'; ask recommendations()")
+        facts = (None if person_id is None else self._store.get("n", person_id)) or {}
+        asked = _Asked(person_id, facts, surface, length, {}, frozenset(items))
+        total: dict[str, float] = {}
+        for item in dict.fromkeys(items):
+            for one in _listed(self._store.get("s", surface, item)):
+                total[one.item_id] = total.get(one.item_id, 0.0) + one.score
+        best = sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))
+        may = self._allowed(asked)
+        found = tuple(Listed(item, score) for item, score in best if may(item))[:length]
+        if not found:
+            return self._shared(asked, "pools", f"nothing stands beside these on {surface}")
+        return Answer(self.release_id, "beside", "added up over the items", found)
+
+    def _known(self, surface: str) -> dict[str, Any]:
+        if surface not in self.surfaces:
+            names = ", ".join(self.surfaces)
+            raise Fault(f"reader: the release has no surface {surface!r}; it has: {names}")
+        return self.surfaces[surface]
+
+    def _shared(self, asked: _Asked, kind: str, why: str) -> Answer:
+        return Answer(self.release_id, kind, why, self._fill(asked, ()))
+
+    def _fill(self, asked: _Asked, before: tuple[Listed, ...]) -> tuple[Listed, ...]:
+        """So many items of the lists of the nearest contexts as there is room behind ``before``,
+        without what the person may not get."""
+        may, passed = self._allowed(asked), {one.item_id for one in before}
+        found: list[Listed] = []
+        for listed in self._of_contexts(asked):
+            if len(before) + len(found) >= asked.length:
+                break
+            if listed.item_id not in passed and may(listed.item_id):
+                found.append(listed)
+            passed.add(listed.item_id)
+        return tuple(found)
+
+    def _of_contexts(self, asked: _Asked) -> Iterator[Listed]:
+        contexts: list[tuple[str, str | None]] = list(asked.context.items())
+        contexts += [(kind, asked.facts.get(kind)) for kind in ("region", "segment")]
+        for kind, name in (*contexts, ("all", "")):
+            if name is not None:
+                yield from _listed(self._store.get("c", asked.surface, kind, name))
+
+    def _allowed(self, asked: _Asked) -> Callable[[str], bool]:
+        """Whether the one who asks may get an item of a shared list."""
+        held = self._store.get("b", asked.person_id) if asked.person_id is not None else None
+        passed = asked.without | set(held["item_id"] if held else ())
+        rules = self._rules(asked.facts)
+        return lambda item: item not in passed and not rules & self._excluding(item)
 
     def _rules(self, facts: dict[str, Any]) -> set[tuple[str, str]]:
         """The rules of eligibility that concern a person; nobody known has no region."""

@@ -46,7 +46,8 @@ log = logging.getLogger("nightjar")
 # Tables that a release shares with the lake, and the folder that each has in the release.
 SHARED = {
     "recommendations": "recommendations",
-    "similar_items": "similar_items",
+    "context_lists": "context_lists",
+    "item_lists": "item_lists",
     "identities": "identities",
     "persons": "persons",
     "features": "features",
@@ -135,9 +136,9 @@ def run(night: Night, chosen: Params) -> None:
             "as_of": night.as_of.isoformat(),
             "age_ceiling_hours": chosen.age_ceiling_hours,
             "eligibility": ELIGIBILITY,
-            "pools": POOLS,
+            "surfaces": surfaces(night),
         }
-        found = stores.entries(_frames(night, pools, ineligible), meta)
+        found = stores.entries(_frames(night, ineligible), meta)
         count = stores.write_lmdb(folder / "kv", found)
         files["kv/data.mdb"] = _fingerprint(folder / "kv" / "data.mdb")
         before = releases.newest_before(night.lake, night.as_of)
@@ -264,7 +265,23 @@ def served_pools(pools: pa.Table, ineligible: pa.Table) -> pa.Table:
     return ranked.select(schema.names).cast(schema)
 
 
-def _frames(night: Night, pools: pa.Table, ineligible: pa.Table) -> dict[str, pa.Table]:
+def surfaces(night: Night) -> dict[str, dict[str, Any]]:
+    """What a reader, and whoever checks a release, needs to know of every surface."""
+    chosen = night.params_of("recommendations").surfaces
+    return {
+        name: {
+            "grain": surface.grain,
+            "length": surface.length,
+            "scored": surface.scored,
+            "cadence": surface.cadence,
+            "online": list(surface.online),
+            "fallback": list(surface.fallback),
+        }
+        for name, surface in chosen.items()
+    }
+
+
+def _frames(night: Night, ineligible: pa.Table) -> dict[str, pa.Table]:
     return {
         "identities": night.arrow("identities", columns=["key_type", "key", "person_id"]),
         "persons": night.arrow(
@@ -275,8 +292,8 @@ def _frames(night: Night, pools: pa.Table, ineligible: pa.Table) -> dict[str, pa
             "recommendations",
             columns=["surface", "person_id", "rank", "item_id", "score", "propensity", "sources"],
         ),
-        "similar_items": night.arrow("similar_items"),
-        "pools": pools,
+        "context_lists": night.arrow("context_lists"),
+        "item_lists": night.arrow("item_lists"),
         "ineligible_items": _distinct(ineligible.select(["item_id", "kind", "value"])),
     }
 
@@ -361,6 +378,7 @@ def describe(
         },
         "eligibility": ELIGIBILITY,
         "pools": POOLS,
+        "surfaces": surfaces(night),
         "embedding_version": index.get("embedding_version"),
         "predecessor": _predecessor(embeddings),
     }

@@ -29,7 +29,7 @@ from jobs import io
 from jobs.errors import Fault
 from jobs.io import Lake
 
-FORMAT = 1  # raised when a reader of the older format could misread a release
+FORMAT = 2  # raised when a reader of the older format could misread a release
 # Bytes up to which a reader always checks a file's hash, not only its size, and up to which
 # releases have files of their own.
 SMALL = 1 << 20

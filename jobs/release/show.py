@@ -23,6 +23,7 @@ from jobs.errors import Fault
 from jobs.io import Lake
 from jobs.persons import resolve_person
 from jobs.release import releases
+from jobs.release.reader import Answer, Reader
 from jobs.release.releases import Release
 from jobs.tables import BELOW
 
@@ -37,7 +38,7 @@ class Shown:
     person: dict[str, Any]
     keys: list[str]
     places: list[dict[str, Any]]
-    surfaces: list[str]
+    instead: Answer | None
     history: pa.Table | None
     items: dict[str, dict[str, Any]]
     pools: pa.Table
@@ -70,7 +71,11 @@ def look_up(lake: Lake, person: str, surface: str) -> Shown:
         (row for row in lists if row["surface"] == surface), key=lambda row: row["rank"]
     )
     history = _history(lake, release, person_id)
+    instead = None
+    if not places:
+        instead = Reader.open(lake.root).recommendations(person_id, surface)
     wanted = {row["item_id"] for row in places}
+    wanted |= {listed.item_id for listed in (instead.items if instead else ())}
     wanted |= {named["seed_item"] for row in places for named in row["provenance"]}
     if history is not None:
         wanted |= set(history["item_id"].slice(0, LATELY).to_pylist())
@@ -81,7 +86,7 @@ def look_up(lake: Lake, person: str, surface: str) -> Shown:
         person=facts[0] if facts else {"person_id": person_id, "personalised": True},
         keys=sorted(f"{row['key_type']}:{row['key']}" for row in own_keys),
         places=places,
-        surfaces=sorted({row["surface"] for row in lists}),
+        instead=instead,
         history=history,
         items={row["item_id"]: row for row in known},
         pools=io.read_arrow(release.path("pools")),
@@ -129,11 +134,9 @@ def did_lately(shown: Shown) -> Table | Text:
 
 
 def recommended(shown: Shown, surface: str) -> Table | Text:
-    """The list with a reason in words for each place, or why there is none."""
-    if not shown.places:
-        others = ", ".join(shown.surfaces)
-        hint = f"; there are lists on: {others}" if others else "; a reader gives the pools"
-        return Text(f"Recommended: no list on {surface}{hint}\n")
+    """The list with a reason in words for each place, or what a reader gives instead."""
+    if shown.instead is not None:
+        return given_instead(shown, surface, shown.instead)
     title = f"Recommended on {surface}"
     if not shown.person["personalised"]:
         title += ": shared pools, since this person does not consent to personalisation"
@@ -150,6 +153,21 @@ def recommended(shown: Shown, surface: str) -> Table | Text:
             str(row["rank"]), Text(_title(shown, row["item_id"])), Text(_plain(category)),
             Text(_plain(why(shown, row))), Text(", ".join(row["sources"])),
         )  # fmt: skip
+    return table
+
+
+def given_instead(shown: Shown, surface: str, answer: Answer) -> Table | Text:
+    """The shared list that a reader gives, or that there is none either."""
+    title = f"Recommended on {surface}: {answer.reason}"
+    if not answer.items:
+        return Text(f"{title}, and nothing stands in\n")
+    table = Table(title=title, title_justify="left")
+    table.add_column("", justify="right")
+    table.add_column("item", ratio=3)
+    table.add_column("sources", ratio=2)
+    for place, listed in enumerate(answer.items, start=1):
+        named = ", ".join(listed.sources)
+        table.add_row(str(place), Text(_title(shown, listed.item_id)), Text(named))
     return table
 
 

@@ -8,9 +8,10 @@ Both hold the same keys and values, UTF-8 JSON throughout (``docs/release-format
     b/<person_id>                       {"item_id": […]}: items blocked for this person
     r/<surface>/<person_id>             {"item_id": […], "score": […], "sources": [[…], …]}, and
                                         "propensity": […] in a release that explores
-    s/<item_id>                         {"item_id": […], "score": […]}
-    p/<source>/<context_kind>/<context> {"item_id": […], "score": […]}
-    e/<item_id>                         {"kind": […], "value": […]}: rules that exclude a pool item
+    c/<surface>/<context_kind>/<context>  the same, of a list that many share
+    s/<surface>/<item_id>               {"item_id": […], "score": […]}: what stands beside an item
+    e/<item_id>                         {"kind": […], "value": […]}: rules that exclude an item of
+                                        a shared list
 
 In every part of a key but the last, ``%`` is written ``%25`` and ``/`` is written ``%2F``. A key
 longer than 511 bytes is replaced by ``z/`` and the sha256 of the whole key in hexadecimal.
@@ -125,26 +126,23 @@ def texts(kind: str, rows: pa.Table, keys: Sequence[str], value: str) -> list[En
 def entries(frames: dict[str, pa.Table], meta: dict[str, Any]) -> Iterator[Entry]:
     """Every entry of a release in the order of the keys' bytes.
 
-    ``frames``: the tables identities, persons, blocked_pairs, recommendations, similar_items,
-    pools and ineligible_items. One kind at a time is in memory.
+    ``frames``: the tables identities, persons, blocked_pairs, recommendations, context_lists,
+    item_lists and ineligible_items. One kind at a time is in memory.
     """
-    pools, recommended, similar = (
-        frames[name] for name in ("pools", "recommendations", "similar_items")
+    recommended, shared, beside = (
+        frames[name] for name in ("recommendations", "context_lists", "item_lists")
     )
-    pooled = pc.is_in(frames["ineligible_items"]["item_id"], groups.one(pools["item_id"]))
-    excluded = frames["ineligible_items"].filter(pooled)
-    listed = {
-        "item_id": json_strings(recommended["item_id"]),
-        "score": json_numbers(recommended["score"]),
-        "sources": _lists_of_strings(recommended["sources"]),
-    }
-    if pc.any(pc.less(recommended["propensity"], 1.0)).as_py():
-        listed["propensity"] = json_numbers(recommended["propensity"])
+    anybodys = pa.chunked_array([*shared["item_id"].chunks, *beside["listed_item_id"].chunks])
+    named = pc.is_in(frames["ineligible_items"]["item_id"], pc.unique(anybodys))
+    excluded = frames["ineligible_items"].filter(named)
     long: list[Entry] = []
     for kind in (
         lambda: lists(
             "b", frames["blocked_pairs"], ["person_id"], None,
             {"item_id": json_strings(frames["blocked_pairs"]["item_id"])},
+        ),
+        lambda: lists(
+            "c", shared, ["surface", "context_kind", "context"], "rank", _places(shared)
         ),
         lambda: lists(
             "e", excluded, ["item_id"], None,
@@ -156,16 +154,12 @@ def entries(frames: dict[str, pa.Table], meta: dict[str, Any]) -> Iterator[Entry
             "n", frames["persons"], ["person_id"],
             ["region", "segment", "personalised", "restrictions"],
         ),
+        lambda: lists("r", recommended, ["surface", "person_id"], "rank", _places(recommended)),
         lambda: lists(
-            "p", pools, ["source", "context_kind", "context"], "rank",
-            {"item_id": json_strings(pools["item_id"]), "score": json_numbers(pools["score"])},
-        ),
-        lambda: lists("r", recommended, ["surface", "person_id"], "rank", listed),
-        lambda: lists(
-            "s", similar, ["item_id"], "rank",
+            "s", beside, ["surface", "item_id"], "rank",
             {
-                "item_id": json_strings(similar["similar_item_id"]),
-                "score": json_numbers(similar["score"]),
+                "item_id": json_strings(beside["listed_item_id"]),
+                "score": json_numbers(beside["score"]),
             },
         ),
     ):  # fmt: skip
@@ -173,6 +167,18 @@ def entries(frames: dict[str, pa.Table], meta: dict[str, Any]) -> Iterator[Entry
         long += [entry for entry in found if entry[0].startswith(b"z/")]
         yield from (entry for entry in found if not entry[0].startswith(b"z/"))
     yield from sorted(long)
+
+
+def _places(rows: pa.Table) -> dict[str, pa.Array]:
+    """The values of the places of lists; propensities only where something is drawn."""
+    found = {
+        "item_id": json_strings(rows["item_id"]),
+        "score": json_numbers(rows["score"]),
+        "sources": _lists_of_strings(rows["sources"]),
+    }
+    if pc.any(pc.less(rows["propensity"], 1.0)).as_py():
+        found["propensity"] = json_numbers(rows["propensity"])
+    return found
 
 
 # --- LMDB ------------------------------------------------------------------------------------

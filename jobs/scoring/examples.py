@@ -31,7 +31,7 @@ from jobs.scoring import features
 from jobs.scoring.features import Ground, Pairs, Vectors
 from jobs.signals import interactions, sessions, shop
 from jobs.signals.behaviour import Keyed
-from jobs.signals.past import Record, people_of
+from jobs.signals.past import Past, Record, bought_pairs, people_of
 from jobs.signals.shop import Catalogue
 
 log = logging.getLogger("nightjar")
@@ -85,8 +85,9 @@ def run(night: Night, params: Params) -> None:
             log.info("examples cut=%s people=0", io.label(cut))
             continue
         record, measured = recorded(night, asked.then, cut, catalogue)
-        found = nominated(night, asked, record, measured["i_gap"])
-        ground = Ground.of(record.of(asked.people), catalogue, measured, found.vectors)
+        past = record.of(asked.people)
+        found = nominated(night, asked, record, past, measured["i_gap"])
+        ground = Ground.of(past, catalogue, measured, found.vectors)
         rows = examples(asked, found.pairs, ground, number, night.seed, params)
         night.add("examples", number + 1, rows)
         people.append(example_people(asked, ground))
@@ -196,15 +197,23 @@ class Found:
     vectors: Vectors
 
 
-def nominated(night: Night, asked: Asked, record: Record, item_gap: np.ndarray) -> Found:
-    """Run the sources as of the cut for the people asked; the nearest pairs of each remain."""
+def nominated(
+    night: Night, asked: Asked, record: Record, past: Past, item_gap: np.ndarray
+) -> Found:
+    """Run the sources as of the cut for the people asked, of whom ``past`` is; the nearest pairs of
+    each remain, and the nearest of those that are new to the person."""
     seen = seen_at(night, asked.then, asked.people, record, item_gap)
     rows = candidates.nominate(night, seen, night.params_of("candidates"))
     pairs = features.wide(features.coded(rows, asked.people, record.items))
     params = night.params_of("ranker")
     prior = features.linear_score(pairs.signals, params.prior)
+    n_items = len(record.items)
+    known = matrix.among(pairs.person * n_items + pairs.item, bought_pairs(past, n_items))
+    near = features.nearest(pairs.person, pairs.item, prior, params.scored)
+    of_new = np.where(known, -np.inf, prior)
+    near |= ~known & features.nearest(pairs.person, pairs.item, of_new, params.scored_new)
     return Found(
-        pairs.of(features.nearest(pairs.person, pairs.item, prior, params.scored)),
+        pairs.of(near),
         vectors_of(seen, asked.people, record.items),
     )
 

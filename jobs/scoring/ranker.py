@@ -44,6 +44,8 @@ class Params:
 
     # Candidates of a person that are worth the cost of their features, the nearest by the prior.
     scored: int = 250
+    # The same of what is new to the person, for lists of nothing else.
+    scored_new: int = 150
     # With fewer people asked at the newest cut no ranker is trained and the blend ranks; with
     # fewer than ``min_people`` the blend is not tuned either, and the prior weights stand.
     min_ranker_people: int = 200
@@ -73,6 +75,7 @@ class Params:
 
     def __post_init__(self) -> None:
         check(1 <= self.scored <= 10_000, "scored must be 1 to 10,000")
+        check(1 <= self.scored_new <= 10_000, "scored_new must be 1 to 10,000")
         check(self.min_people >= 2, "min_people must be at least 2")
         check(self.min_ranker_people >= self.min_people, "min_ranker_people must be at least "
               "min_people")  # fmt: skip

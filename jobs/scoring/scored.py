@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from jobs.night import Night
+from jobs.retrieval import matrix
 from jobs.scoring import features
 from jobs.scoring.features import Ground, Pairs, Vectors
 from jobs.scoring.scorer import Scorer
 from jobs.signals import shop
-from jobs.signals.past import Record
+from jobs.signals.past import Past, Record, bought_pairs
 from jobs.signals.shop import Catalogue
 
 
@@ -34,6 +35,7 @@ class Scored:
     scorer: Scorer
     prior: Mapping[str, float]
     count: int
+    count_new: int
 
     @staticmethod
     def read(night: Night, people: pa.StringArray, items: pa.Table) -> Scored:
@@ -55,23 +57,45 @@ class Scored:
             ),
             params.prior,
             params.scored,
+            params.scored_new,
         )
 
-    def nearest(self, pairs: Pairs, allowed: np.ndarray, always: np.ndarray) -> np.ndarray:
-        """(n_pairs,) bool: the allowed pairs that are worth the cost of their features, the best
-        of each person by the prior weights; ``always``: (n_pairs,) bool, kept where allowed."""
-        near = features.linear_score(pairs.signals, self.prior)
-        near = np.where(allowed, np.where(always, np.inf, near), -np.inf)
-        return features.nearest(pairs.person, pairs.item, near, self.count) & allowed
+    def nearest(self, pairs: Pairs, always: np.ndarray, new_only: bool) -> np.ndarray:
+        """(n_pairs,) bool: the pairs that are worth the cost of their features, the best of each
+        person by the prior weights; ``always``: (n_pairs,) bool, kept whatever they weigh;
+        ``new_only``: whether what the person knows was left out of them."""
+        near = np.where(always, np.inf, features.linear_score(pairs.signals, self.prior))
+        count = self.count_new if new_only else self.count
+        return features.nearest(pairs.person, pairs.item, near, count)
 
-    def features(self, people: pa.StringArray, pairs: Pairs) -> np.ndarray:
-        """(n_pairs, n_features) float32 features of pairs of these people, sorted ids."""
+    def block(self, people: pa.StringArray) -> Measured:
+        """What is measured of these people, sorted ids."""
+        return Measured(self, people, self.record.of(people))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A block of people with all they did; pairs have their places as persons."""
+
+    scored: Scored
+    people: pa.StringArray
+    past: Past
+
+    def bought(self, pairs: Pairs) -> np.ndarray:
+        """(n_pairs,) bool: whether the person ever bought the item."""
+        n_items = len(self.scored.catalogue.ids)
+        known = bought_pairs(self.past, n_items)
+        return matrix.among(pairs.person * n_items + pairs.item, known)
+
+    def features(self, pairs: Pairs) -> np.ndarray:
+        """(n_pairs, n_features) float32."""
+        people, scored = self.people, self.scored
         own = (ds.field("person_id") >= people[0]) & (ds.field("person_id") <= people[-1])
-        factors = self.night.arrow("person_factors", where=own)
+        factors = scored.night.arrow("person_factors", where=own)
         vectors = Vectors(
-            self.items,
-            features.placed(factors, "person_id", people, self.items.shape[1]),
-            self.content,
+            scored.items,
+            features.placed(factors, "person_id", people, scored.items.shape[1]),
+            scored.content,
         )
-        ground = Ground.of(self.record.of(people), self.catalogue, self.measured, vectors)
+        ground = Ground.of(self.past, scored.catalogue, scored.measured, vectors)
         return features.values(ground, pairs)

@@ -68,7 +68,7 @@ def rules_in_force(night: Night, source: Path) -> pa.Table:
         return tables.TABLES["rules_in_force"].schema.empty_table()
     items = io.read_arrow(night.staged / "items", rules.ITEM_COLUMNS)
     found = rules.in_force(
-        stated.toArrow(), items, night.as_of, [night.params_of("recommendations").surface]
+        stated.toArrow(), items, night.as_of, list(night.params_of("recommendations").surfaces)
     )
     outcomes = Counter(found["outcome"].to_pylist())
     night.notes["rules"] = {outcome: outcomes[outcome] for outcome in rules.OUTCOMES}

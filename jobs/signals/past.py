@@ -129,6 +129,13 @@ def kept_purchases(past: Past) -> Past:
     return past.of(bought)
 
 
+def bought_pairs(past: Past, n_items: int) -> np.ndarray:
+    """(n,) int64 ascending: ``person * n_items + item`` of all that each person ever bought,
+    whether it went back or not."""
+    lines = past.kind == PURCHASE
+    return np.unique(past.person[lines] * n_items + past.item[lines])
+
+
 def runs(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where runs of equal rows begin, (n_runs,), and the run of each row, (n,); columns are sorted
     so that equal rows stand together."""

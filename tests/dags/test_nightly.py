@@ -106,8 +106,8 @@ def test_a_job_reads_only_behind_gates(dag):
         ("ranker", {"examples"}),
         ("recommendations", {"candidates", "filters", "ranker", "identities", "embeddings"}),
         ("recommendations", {"source", "events", "catalogue", "sessions", "content_embeddings"}),
-        ("similar_items", {"catalogue"}),
-        ("release", {"index", "recommendations", "similar_items"}),
+        ("item_lists", {"catalogue", "sessions", "interactions", "filters"}),
+        ("release", {"index", "recommendations", "item_lists"}),
     ],
 )
 def test_a_step_waits_for_the_gates_of_what_it_reads(dag, step, reads):

@@ -309,9 +309,17 @@ def lists() -> dict[str, pa.Table]:
             {"surface": "homepage", "reason": "topped_up", "persons": 3, "slots": 4},
             {"surface": "homepage", "reason": "short", "persons": 0, "slots": 0},
         ]),
-        "similar_items": table("similar_items", {
-            "item_id": np.repeat(ITEMS[:-1], 2).tolist(), "rank": [1, 2] * (items - 1),
-            "similar_item_id": [
+        "context_lists": table("context_lists", {
+            "surface": "homepage", "context_kind": ["all", "all", "region"],
+            "context": ["", "", "north"], "rank": [1, 2, 1], "item_id": [*ITEMS[:2], ITEMS[1]],
+            "score": 0.5, "propensity": [1.0, 0.25, 1.0],
+            "placed_by": ["rule", "explore", "model"], "rule_id": ["r1", None, None],
+            "model_rank": [3, None, 1], "sources": [["popular"]] * 3,
+        }),
+        "item_lists": table("item_lists", {
+            "surface": "similar", "item_id": np.repeat(ITEMS[:-1], 2).tolist(),
+            "rank": [1, 2] * (items - 1),
+            "listed_item_id": [
                 ITEMS[(n + step) % (items - 1)] for n in range(items - 1) for step in (1, 2)
             ],
             "score": 0.5,

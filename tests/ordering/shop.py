@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from jobs.ordering import rules
 from jobs.ordering.diversity import Traits
-from jobs.ordering.stages import Block, Ordered, Stages, Surface, pinned_only
+from jobs.ordering.stages import Block, Ordered, Ordering, Stages, pinned_only
 from jobs.scoring import features
 from jobs.sources import contract
 from jobs.tables import SOURCES, TABLES
@@ -58,7 +58,7 @@ class Shop:
         person, item, source = np.array(rows, np.int64).reshape(-1, 3).T
         self.named = features.Named(person, item, source, np.ones(len(rows), np.int64))
 
-    def stages(self, surface: Surface, *stated_rules: dict[str, Any], **more: Any) -> Stages:
+    def stages(self, surface: Ordering, *stated_rules: dict[str, Any], **more: Any) -> Stages:
         """The ordering under these rules; ``traits`` and ``shares`` where a test needs them."""
         table = rules.in_force(stated(*stated_rules), self.items, AS_OF, [surface.name])
         return Stages(

@@ -8,7 +8,7 @@ from scipy import stats
 
 from jobs.ordering import explore
 from jobs.ordering.explore import Explore
-from jobs.ordering.stages import Surface
+from jobs.ordering.stages import Ordering
 from jobs.tables import SOURCES
 from tests.ordering.shop import AS_OF, SURFACE, Shop, catalogue, shares
 
@@ -18,8 +18,8 @@ ITEMS = catalogue(*[
 SCORES = {f"i{n}": 1.0 - n / 10 for n in range(9)}
 NAMED = {"i6": ("popular",), "i7": ("popular", "buy_again"), "i8": ("trending",)}
 SHARES = {"buy_again": 0.5, "popular": 0.2, "trending": 0.3}
-ONE = Surface("feed", 4, explore=Explore(1, 3))
-TWO = Surface("feed", 4, explore=Explore(2, 2))
+ONE = Ordering("feed", 4, explore=Explore(1, 3))
+TWO = Ordering("feed", 4, explore=Explore(2, 2))
 
 
 def crowd(people: int) -> Shop:
@@ -27,7 +27,7 @@ def crowd(people: int) -> Shop:
     return Shop(ITEMS, [SCORES] * people, named_by=named_by)
 
 
-def drawn(surface: Surface, people: int, seed: int = 1, *rules: dict, by: dict | None = None):
+def drawn(surface: Ordering, people: int, seed: int = 1, *rules: dict, by: dict | None = None):
     """Per explore place: (n_people,) item numbers and their propensities."""
     shop = crowd(people)
     stages = shop.stages(surface, *rules, shares=shares(by or SHARES), seed=seed)
@@ -138,10 +138,10 @@ def test_where_a_pin_holds_an_explore_place_the_others_draw_from_all():
 
 def test_a_homepage_does_not_explore_at_the_first_ten_places():
     with pytest.raises(ValueError, match="must not explore at the places 1 to 10"):
-        Surface(SURFACE, 20, explore=Explore(1, 10))
-    Surface(SURFACE, 20, explore=Explore(1, 11))
+        Ordering(SURFACE, 20, explore=Explore(1, 10))
+    Ordering(SURFACE, 20, explore=Explore(1, 11))
     with pytest.raises(ValueError, match="must end in the list"):
-        Surface(SURFACE, 20, explore=Explore(3, 19))
+        Ordering(SURFACE, 20, explore=Explore(3, 19))
 
 
 # --- the bandit ------------------------------------------------------------------------------

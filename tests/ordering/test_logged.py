@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jobs import io, tables
 from jobs.io import Lake
 from jobs.night import Night
 from jobs.ordering import logged
+from jobs.ordering.surfaces import Surface
 from jobs.sources import contract
 from tests.conftest import AS_OF
 
@@ -43,7 +45,7 @@ def publish(lake: Lake, as_of: datetime, **rows: list[dict[str, Any]]) -> None:
 def shop(lake: Lake, tmp_path: Path) -> Callable[..., Night]:
     """Makes a night with a log: yesterday's lists explored b and c for p, a was the model's."""
 
-    def make(*log: dict[str, Any]) -> Night:
+    def make(*log: dict[str, Any], **more: list[dict[str, Any]]) -> Night:
         source = tmp_path / "source"
         io.write_arrow(source / "events", contract.schema("events").empty_table())
         if log:
@@ -65,7 +67,7 @@ def shop(lake: Lake, tmp_path: Path) -> Callable[..., Night]:
                         ("a", ["popular"], 1.0), ("b", ["popular", "trending"], 0.2),
                         ("c", ["trending"], 0.1),
                     )
-                ])  # fmt: skip
+                ], **more)  # fmt: skip
         # Overnight the person was found to be another one too.
         publish(lake, AS_OF, identities=[{**one, "person_id": "q"} for one in keys],
                 items=[{"item_id": item} for item in "abc"],
@@ -82,6 +84,11 @@ def shop(lake: Lake, tmp_path: Path) -> Callable[..., Night]:
         return Night(lake, AS_OF, "test-run", "test", "recommendations")
 
     return make
+
+
+def explored(night: Night, days: int, reward: str) -> pa.Table:
+    surface = Surface(explore_days=max(days, 1), explore_rewards=(reward,))
+    return logged.explored(night, "homepage", surface)
 
 
 def pairs(found: pa.Table) -> set[tuple[str, str]]:
@@ -113,7 +120,7 @@ def test_where_the_log_knows_what_the_page_showed_the_rest_was_not_seen(shop):
 def test_without_a_log_nothing_was_shown_and_nothing_explored(shop):
     night = shop()
     assert logged.shown(night, 7, "homepage").num_rows == 0
-    assert logged.explored(night, 7, "homepage", ("purchase",)).num_rows == 0
+    assert explored(night, 7, "purchase").num_rows == 0
 
 
 def test_explored_places_are_counted_by_source_and_answered_by_request(shop):
@@ -123,20 +130,48 @@ def test_explored_places_are_counted_by_source_and_answered_by_request(shop):
     )  # fmt: skip
     found = {
         row["source"]: (row["impressions"], row["conversions"])
-        for row in logged.explored(night, 7, "homepage", ("purchase",)).to_pylist()
+        for row in explored(night, 7, "purchase").to_pylist()
     }
     # b once and bought; c in two requests, its purchase one without consent; a was not explored.
     assert found == {"popular": (1, 1), "trending": (3, 1)}
-    clicks = logged.explored(night, 7, "homepage", ("click",)).to_pylist()
+    clicks = explored(night, 7, "click").to_pylist()
     assert {row["source"]: row["conversions"] for row in clicks} == {"popular": 0, "trending": 0}
 
 
 def test_nights_before_the_days_looked_at_are_left_out(shop):
-    night = shop({"item_id": "b"})
-    assert logged.explored(night, 0, "homepage", ("purchase",)).num_rows == 0
+    night, later = shop({"item_id": "b"}), AS_OF + timedelta(days=1)
+    io.write_json(
+        night.lake.staged("source", later) / "source.json", {"folder": str(night.source_folder())}
+    )
+    night.lake.publish("source", later, "one")
+    assert explored(replace(night, as_of=later), 1, "purchase").num_rows == 0
+    assert explored(night, 1, "purchase").num_rows == 2
+
+
+def test_what_shared_lists_drew_is_known_by_the_log(shop):
+    night = shop(
+        {"item_id": "x", "surface": "feed", "propensity": 0.3},
+        {"item_id": "x", "surface": "feed", "propensity": 0.3, "request_id": "r2"},
+        {"item_id": "y", "surface": "feed", "propensity": 0.3},
+        # Elsewhere it stood for certain, or the log does not say.
+        {"item_id": "x", "surface": "feed", "propensity": 1.0, "request_id": "r3"},
+        {"item_id": "x", "surface": "feed", "request_id": "r4"},
+        context_lists=[
+            {"surface": "feed", "item_id": item, "sources": sources, "propensity": propensity}
+            for item, sources, propensity in (
+                ("x", ["popular"], 0.5), ("x", ["trending"], 0.2), ("y", ["popular"], 1.0),
+            )
+        ],
+    )  # fmt: skip
+    surface = Surface(
+        grain="context", blended="ordering", sources={"popular": 1.0}, explore_places=1,
+        explore_rewards=("purchase",),
+    )  # fmt: skip
+    rows = logged.explored(night, "feed", surface).to_pylist()
+    assert {row["source"]: row["impressions"] for row in rows} == {"popular": 2, "trending": 2}
 
 
 def test_the_nights_that_were_read_are_recorded_as_inputs(shop):
     night = shop({"item_id": "b"})
-    logged.explored(night, 7, "homepage", ("purchase",))
+    explored(night, 7, "purchase")
     assert {"recommendations@2017-11-30", "identities@2017-11-30"} <= set(night.inputs)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.ordering import lists, recommendations
-from jobs.ordering.recommendations import Params
+from jobs.ordering import lists
+from jobs.ordering.surfaces import Surface
 from jobs.scoring import features
 from jobs.tables import SOURCES, TIME
 from tests.conftest import AS_OF
@@ -33,11 +33,11 @@ class Shop:
         self.pairs = features.wide(self.named)
         self.score = features.linear_score(self.pairs.signals, EQUAL)
 
-    def listed(self, params: Params, allowed: np.ndarray | None = None) -> lists.Listed:
+    def listed(self, params: Surface, allowed: np.ndarray | None = None) -> lists.Listed:
         allowed = np.ones(len(self.score), bool) if allowed is None else allowed
         return lists.fill(self.pairs, self.score, allowed, params.length, params.slots())
 
-    def lists(self, params: Params, allowed: np.ndarray | None = None) -> dict[str, list[str]]:
+    def lists(self, params: Surface, allowed: np.ndarray | None = None) -> dict[str, list[str]]:
         listed = self.listed(params, allowed)
         found: dict[str, list[str]] = {}
         for pair, rank in zip(listed.pair, listed.rank, strict=True):
@@ -46,14 +46,14 @@ class Shop:
             assert rank == len(mine)
         return found
 
-    def shortfalls(self, params: Params, people: int) -> dict[str, tuple[int, int]]:
+    def shortfalls(self, params: Surface, people: int) -> dict[str, tuple[int, int]]:
         listed = self.listed(params)
         return lists.shortfalls(self.pairs, listed, people, params.length, params.slots())
 
 
 def test_a_list_is_ordered_by_score_and_ties_by_item():
     shop = Shop(("p", "b", "buy_again", 1), ("p", "a", "popular", 1), ("p", "c", "buy_again", 2))
-    assert shop.lists(Params(length=2, pool_depth=2, quotas=NO_QUOTAS)) == {"p": ["a", "b"]}
+    assert shop.lists(Surface(length=2, sources=NO_QUOTAS)) == {"p": ["a", "b"]}
 
 
 def test_a_quota_is_filled_from_the_best_of_its_source_at_the_end_of_the_list():
@@ -61,7 +61,7 @@ def test_a_quota_is_filled_from_the_best_of_its_source_at_the_end_of_the_list():
         *[("p", f"often {i}", "buy_again", i) for i in range(1, 6)],
         ("p", "new 1", "new_arrivals", 40), ("p", "new 2", "new_arrivals", 41),
     )  # fmt: skip
-    params = Params(length=4, pool_depth=4, quotas={**NO_QUOTAS, "new_arrivals": 0.25})
+    params = Surface(length=4, sources={**NO_QUOTAS, "new_arrivals": 0.25})
     assert shop.lists(params) == {"p": ["often 1", "often 2", "often 3", "new 1"]}
 
 
@@ -70,14 +70,14 @@ def test_a_quota_whose_best_item_is_excluded_goes_to_the_next_of_its_source():
         *[("p", f"often {i}", "buy_again", i) for i in range(1, 6)],
         ("p", "new 1", "new_arrivals", 40), ("p", "new 2", "new_arrivals", 41),
     )  # fmt: skip
-    params = Params(length=4, pool_depth=4, quotas={**NO_QUOTAS, "new_arrivals": 0.25})
+    params = Surface(length=4, sources={**NO_QUOTAS, "new_arrivals": 0.25})
     allowed = np.array([shop.items[item] != "new 1" for item in shop.pairs.item])
     assert shop.lists(params, allowed) == {"p": ["often 1", "often 2", "often 3", "new 2"]}
 
 
 def test_an_unfilled_quota_goes_to_the_rest_and_is_counted():
     shop = Shop(*[("p", f"often {i}", "buy_again", i) for i in range(1, 6)])
-    params = Params(length=4, pool_depth=4, quotas={**NO_QUOTAS, "new_arrivals": 0.25})
+    params = Surface(length=4, sources={**NO_QUOTAS, "new_arrivals": 0.25})
     assert len(shop.lists(params)["p"]) == 4
     assert shop.shortfalls(params, people=2) == {
         "quota of new_arrivals not filled": (1, 1),
@@ -87,7 +87,7 @@ def test_an_unfilled_quota_goes_to_the_rest_and_is_counted():
 
 def test_places_that_shared_lists_fill_for_people_with_a_history_are_counted():
     shop = Shop(("p", "a", "buy_again", 1), ("p", "b", "popular", 1), ("q", "b", "popular", 1))
-    params = Params(length=2, pool_depth=2, quotas=NO_QUOTAS)
+    params = Surface(length=2, sources=NO_QUOTAS)
     assert shop.shortfalls(params, people=2) == {
         "filled from pools": (1, 1),
         "list short": (1, 1),
@@ -96,7 +96,7 @@ def test_places_that_shared_lists_fill_for_people_with_a_history_are_counted():
 
 def test_an_item_named_by_many_sources_stands_once_and_keeps_them_all():
     shop = Shop(("p", "a", "buy_again", 2), ("p", "b", "popular", 1), ("p", "a", "popular", 2))
-    listed = shop.listed(Params(length=2, pool_depth=2, quotas=NO_QUOTAS))
+    listed = shop.listed(Surface(length=2, sources=NO_QUOTAS))
     seeds = pa.table({"seed_item": ["z"], "seed_time": pa.array([AS_OF], TIME)})
     sources, entries = lists.provenance(
         shop.named, shop.pairs, listed, np.array([0.5, 3.0, 2.0]), seeds
@@ -112,19 +112,6 @@ def test_an_item_named_by_many_sources_stands_once_and_keeps_them_all():
     assert sources.to_pylist()[0] == [one["source"] for one in entries.to_pylist()[0]]
 
 
-def test_delivery_has_a_row_for_every_source():
-    params = Params(length=4, pool_depth=4, quotas={**NO_QUOTAS, "popular": 0.25})
-    rows = {
-        row["source"]: row
-        for row in recommendations.delivery(
-            {**dict.fromkeys(SOURCES, 0), "popular": 3}, 6, params
-        ).to_pylist()
-    }
-    assert set(rows) == set(SOURCES)
-    assert (rows["popular"]["intended"], rows["popular"]["delivered"]) == (0.25, 0.5)
-    assert rows["editorial"]["slots"] == 0
-
-
 @given(st.data())
 def test_lists_are_those_that_a_plain_loop_makes(data):
     people, items = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 8))
@@ -134,7 +121,7 @@ def test_lists_are_those_that_a_plain_loop_makes(data):
     shop = Shop(*rows)
     allowed = np.array([data.draw(st.booleans()) for _ in shop.score])
     quota = {SOURCES[0]: 1, SOURCES[1]: 1}
-    params = Params(length=4, pool_depth=4, quotas={**NO_QUOTAS, **{name: 0.25 for name in quota}})
+    params = Surface(length=4, sources={**NO_QUOTAS, **{name: 0.25 for name in quota}})
     expected = {}
     for person in range(len(shop.people)):
         mine = [
@@ -157,4 +144,4 @@ def test_lists_are_those_that_a_plain_loop_makes(data):
 
 def test_quotas_beyond_the_list_are_refused():
     with pytest.raises(ValueError, match="quotas must not exceed"):
-        Params(length=2, pool_depth=2, quotas={"popular": 1.0, "buy_again": 1.0})
+        Surface(length=2, sources={"popular": 1.0, "buy_again": 1.0})

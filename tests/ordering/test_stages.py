@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jobs.ordering import lists
 from jobs.ordering.diversity import Diversity
 from jobs.ordering.explore import Explore
-from jobs.ordering.stages import Demotion, Surface
+from jobs.ordering.stages import Demotion, Ordering
 from tests.ordering.shop import SURFACE, Shop, catalogue, changed, traits
 
 FALLING = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6, "e": 0.5}
@@ -22,7 +22,7 @@ ITEMS = catalogue(
     {"item_id": "e", "category": "DRINKS", "seller": "y", "margin": 0.4},
     {"item_id": "z", "category": "TOYS", "brand": "toy", "flags": ["adult"]},
 )
-THREE = Surface(SURFACE, 3)
+THREE = Ordering(SURFACE, 3)
 
 
 def ban(scope: str, **more) -> dict:
@@ -38,7 +38,7 @@ def rule(kind: str, scope: str, strength: float, **more) -> dict:
     return {"rule_id": name, "kind": kind, "scope": scope, "strength": strength, **more}
 
 
-def one(surface: Surface, *rules: dict, **more) -> tuple[list[str], dict[str, tuple[int, float]]]:
+def one(surface: Ordering, *rules: dict, **more) -> tuple[list[str], dict[str, tuple[int, float]]]:
     """The list of one person with five candidates, and what changed it."""
     shop = Shop(ITEMS, [FALLING])
     stages = shop.stages(surface, *rules)
@@ -123,7 +123,7 @@ def test_a_pin_does_not_reach_whom_the_item_may_not_be_shown_to():
 
 def test_a_pin_beyond_the_end_of_a_short_list_stands_at_its_end():
     shop = Shop(ITEMS, [{"a": 0.9}])
-    assert shop.lists(shop.stages(Surface(SURFACE, 9), pin("item:z", 8))) == [["a", "z"]]
+    assert shop.lists(shop.stages(Ordering(SURFACE, 9), pin("item:z", 8))) == [["a", "z"]]
 
 
 def test_a_cap_limits_the_places_of_its_scope_and_holds_over_pins():
@@ -150,37 +150,37 @@ def test_rules_of_another_surface_do_nothing():
 
 def test_a_quota_holds_under_rules():
     shop = Shop(ITEMS, [{**FALLING, "z": 0.01}], named_by={(0, "z"): ("new_arrivals",)})
-    surface = Surface(SURFACE, 3, {"new_arrivals": 1})
+    surface = Ordering(SURFACE, 3, {"new_arrivals": 1})
     assert shop.lists(shop.stages(surface)) == [["a", "b", "z"]]
     assert shop.lists(shop.stages(surface, ban("item:a"))) == [["b", "c", "z"]]
     assert shop.lists(shop.stages(surface, pin("item:e", 1))) == [["e", "a", "z"]]
 
 
 def test_what_was_bought_lately_is_demoted_and_counted_beside_the_rules():
-    surface = Surface(SURFACE, 3, bought=Demotion(7, 0.1))
+    surface = Ordering(SURFACE, 3, bought=Demotion(7, 0.1))
     listed, causes = one(surface, demoted=((0, "b"),))
     assert listed == ["a", "c", "d"]
     assert causes == {"demotion": (1, 0.2), "all": (0, 0.0)}
 
 
 def test_a_category_has_so_many_places_of_a_list_and_more_where_nothing_else_is_left():
-    surface = Surface(SURFACE, 4, diversity=Diversity(category_cap=1))
+    surface = Ordering(SURFACE, 4, diversity=Diversity(category_cap=1))
     listed, causes = one(surface)
     assert listed == ["a", "d", "b", "c"]
     assert causes == {"diversity": (0, 0.0), "all": (0, 0.0)}
-    listed, causes = one(Surface(SURFACE, 2, diversity=Diversity(category_cap=1)))
+    listed, causes = one(Ordering(SURFACE, 2, diversity=Diversity(category_cap=1)))
     assert (listed, causes["diversity"]) == (["a", "d"], (1, pytest.approx(0.2)))
 
 
 def test_neighbours_are_of_different_categories_where_they_can_be():
-    surface = Surface(SURFACE, 5, diversity=Diversity(apart=("category",)))
+    surface = Ordering(SURFACE, 5, diversity=Diversity(apart=("category",)))
     assert one(surface)[0] == ["a", "d", "b", "e", "c"]
     # The place before a pin looks at the pin.
     assert one(surface, pin("item:b", 2))[0] == ["d", "b", "e", "a", "c"]
 
 
 def test_neighbours_are_of_different_sellers_where_they_can_be():
-    surface = Surface(SURFACE, 4, diversity=Diversity(apart=("seller",)))
+    surface = Ordering(SURFACE, 4, diversity=Diversity(apart=("seller",)))
     assert one(surface)[0] == ["a", "b", "c", "d"]
     assert one(surface, ban("item:b"))[0] == ["a", "d", "c", "e"]
 
@@ -189,14 +189,14 @@ def test_marginal_relevance_puts_the_unlike_before_the_like():
     vectors = np.eye(6, 3, dtype=np.float32)[[0, 0, 1, 0, 2, 2]]
     shop = Shop(ITEMS, [FALLING])
     for unlikeness, expected in ((0.0, "abcd"), (0.6, "aceb")):
-        surface = Surface(SURFACE, 4, diversity=Diversity(unlikeness=unlikeness))
+        surface = Ordering(SURFACE, 4, diversity=Diversity(unlikeness=unlikeness))
         stages = shop.stages(surface, traits=traits(ITEMS, vectors))
         assert shop.lists(stages) == [list(expected)]
 
 
 def test_every_place_says_by_what_it_is_held():
     shop = Shop(ITEMS, [FALLING])
-    surface = Surface(SURFACE, 4, bought=Demotion(7, 0.1))
+    surface = Ordering(SURFACE, 4, bought=Demotion(7, 0.1))
     stages = shop.stages(surface, pin("item:z", 2), ban("item:a"))
     ordered = shop.order(stages, demoted=((0, "b"),))
     found = [column.to_pylist() for column in ordered.columns.values()]
@@ -212,7 +212,7 @@ def test_every_place_says_by_what_it_is_held():
 
 # --- promises that every set of rules keeps --------------------------------------------------
 @st.composite
-def nights(draw) -> tuple[Shop, Surface, list[dict], tuple[tuple[int, str], ...]]:
+def nights(draw) -> tuple[Shop, Ordering, list[dict], tuple[tuple[int, str], ...]]:
     """A small shop, a surface, rules that do not contradict, and pairs that may not be shown."""
     count = draw(st.integers(2, 9))
     ids = [f"i{n}" for n in range(count)]
@@ -246,7 +246,7 @@ def nights(draw) -> tuple[Shop, Surface, list[dict], tuple[tuple[int, str], ...]
         rules.append(rule("boost", f"category:{scope}", draw(st.sampled_from([0.4, 3.0]))))
     length = draw(st.integers(3, 6))
     explore = draw(st.sampled_from([0, 0, 1, 2]))
-    surface = Surface(
+    surface = Ordering(
         "feed", length, draw(st.sampled_from([{}, {"new_arrivals": 1}])),
         diversity=draw(st.sampled_from([
             Diversity(), Diversity(1), Diversity(apart=("category", "seller")),
@@ -319,7 +319,7 @@ def test_whatever_the_rules_and_stages_their_promises_hold(night):
 def test_stages_change_nothing_of_what_rules_are_said_to_do(night):
     shop, surface, rules, not_allowed = night
     counted = []
-    for one in (surface, Surface("feed", surface.length, surface.slots)):
+    for one in (surface, Ordering("feed", surface.length, surface.slots)):
         stages = shop.stages(one, *rules)
         shop.order(stages, not_allowed=not_allowed, demoted=((0, shop.ids[0]),))
         rows = stages.overridden().to_pylist()
@@ -331,7 +331,7 @@ def test_stages_change_nothing_of_what_rules_are_said_to_do(night):
 @given(nights())
 def test_place_by_place_gives_the_lists_that_filling_gives(night):
     shop, surface, rules, not_allowed = night
-    plain = Surface("feed", surface.length, surface.slots)
+    plain = Ordering("feed", surface.length, surface.slots)
     bans = [one for one in rules if one["kind"] in ("ban", "margin_floor")]
     stages = shop.stages(plain, *bans)
     block = shop.block(stages, not_allowed=not_allowed)
@@ -344,7 +344,7 @@ def test_place_by_place_gives_the_lists_that_filling_gives(night):
         block.pairs, block.score, block.allowed & ~removed, plain.length, plain.slots
     )
     # Through the place-by-place path, whether a rule is in force or not.
-    found, propensity, _ = stages._ordered(block, plain)
+    found, propensity, _, _ = stages._ordered(block, plain)
     np.testing.assert_array_equal(found.pair, expected.pair)
     np.testing.assert_array_equal(found.rank, expected.rank)
     assert (propensity == 1.0).all()

@@ -106,8 +106,23 @@ def tables_of_night(as_of: datetime = AS_OF) -> dict[str, pa.Table]:
         for kind, context in (("all", ""), ("region", "north"), ("region", "so/uth"))
         for place, item in enumerate(["i29", "i28", "i27", *popular[:20]], start=1)
     ]  # fmt: skip
-    similar = [
-        {"item_id": item, "rank": place, "similar_item_id": other, "score": 1.0 / place}
+    shared = [
+        {"surface": surface, "context_kind": kind, "context": context, "rank": place,
+         "item_id": item, "score": 1.0 / place, "sources": ["popular"], "placed_by": "model",
+         "propensity": 0.5 if (surface, place) == ("feed", 4) else 1.0, "model_rank": place}
+        for surface in (SURFACE, "trending", "feed", "cart")
+        for kind, context in (("all", ""), ("region", "north"), ("region", "so/uth"))
+        for place, item in enumerate(["i28", "i27", *popular[:20]], start=1)
+    ]  # fmt: skip
+    beside = [
+        {
+            "surface": surface,
+            "item_id": item,
+            "rank": place,
+            "listed_item_id": other,
+            "score": 1.0 / place,
+        }
+        for surface in ("similar", "cart")
         for item in items
         for place, other in enumerate([one for one in popular[:6] if one != item][:5], start=1)
     ]
@@ -141,7 +156,8 @@ def tables_of_night(as_of: datetime = AS_OF) -> dict[str, pa.Table]:
              "until": None} for reason in ("returned", "rejected")
         ]),
         "pools": _table("pools", pools),
-        "similar_items": _table("similar_items", similar),
+        "context_lists": _table("context_lists", shared),
+        "item_lists": _table("item_lists", beside),
         "item_factors": _vectors("item_factors", "item_id", items, vectors),
         "person_factors": _vectors(
             "person_factors", "person_id", [one for one in people if one != "account:p1"],

@@ -29,7 +29,7 @@ def test_a_green_release_becomes_current_with_its_manifest(lake):
     assert published.startswith("20171201T000000Z-")
     assert manifest["gates"]["recommendations"] == "green"
     assert manifest["gates"]["release"] == "green"
-    assert manifest["tables"]["similar_items"] == 310
+    assert manifest["tables"]["item_lists"] == 620
     assert manifest["data"]["events"] == 20
     assert manifest["data"]["last_event_time"] == "2017-11-29T22:00:00+00:00"
     assert manifest["lag_seconds"] > 0
@@ -160,10 +160,13 @@ def swapped(old, new):
     ("changes", "sentence"),
     [
         (with_column("recommendations", "item_id", swapped("i2", "ghost")), "1 unknown items"),
-        (with_column("similar_items", "similar_item_id", swapped("i2", "ghost")), "unknown items"),
+        (with_column("item_lists", "listed_item_id", swapped("i2", "ghost")), "unknown items"),
+        (with_column("context_lists", "item_id", swapped("i2", "ghost")), "1 unknown items"),
         (with_column("pools", "item_id", swapped("i2", "ghost")), "pools.item_id: 1 unknown"),
         (with_column("recommendations", "item_id", swapped("i2", "i29")), "nobody may get"),
-        (with_column("similar_items", "similar_item_id", swapped("i2", "i29")), "nobody may get"),
+        (with_column("item_lists", "listed_item_id", swapped("i2", "i29")), "nobody may get"),
+        (with_column("context_lists", "item_id", swapped("i2", "i29")), "nobody may get"),
+        (with_column("context_lists", "rank", swapped(2, 3)), "places after a gap"),
         (with_column("recommendations", "item_id", swapped("i4", "i27")), "restriction excludes"),
         (with_column("recommendations", "item_id", swapped("i4", "i28")), "region excludes"),
         (with_column("recommendations", "item_id", swapped("i1", "i0")), "blocked_pairs forbids"),

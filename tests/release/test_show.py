@@ -96,9 +96,15 @@ def test_an_unknown_person_is_refused_with_examples(shop):
         shown(shop, "p99")
 
 
-def test_a_surface_without_lists_names_those_with(shop):
-    text = show.recommended(shown(shop, "p0", "basket"), "basket")
-    assert "no list on basket; there are lists on: homepage" in str(text)
+def test_without_a_list_of_the_person_the_shared_one_is_shown_with_its_reason(shop, capsys):
+    show.main(argparse.Namespace(lake=str(shop.root), person="p0", surface="trending"))
+    text = capsys.readouterr().out
+    assert "Recommended on trending: the surface's lists are shared" in text
+    assert "Title of i27 (i27)" in text
+    text = show.recommended(shown(shop, "p0", "digest"), "digest")
+    assert "the person has no list on digest, and nothing stands in" in str(text)
+    with pytest.raises(Fault, match="no surface 'basket'; it has: homepage"):
+        shown(shop, "p0", "basket")
 
 
 def test_a_hostile_key_is_shown_without_its_control_codes(shop, capsys):

@@ -6,6 +6,7 @@ candidates of persons, each from the contexts that the person is in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,6 +23,9 @@ from jobs.retrieval.sources import editorial, new_arrivals, popular, trending
 from jobs.scoring.features import Named
 from jobs.tables import SOURCES
 
+# The kind of a context and its name: everybody, a region, a segment.
+Context = tuple[str, str | None]
+EVERYBODY: Context = ("all", "")
 SHARED = (popular.NAME, trending.NAME, new_arrivals.NAME, editorial.NAME)
 
 
@@ -173,7 +177,12 @@ class Lists:
                 pc.and_(pc.equal(near["context_kind"], name[0]), pc.equal(near["context"], name[1]))
             ]
         }
-        self._mixed: dict[tuple[str | None, str | None], tuple[np.ndarray, ...]] = {}
+        self._mixed: dict[tuple[Context, ...], tuple[np.ndarray, ...]] = {}
+
+    @property
+    def contexts(self) -> list[Context]:
+        """Every context that has a pool, everybody's first."""
+        return [EVERYBODY, *(context for context in self._context if context != EVERYBODY)]
 
     def of_people(
         self, regions: pa.ChunkedArray, segments: pa.ChunkedArray
@@ -183,9 +192,15 @@ class Lists:
         A source names an item by its best rank over the person's contexts (all, the region, the
         segment), ranks close up, ties go to the lower item.
         """
-        mixtures = list(zip(regions.to_pylist(), segments.to_pylist(), strict=True))
+        return self.of_contexts([
+            (EVERYBODY, ("region", region), ("segment", segment))
+            for region, segment in zip(regions.to_pylist(), segments.to_pylist(), strict=True)
+        ])  # fmt: skip
+
+    def of_contexts(self, mixtures: Sequence[tuple[Context, ...]]) -> tuple[Named, np.ndarray]:
+        """The same for whoever is in all contexts of a mixture; a mixture's code is its place."""
         distinct = {mixture: code for code, mixture in enumerate(dict.fromkeys(mixtures))}
-        mixed = [self._of_contexts(*mixture) for mixture in distinct]
+        mixed = [self._mixture(mixture) for mixture in distinct]
         code = np.array([distinct[mixture] for mixture in mixtures], np.int64)
         sizes = np.array([len(rows[0]) for rows in mixed])
         starts = np.r_[0, np.cumsum(sizes)]
@@ -196,14 +211,14 @@ class Lists:
         item, source, rank, score = (column[first + np.arange(len(person))] for column in flat)
         return Named(person, item, source, rank), score
 
-    def _of_contexts(self, region: str | None, segment: str | None) -> tuple[np.ndarray, ...]:
-        """(item, source, rank, score) of the pools of people of a region and segment."""
-        found = self._mixed.get((region, segment))
+    def _mixture(self, contexts: tuple[Context, ...]) -> tuple[np.ndarray, ...]:
+        """(item, source, rank, score) of the pools of whoever is in all of these contexts."""
+        found = self._mixed.get(contexts)
         if found is None:
             mine = np.zeros(len(self._item), bool)
-            for context in (("all", ""), ("region", region), ("segment", segment)):
+            for context in contexts:
                 mine |= self._context.get(context, np.zeros(1, bool))
-            found = self._mixed[region, segment] = self._best(np.flatnonzero(mine))
+            found = self._mixed[contexts] = self._best(np.flatnonzero(mine))
         return found
 
     def _best(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:

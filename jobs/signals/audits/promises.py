@@ -28,6 +28,7 @@ from pyspark.sql import functions as F
 from jobs import io, limits
 from jobs.evaluation import metrics, outcomes
 from jobs.io import Published
+from jobs.ordering.surfaces import MAIN
 from jobs.retrieval.sources import pools
 from jobs.scoring import examples
 from jobs.scoring.blend import JUDGED_AT
@@ -223,8 +224,10 @@ def outcome(
         io.read_arrow(nights["candidates"].table("pools")), facts, JUDGED_AT
     )
     lists = listed(nights["recommendations"], "recommendations", ["surface", "rank"], ids)
-    # Each surface has lists of its own; the promise is of one ranking, and the first shows it.
-    rankings = {PUBLISHED: lists.filter(pc.equal(lists["surface"], pc.min(lists["surface"])))}
+    # Each surface has lists of its own; the promise is of one ranking, and this one shows it.
+    names = pc.unique(lists["surface"]).to_pylist()
+    surface = MAIN if MAIN in names else min(names, default=MAIN)
+    rankings = {PUBLISHED: lists.filter(pc.equal(lists["surface"], surface))}
     for source in SOURCES:
         named = of_pools if source in pools.SHARED else own
         rankings[source] = named.filter(pc.equal(named["source"], source))

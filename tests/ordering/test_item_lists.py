@@ -4,13 +4,14 @@ import pytest
 
 from jobs import io
 from jobs.errors import Fault
-from jobs.ordering import similar_items
+from jobs.ordering import item_lists
 from jobs.retrieval import matrix
 from jobs.tables import TABLES
-from tests.retrieval.conftest import catalogue, crowds, publish
+from tests.retrieval.conftest import AS_OF, catalogue, crowds, publish
 
 __all__ = ["publish"]  # the fixture
-PARAMS = similar_items.Params(length=5, search=10)
+PARAMS = item_lists.Params(search=10)
+SURFACES = {"recommendations": {"surfaces": {"similar": {"length": 5}, "cart": {"length": 3}}}}
 
 
 def bans(*rows: dict) -> pa.Table:
@@ -29,6 +30,7 @@ def publish_a_shop(publish, banned: pa.Table | None = None, **columns: list) -> 
     banned = bans() if banned is None else banned
     publish("catalogue", items=items, rules_in_force=banned)
     publish("interactions", interactions=crowds())
+    publish("sessions", history=baskets())
     publish("content_embeddings", content_vectors=table("item_id", ids, vectors))
     publish("embeddings", item_factors=table("item_id", ids[:40], vectors[:40]))
     return items
@@ -38,19 +40,37 @@ def table(key: str, ids: list[str], vectors: np.ndarray) -> pa.Table:
     return pa.table({key: ids, "vector": matrix.vector_column(vectors)})
 
 
-def lists(publish, for_nobody: tuple[str, ...] = ()) -> dict[str, list[str]]:
+def baskets() -> pa.Table:
+    """Twenty baskets with i000 and i005, eight of them with i010 too, and twenty with i020 alone."""
+    held = [["i000", "i005", "i010"]] * 8 + [["i000", "i005"]] * 12 + [["i020"]] * 20
+    rows = [
+        {"event_id": f"{number} {item}", "person_id": "p", "basket": f"b{number}", "item_id": item,
+         "event_type": "purchase", "event_time": AS_OF, "received_time": AS_OF, "session": "s",
+         "quantity": 1.0, "event_date": AS_OF.date(), "resolved_by": "key",
+         "key_type": "account", "key": "p"}
+        for number, items in enumerate(held)
+        for item in items
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, TABLES["history"].schema)
+
+
+def lists(
+    publish, for_nobody: tuple[str, ...] = (), surface: str = "similar"
+) -> dict[str, list[str]]:
     schema = TABLES["ineligible_items"].schema
     rows = [
         {"item_id": item, "kind": "availability", "value": "all", "reason": "sold out"}
         for item in for_nobody
     ] + [{"item_id": "i001", "kind": "region", "value": "x", "reason": "elsewhere"}]
     publish("filters", ineligible_items=pa.Table.from_pylist(rows, schema=schema))
-    night = publish("similar_items")
-    similar_items.run(night, PARAMS)
+    night = publish("item_lists")
+    night.overrides = SURFACES
+    item_lists.run(night, PARAMS)
     found: dict[str, list[str]] = {}
-    for row in io.read_arrow(night.staged / "similar_items").to_pylist():
-        found.setdefault(row["item_id"], []).append(row["similar_item_id"])
-        assert row["rank"] == len(found[row["item_id"]])
+    for row in io.read_arrow(night.staged / "item_lists").to_pylist():
+        if row["surface"] == surface:
+            found.setdefault(row["item_id"], []).append(row["listed_item_id"])
+            assert row["rank"] == len(found[row["item_id"]])
     return found
 
 
@@ -108,6 +128,29 @@ def test_an_item_without_content_vector_is_a_fault(publish) -> None:
     publish("catalogue", items=items, rules_in_force=bans())
     with pytest.raises(Fault, match="1 items have no content vector"):
         lists(publish)
+
+
+def test_beside_a_basket_stands_what_shares_baskets_best_first(publish) -> None:
+    publish_a_shop(publish)
+    assert lists(publish, surface="cart") == {
+        "i000": ["i005", "i010"], "i005": ["i000", "i010"], "i010": ["i000", "i005"],
+    }  # fmt: skip
+    assert lists(publish, for_nobody=("i005",), surface="cart") == {
+        "i000": ["i010"], "i010": ["i000"],
+    }  # fmt: skip
+
+
+def test_alcohol_stands_in_no_list_of_the_cart_beside_what_is_none(publish) -> None:
+    publish_a_shop(publish, flags=[["alcohol"] if i == 5 else [] for i in range(44)])
+    assert lists(publish, surface="cart") == {
+        "i000": ["i010"], "i005": ["i000", "i010"], "i010": ["i000"],
+    }  # fmt: skip
+
+
+def test_a_ban_of_the_surface_holds_there_and_not_elsewhere(publish) -> None:
+    publish_a_shop(publish, bans({"rule_id": "a", "scope": "item:i010", "surface": "cart"}))
+    assert "i010" in lists(publish)
+    assert lists(publish, surface="cart") == {"i000": ["i005"], "i005": ["i000"]}
 
 
 def test_a_ban_everywhere_is_in_no_list_and_one_of_a_surface_or_region_is(publish) -> None:

@@ -1,0 +1,101 @@
+"""For every item that may be served, what stands beside it: what is like it, what goes with it.
+
+Reads ``items``, ``rules_in_force``, ``ineligible_items``, ``interactions``, ``history``,
+``item_factors`` and ``content_vectors``. Writes ``item_lists`` (a row per place of an item's list
+on a surface).
+
+A surface made for items takes what is alike (``similar_items``), or what shares baskets
+(``bought_together``). Filtered before the list is filled: what may stand beside what is
+``beside``'s to say; what a business rule bans on the surface in every region is like an item that
+nobody may get. Other rules order persons' and contexts' lists only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from jobs.filtering import filters
+from jobs.night import Night
+from jobs.ordering import rules, similar_items
+from jobs.ordering.beside import Beside, Pairs
+from jobs.ordering.surfaces import ITEM, TOGETHER, Surface
+from jobs.params import check
+from jobs.retrieval import matrix
+from jobs.retrieval.sources import bought_together
+from jobs.tables import TABLES
+
+
+@dataclass(frozen=True)
+class Params:
+    """How alike is judged; the surfaces and their lengths are those of ``recommendations``."""
+
+    # Neighbours looked at for each item before the best are taken.
+    search: int = 30
+    # The say of collaborative vectors against content where both items are well known.
+    behaviour: float = 0.4
+    # An item that this many people chose is half known: below, its vector is mostly noise.
+    known_people: float = 20.0
+    # What a shared crowd (item-to-item, 0 to 1) adds to the score. At 1.0 a grocer's milk was most
+    # like eggs and petrol: staples share everybody, and go together without being alike.
+    shared_crowd: float = 0.25
+    # Item-to-item neighbours looked at.
+    neighbours: int = 20
+    # What an item that nobody chose counts against a well known one: of a grocer's thirty equal
+    # milks, most have not sold for months, and a list of those helps nobody.
+    unknown_share: float = 0.7
+
+    def __post_init__(self) -> None:
+        check(self.search >= 1, "search must be at least 1")
+        check(0 <= self.behaviour <= 1, "behaviour must be in 0..1")
+        check(self.known_people > 0, "known_people must be positive")
+        check(self.shared_crowd >= 0, "shared_crowd must not be negative")
+        check(self.neighbours >= 1, "neighbours must be at least 1")
+        check(0 <= self.unknown_share <= 1, "unknown_share must be in 0..1")
+
+
+def run(night: Night, params: Params) -> None:
+    """Stage ``item_lists``."""
+    surfaces: dict[str, Surface] = night.params_of("recommendations").of_grain(ITEM)
+    items = night.arrow("items", [*rules.ITEM_COLUMNS, "regions"]).sort_by("item_id")
+    nobody = pc.field("kind") == filters.EVERYONE[0]
+    ineligible = night.arrow("ineligible_items", ["item_id", "kind", "value"], nobody)
+    in_force = night.arrow("rules_in_force")
+    beside = Beside.of(items).without(ineligible["item_id"])
+    night.write("item_lists", TABLES["item_lists"].schema.empty_table())
+    for number, (name, surface) in enumerate(surfaces.items(), start=1):
+        banned = rules.banned(in_force, items, name).filter(nobody)
+        here = beside.without(banned["item_id"])
+        if set(surface.sources) & set(TOGETHER):
+            found = here.allowed(together(night, beside.item_ids))
+        else:
+            found = alike(night, here, params, surface.length)
+        rows = here.lists(name, found, surface.length)
+        night.add("item_lists", number, rows)
+        night.notes[name] = {
+            "served_items": int(here.served.sum()),
+            "items_with_a_list": pc.count_distinct(rows["item_id"]).as_py(),
+        }
+
+
+def alike(night: Night, beside: Beside, params: Params, length: int) -> Pairs:
+    """What is most like each item."""
+    rows = night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
+    factors, content = night.arrow("item_factors"), night.arrow("content_vectors")
+    known = similar_items.known(beside.item_ids, matrix.build(rows), factors, content, params)
+    return similar_items.pairs(known, beside, max(params.search, length), params, night.seed)
+
+
+def together(night: Night, item_ids: pa.StringArray) -> Pairs:
+    """What shares baskets with each item more often than chance lets expect."""
+    bought = ds.field("event_type") == "purchase"
+    columns = ["person_id", "basket", "item_id", "event_type"]
+    rows = bought_together.pairs(night.arrow("history", columns, bought), bought_together.Params())
+    return Pairs(
+        matrix.known(rows["item_id"], item_ids, "item of history"),
+        matrix.known(rows["other_item_id"], item_ids, "item of history"),
+        rows["score"].to_numpy(),
+    )

@@ -1,0 +1,252 @@
+"""The step on a small shop: every surface's lists, from candidates and pools to the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs import io
+from jobs.filtering import filters
+from jobs.ordering import recommendations
+from jobs.retrieval import matrix
+from jobs.tables import SOURCES, TABLES
+from tests.retrieval.conftest import AS_OF, catalogue, publish
+
+__all__ = ["publish"]  # the fixture
+ITEMS = [f"i{n:02d}" for n in range(20)]
+PEOPLE = {"anna": "north", "bert": "south", "carl": None}
+# Nothing here reads the log or Spark: no digest, and a feed that explores from equal shares.
+QUIET = {"digest": None, "feed": None}
+
+
+def of(name: str, rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, TABLES[name].schema)
+
+
+def event(person: str, item: str, days: float) -> dict[str, Any]:
+    when = AS_OF - timedelta(days=days)
+    return {
+        "event_id": f"{person} {item} {days}", "person_id": person, "item_id": item,
+        "event_type": "purchase", "event_time": when, "received_time": when, "session": "s",
+        "basket": f"{days}", "quantity": 1.0, "value": 2.0, "event_date": when.date(),
+        "resolved_by": "key", "key_type": "account", "key": person,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
+    """Runs the step on a shop of three people and returns its tables.
+
+    Anna and Bert bought i00 to i02 and are named these again, i05 to i09 by other people's taste;
+    the pools are i10 (most popular) to i19; i19 is sold in the north alone, Bert drinks no i12.
+    """
+
+    def make(surfaces: dict[str, Any], *rules: dict[str, Any], **columns: list) -> dict:
+        regions = [["north"] if item == "i19" else None for item in ITEMS]
+        flags = [["alcohol"] if item == "i12" else [] for item in ITEMS]
+        items = catalogue(ITEMS, regions=regions, flags=flags, **columns)
+        persons = of("persons", [
+            {"person_id": person, "household_id": person, "region": region, "personalised": True,
+             "restrictions": ["alcohol"] if person == "bert" else [], "keys": 1}
+            for person, region in PEOPLE.items()
+        ])  # fmt: skip
+        whole = {"reason": "why", "outcome": "in force", "items": 1, "unjudged": 0,
+                 "scope_kind": "item"}  # fmt: skip
+        publish("catalogue", items=items,
+                rules_in_force=of("rules_in_force", [{**whole, **rule} for rule in rules]))  # fmt: skip
+        publish("identities", persons=persons)
+        rows = [event(p, item, 3.5 + n) for p in ("anna", "bert") for n, item in
+                enumerate(ITEMS[:3])]  # fmt: skip
+        publish("sessions", history=of("history", rows))
+        vectors = np.eye(20, 4, dtype=np.float32) + 0.1
+        publish("embeddings",
+                item_factors=pa.table({"item_id": ITEMS, "vector": matrix.vector_column(vectors)}),
+                person_factors=pa.table({"person_id": ["anna", "bert"],
+                                         "vector": matrix.vector_column(vectors[:2])}))  # fmt: skip
+        publish("content_embeddings", content_vectors=pa.table(
+            {"item_id": ITEMS, "vector": matrix.vector_column(vectors)}))  # fmt: skip
+        publish("candidates",
+                candidates=of("candidates", [
+                    {"person_id": person, "item_id": item, "source": source, "rank": rank,
+                     "score": 1.0 / rank}
+                    for person in ("anna", "bert")
+                    for source, named in (("buy_again", ITEMS[:3]), ("collaborative", ITEMS[1:10]))
+                    for rank, item in enumerate(named, start=1)
+                ]),
+                pools=of("pools", [
+                    {"source": source, "context_kind": kind, "context": context, "rank": rank,
+                     "item_id": item, "score": 1.0 / rank}
+                    for source, named in (("popular", ITEMS[10:]), ("trending", ITEMS[:9:-1]))
+                    for kind, context in (("all", ""), ("region", "north"), ("region", "south"))
+                    for rank, item in enumerate(named, start=1)
+                ]))  # fmt: skip
+        judged = filters.judge_items(items, ["", "north", "south"], ["alcohol"], filters.Params())
+        publish("filters", eligibility=filters.eligibility(items, judged),
+                blocked_pairs=of("blocked_pairs", [
+                    {"person_id": "anna", "item_id": "i05", "reason": "rejected", "since": AS_OF}
+                ]))  # fmt: skip
+        publish("ranker", ranker_models=of("ranker_models", []), calibration=of("calibration", []),
+                blend_weights=of("blend_weights", [
+                    {"source": source, "weight": 1.0 - place / 10}
+                    for place, source in enumerate(SOURCES)
+                ]))  # fmt: skip
+        night = publish("recommendations")
+        night.overrides = {"recommendations": {"surfaces": {**QUIET, **surfaces}}}
+        recommendations.run(night, night.params_of("recommendations"))
+        return {
+            table.name: io.read_arrow(night.staged / table.name).to_pylist()
+            for table in TABLES.values()
+            if table.step == "recommendations"
+        }
+
+    return make
+
+
+def listed(found: dict, surface: str, person: str) -> list[str]:
+    rows = [r for r in found["recommendations"] if (r["surface"], r["person_id"]) ==
+            (surface, person)]  # fmt: skip
+    return [row["item_id"] for row in sorted(rows, key=lambda row: row["rank"])]
+
+
+def shared(found: dict, surface: str, context: str) -> list[str]:
+    rows = [r for r in found["context_lists"] if (r["surface"], r["context"]) == (surface, context)]
+    return [row["item_id"] for row in sorted(rows, key=lambda row: row["rank"])]
+
+
+def test_every_surface_has_its_lists_and_their_account(shop):
+    found = shop({})
+    assert {row["surface"] for row in found["recommendations"]} == {"homepage", "discover"}
+    surfaces = {"homepage", "discover", "trending", "similar", "cart"}
+    assert {row["surface"] for row in found["context_lists"]} == surfaces
+    counted = {"homepage", "discover", "trending"}
+    assert {row["surface"] for row in found["delivery"]} == counted
+    assert {row["surface"] for row in found["overrides"]} == counted
+    # A row of features a listed pair, whichever surfaces list it, of the score that it has there.
+    keys = [(row["person_id"], row["item_id"]) for row in found["features"]]
+    assert len(keys) == len(set(keys))
+    assert set(keys) == {(row["person_id"], row["item_id"]) for row in found["recommendations"]}
+    scores: dict[tuple[str, str], set[float]] = {}
+    for row in found["recommendations"]:
+        scores.setdefault((row["person_id"], row["item_id"]), set()).add(row["score"])
+    assert {len(found) for found in scores.values()} == {1}
+
+
+def test_discover_leaves_out_what_the_person_ever_bought(shop):
+    found = shop({})
+    assert listed(found, "homepage", "anna")[:3] == ["i01", "i02", "i00"]
+    assert not {"i00", "i01", "i02"} & set(listed(found, "discover", "anna"))
+    # Of weights 0.9 to 0.6, what trends first stands before what taste names third.
+    assert listed(found, "discover", "anna")[:3] == ["i19", "i03", "i10"]
+    assert not any("buy_again" in row["sources"] for row in found["recommendations"]
+                   if row["surface"] == "discover")  # fmt: skip
+    # Whom nobody knows anything of gets the pools, of which nothing is known to be known.
+    assert set(listed(found, "discover", "carl")) == set(ITEMS[10:19])
+
+
+def test_no_list_holds_what_is_not_for_the_person_or_the_place(shop):
+    found = shop({})
+    for surface in ("homepage", "discover"):
+        assert "i05" not in listed(found, surface, "anna")
+        assert "i12" not in listed(found, surface, "bert")
+        assert "i19" not in listed(found, surface, "bert") + listed(found, surface, "carl")
+        assert "i19" in listed(found, surface, "anna")
+    assert "i19" in shared(found, "trending", "north")
+    assert "i19" not in shared(found, "trending", "south") + shared(found, "trending", "")
+
+
+def test_shared_lists_hold_their_shares_after_filtering(shop):
+    surface = {"length": 6, "sources": {"popular": 0.5, "trending": 0.5}, "blended": "retrieval"}
+    found = shop({"trending": surface})
+    # In the south trending has lost its first, i19, and fills its share with the next.
+    assert shared(found, "trending", "south") == ["i10", "i18", "i11", "i17", "i12", "i16"]
+    assert shared(found, "trending", "north") == ["i10", "i19", "i11", "i18", "i12", "i17"]
+    delivered = {row["source"]: row for row in found["delivery"] if row["surface"] == "trending"}
+    assert delivered["popular"]["intended"] == 0.5
+    assert delivered["popular"]["delivered"] >= 0.5
+    assert delivered["trending"]["delivered"] >= 0.5
+    assert not [row for row in found["shortfalls"] if row["surface"] == "trending"]
+
+
+def test_a_persons_list_may_be_blended_by_shares_and_needs_no_score(shop):
+    surface = {"length": 4, "sources": {"collaborative": 0.5, "popular": 0.5},
+               "blended": "retrieval"}  # fmt: skip
+    found = shop({"mixed": surface, "homepage": {"length": 2}, "discover": None})
+    assert listed(found, "mixed", "bert") == ["i01", "i10", "i02", "i11"]
+    rows = [row for row in found["recommendations"] if row["surface"] == "mixed"]
+    assert {row["score"] for row in rows} == {1.0, 1 / 2, 1 / 3, 1 / 4}
+    of_homepage = {(r["person_id"], r["item_id"]) for r in found["recommendations"]
+                   if r["surface"] == "homepage"}  # fmt: skip
+    assert {(row["person_id"], row["item_id"]) for row in found["features"]} == of_homepage
+    # Carl has no taste of his own: its share falls to the pool, and is counted.
+    assert listed(found, "mixed", "carl") == ["i10", "i11", "i12", "i13"]
+    short = {row["reason"]: row["slots"] for row in found["shortfalls"] if
+             row["surface"] == "mixed"}  # fmt: skip
+    assert short["quota of collaborative not filled"] == 2
+
+
+def test_rules_hold_on_their_surface_in_lists_of_persons_and_in_shared_ones(shop):
+    found = shop(
+        {},
+        {"rule_id": "a", "kind": "ban", "scope": "item:i10", "surface": "discover"},
+        {"rule_id": "b", "kind": "pin", "scope": "item:i15", "surface": "trending", "strength": 1},
+        {"rule_id": "c", "kind": "pin", "scope": "item:i01", "surface": "discover", "strength": 1},
+    )
+    assert "i10" in listed(found, "homepage", "anna")
+    assert "i10" not in listed(found, "discover", "anna") + shared(found, "discover", "north")
+    assert "i10" in shared(found, "homepage", "north")
+    for context in ("", "north", "south"):
+        assert shared(found, "trending", context)[0] == "i15"
+        assert shared(found, "homepage", context)[0] == "i10"
+    # What is left out as known is not for the person: no pin brings it back, but to who has not it.
+    assert "i01" not in listed(found, "discover", "anna")
+    assert listed(found, "discover", "carl")[0] == "i01"
+    assert "i01" not in listed(found, "homepage", "carl")
+    causes = {(row["surface"], row["cause"]): row["slots"] for row in found["overrides"]}
+    assert causes["trending", "b"] == 3
+    # In Carl's short list the pin's item stands in the room of the banned one.
+    assert (causes["discover", "a"], causes["discover", "c"]) == (2, 1)
+    assert ("homepage", "a") not in causes
+
+
+def test_a_surface_for_value_puts_what_brings_more_first(shop):
+    prices = [1.0] * 20
+    prices[2] = 50.0
+    margins = [0.1] * 20
+    margins[1] = None
+    found = shop(
+        {"till": {"length": 3, "objective": "value"}, "homepage": {"length": 3}},
+        price=prices, margin=margins,
+    )  # fmt: skip
+    assert listed(found, "homepage", "anna") == ["i01", "i02", "i00"]
+    assert listed(found, "till", "anna") == ["i02", "i01", "i00"]
+    scores = {
+        (row["surface"], row["item_id"]): row["score"]
+        for row in found["recommendations"]
+        if row["person_id"] == "anna"
+    }
+    # The published score stays what the model foretells.
+    assert scores["till", "i02"] == scores["homepage", "i02"]
+
+
+def test_a_feed_explores_with_propensities_and_begins_with_what_is_popular(shop, monkeypatch):
+    monkeypatch.setattr(recommendations.logged, "_log", lambda night, days, surface: None)
+    feed = {
+        "grain": "context", "blended": "ordering", "length": 6, "explore_places": 2,
+        "explore_first": 5, "sources": {"popular": 0.75, "trending": 0.25},
+    }  # fmt: skip
+    found = shop({"feed": feed})
+    rows = sorted(
+        (r for r in found["context_lists"] if (r["surface"], r["context"]) == ("feed", "north")),
+        key=lambda row: row["rank"],
+    )
+    assert [row["item_id"] for row in rows[:4]] == ["i10", "i11", "i19", "i12"]
+    assert [row["placed_by"] for row in rows] == ["model"] * 4 + ["explore"] * 2
+    assert all(0 < row["propensity"] < 1 for row in rows[4:])
+    assert {row["surface"] for row in found["explore_shares"]} == {"feed"}
+    again = shop({"feed": feed})
+    assert again["context_lists"] == found["context_lists"]

@@ -1,0 +1,168 @@
+"""Surfaces: what a configuration may say, and how parameters change it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import params
+from jobs.errors import Fault
+from jobs.ordering import lists
+from jobs.ordering.recommendations import Params, standing_in
+from jobs.ordering.surfaces import CONTEXT, GRAINS, ITEM, PERSON, SURFACES, Surface
+from jobs.retrieval.sources.pools import SHARED
+from jobs.scoring import features
+from jobs.tables import SOURCES
+
+
+def wrong(**surfaces: object) -> str:
+    """What is said of these surfaces."""
+    return "; ".join(params.faults("recommendations", Params, {"surfaces": surfaces}))
+
+
+def test_the_surfaces_are_the_known_uses_each_of_its_grain():
+    assert {name: surface.grain for name, surface in SURFACES.items()} == {
+        "homepage": PERSON, "discover": PERSON, "digest": PERSON,
+        "trending": CONTEXT, "feed": CONTEXT, "similar": ITEM, "cart": ITEM,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"sources": {"buy_agian": 1.0}}, "sources of the grain person may hold buy_again, .* not "
+         "buy_agian"),
+        ({"sources": {"popular": 0.7, "trending": 0.7}}, "quotas must not exceed the whole list"),
+        ({"sources": {"popular": 1.5}}, "quotas must be in"),
+        ({"sources": {}}, "sources must name one"),
+        ({"sources": {"popular": 0.7}, "blended": "retrieval"}, "add up to 1, not 0.7"),
+        ({"grain": "context", "blended": "retrieval", "sources": {"buy_again": 1.0}},
+         "sources of the grain context may hold .* not buy_again"),
+        ({"grain": "context", "sources": {"popular": 1.0}}, "no person to score it for"),
+        ({"grain": "context", "blended": "retrieval", "sources": {"popular": 1.0},
+          "filters": ["eligibility", "blocked", "known"]}, "knows nobody's past"),
+        ({"grain": "item", "sources": {"popular": 1.0}},
+         "sources of the grain item may hold .* not popular"),
+        ({"grain": "item", "sources": {"bought_together": 0.0, "item_to_item": 0.0}},
+         "what is alike, or what is bought together"),
+        ({"grain": "item", "sources": {"item_to_item": 0.0}, "blended": "retrieval"},
+         "ordered by how alike"),
+        ({"grain": "household"}, "grain .* not household"),
+        ({"objective": "clicks"}, "objective .* not clicks"),
+        ({"objective": "value", "blended": "retrieval", "sources": {"popular": 1.0}},
+         "needs the ranker"),
+        ({"filters": ["eligibility"]}, "filters must hold eligibility and blocked"),
+        ({"fallback": ["buy_again"]}, "fallback .* not buy_again"),
+        ({"blended": "ordering"}, "needs explore_places"),
+        ({"explore_places": 5, "explore_first": 18}, "must end in the list"),
+        ({"length": 61}, "pool_depth must be at least the length of checkout, 61"),
+        ({"online": ["everything"]}, "online .* not everything"),
+        ({"cadence": "weekly"}, "cadence .* not weekly"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together_is_said_before_the_night(changes, sentence):
+    assert re.search(sentence, wrong(checkout=changes))
+    assert wrong(checkout={}) == ""
+
+
+def test_a_mistyped_parameter_of_a_surface_is_named_with_those_there_are():
+    assert "recommendations.surfaces.homepage has no parameter 'lenght'" in wrong(
+        homepage={"lenght": 9}
+    )
+    assert "recommendations.surfaces.homepage.length is 'ten'" in wrong(homepage={"length": "ten"})
+    assert "surfaces is 3; expected parameters by name (homepage, " in "; ".join(
+        params.faults("recommendations", Params, {"surfaces": 3})
+    )
+    assert "sources is {'popular': 'much'}" in wrong(homepage={"sources": {"popular": "much"}})
+    explored = wrong(homepage={"explore_places": 1, "explore_first": 2})
+    assert "a homepage must not explore" in explored
+
+
+def test_surfaces_are_changed_added_and_taken_away():
+    built = params.build(Params, {"surfaces": {
+        "homepage": {"length": 12}, "digest": None, "checkout": {"sources": {"popular": 0.0}},
+    }})  # fmt: skip
+    assert built.surfaces["homepage"].length == 12
+    assert built.surfaces["homepage"].sources == SURFACES["homepage"].sources
+    assert built.surfaces["checkout"] == Surface(sources={"popular": 0.0})
+    assert list(built.surfaces) == [
+        "homepage", "discover", "trending", "feed", "similar", "cart", "checkout",
+    ]  # fmt: skip
+    nobody = {name: None for name, one in SURFACES.items() if one.grain == PERSON}
+    assert "with a person's lists at least" in wrong(**nobody)
+
+
+def test_a_night_is_refused_with_the_surface_that_is_wrong():
+    from jobs.__main__ import check_overrides
+
+    with pytest.raises(Fault, match="digest: length must be 1 to 500"):
+        check_overrides({"recommendations": {"surfaces": {"digest": {"length": 0}}}})
+
+
+@pytest.mark.parametrize("name", SURFACES)
+def test_what_stands_in_is_a_shared_list_of_twice_the_length(name):
+    surface = SURFACES[name]
+    found = standing_in(surface)
+    assert found.grain == CONTEXT
+    assert found.length == 2 * surface.length
+    assert list(found.sources) == [surface.fallback[0]]
+    assert not found.scored
+    assert found.grain in GRAINS
+
+
+# --- blended by fixed shares -------------------------------------------------------------------
+def blended(
+    named: dict[str, list[str]], shares: dict[str, float], chain: tuple[str, ...] = ()
+) -> list[str]:
+    """The list of one person from the orders of sources."""
+    items = sorted({item for ranked in named.values() for item in ranked})
+    rows = [
+        (items.index(item), SOURCES.index(source), rank)
+        for source, ranked in named.items()
+        for rank, item in enumerate(ranked, start=1)
+    ]
+    item, source, rank = np.array(rows, np.int64).reshape(-1, 3).T
+    pairs = features.wide(features.Named(np.zeros(len(item), np.int64), item, source, rank))
+    score = lists.shared_out(pairs, shares, chain)
+    order = np.argsort(-score, kind="stable")
+    return [items[pairs.item[place]] for place in order if score[place] > 0]
+
+
+def test_shares_hold_in_every_stretch_of_a_list():
+    named = {
+        "popular": [f"p{n}" for n in range(9)], "trending": [f"t{n}" for n in range(9)],
+        "new_arrivals": ["n0"],
+    }  # fmt: skip
+    found = blended(named, {"popular": 0.5, "trending": 0.25, "new_arrivals": 0.25})
+    assert found[:4] == ["p0", "t0", "n0", "p1"]
+    # What a source cannot fill goes to the others, in their proportion.
+    assert [item[0] for item in found[4:10]] == ["p", "t", "p", "p", "t", "p"]
+    assert sorted(found) == sorted(item for ranked in named.values() for item in ranked)
+
+
+def test_an_item_of_several_sources_stands_once_where_it_comes_first():
+    named = {"popular": ["a", "b", "c"], "trending": ["b", "d"]}
+    assert blended(named, {"popular": 0.5, "trending": 0.5}) == ["a", "b", "c", "d"]
+
+
+def test_the_chain_fills_behind_the_shares_one_source_after_the_other():
+    named = {"popular": ["a"], "trending": ["t", "a"], "editorial": ["e", "t"], "buy_again": ["x"]}
+    assert blended(named, {"popular": 1.0}, ("trending", "editorial")) == ["a", "t", "e"]
+
+
+@given(st.data())
+def test_any_start_of_a_list_gives_each_source_its_share_to_within_a_place(data):
+    shares = data.draw(st.lists(st.integers(1, 9), min_size=2, max_size=4))
+    names = SHARED[: len(shares)]
+    named = {name: [f"{name} {n:02d}" for n in range(40)] for name in names}
+    found = blended(
+        named, {name: share / sum(shares) for name, share in zip(names, shares, strict=True)}
+    )
+    for length in range(1, 30):
+        for name, share in zip(names, shares, strict=True):
+            count = sum(item.startswith(name) for item in found[:length])
+            assert abs(count - length * share / sum(shares)) <= len(shares) - 1
