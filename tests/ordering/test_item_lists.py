@@ -41,7 +41,7 @@ def table(key: str, ids: list[str], vectors: np.ndarray) -> pa.Table:
 
 
 def baskets() -> pa.Table:
-    """Twenty baskets with i000 and i005, eight of them with i010 too, and twenty with i020 alone."""
+    """Twenty baskets with i000 and i005, eight of them with i010 too; twenty with i020 alone."""
     held = [["i000", "i005", "i010"]] * 8 + [["i000", "i005"]] * 12 + [["i020"]] * 20
     rows = [
         {"event_id": f"{number} {item}", "person_id": "p", "basket": f"b{number}", "item_id": item,

@@ -57,8 +57,8 @@ def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
         ])  # fmt: skip
         whole = {"reason": "why", "outcome": "in force", "items": 1, "unjudged": 0,
                  "scope_kind": "item"}  # fmt: skip
-        publish("catalogue", items=items,
-                rules_in_force=of("rules_in_force", [{**whole, **rule} for rule in rules]))  # fmt: skip
+        in_force = of("rules_in_force", [{**whole, **rule} for rule in rules])
+        publish("catalogue", items=items, rules_in_force=in_force)
         publish("identities", persons=persons)
         rows = [event(p, item, 3.5 + n) for p in ("anna", "bert") for n, item in
                 enumerate(ITEMS[:3])]  # fmt: skip
