@@ -229,7 +229,8 @@ _table(
 )  # fmt: skip
 _table(
     "pools", "candidates",
-    "one row per place in a list shared by all, a region or a segment (context '' is all)",
+    "one row per place in a list shared by all (context ''), a region, a segment, or requests that "
+    "say a category, a channel or a quarter of the day",
     "source context_kind context rank", source=S, context_kind=S, context=S, rank=I32,
     item_id=S, score=F64,
 )  # fmt: skip

@@ -7,7 +7,7 @@ way) and counts what every source delivered and what fell short.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,6 +147,17 @@ class Listing:
             short.pop("filled from pools", None)  # all of them are
         self._short_people.update({reason: lacking[0] for reason, lacking in short.items()})
         self._short_slots.update({reason: lacking[1] for reason, lacking in short.items()})
+
+    def short(self, chosen: Chosen, ordered: Ordered, people: int) -> np.ndarray:
+        """(n_people,) bool: whose list has fewer items than places."""
+        size = np.bincount(chosen.pairs.person[ordered.published.pair], minlength=people)
+        return np.asarray(size < self.surface.length)
+
+    def starve(self, found: Mapping[str, tuple[int, int]]) -> None:
+        """Count what each rule took from people whose lists are short."""
+        for rule, (people, candidates) in found.items():
+            self._short_people[f"starved by {rule}"] += people
+            self._short_slots[f"starved by {rule}"] += candidates
 
     # --- what came of it ---------------------------------------------------------------------
     def overrides(self) -> pa.Table:

@@ -31,6 +31,7 @@ from jobs.night import Night
 from jobs.ordering import lists, logged
 from jobs.ordering.listing import COLUMNS, Chosen, Gathered, Listing
 from jobs.ordering.stages import Ordered
+from jobs.ordering.starvation import Starvation
 from jobs.ordering.surfaces import ALWAYS, CONTEXT, MOST, PERSON, RETRIEVAL, SURFACES, Surface
 from jobs.params import check
 from jobs.retrieval import matrix
@@ -105,9 +106,12 @@ def of_persons(
         )
         for name, listing in listings.items()
     }
-    blocked = Lately.of(
-        night.arrow("blocked_pairs", ["person_id", "item_id"]), persons, item_ids, "blocked_pairs"
-    )
+    pairs_blocked = night.arrow("blocked_pairs", ["person_id", "item_id", "reason"])
+    blocked = Lately.of(pairs_blocked, persons, item_ids, "blocked_pairs")
+    starvation = Starvation.of(
+        night.arrow("ineligible_items", ["item_id", "kind", "value"]), pairs_blocked,
+        persons["person_id"], item_ids,
+    )  # fmt: skip
     allowed = Allowed.of(
         night.arrow("eligibility"), persons, items["position"].to_numpy(), blocked.keys
     )
@@ -146,6 +150,13 @@ def of_persons(
                 bought,
                 shown,
             )
+            short = listing.short(mine, ordered, people.num_rows)
+            if short.any():
+                lost = ~may & short[pairs.person]
+                listing.starve(starvation.counts(
+                    pairs.person[lost], pairs.item[lost], gathered.regions,
+                    people["restrictions"].to_pylist(), first,
+                ))  # fmt: skip
             part = number * len(listings) + place
             add(night, part, name, gathered, mine, ordered, score, item_ids, own)
             if listing.surface.scored:
@@ -257,7 +268,11 @@ def of_contexts(
         for name, surface in params.surfaces.items()
         if surface.grain == CONTEXT or surface.fallback
     }
-    named, scores = shared.of_contexts([(pools.EVERYBODY, context) for context in contexts])
+    # Who is in a region or segment is everybody too; who looks at a category wants that.
+    named, scores = shared.of_contexts([
+        (pools.EVERYBODY, context) if context[0] in pools.OF_PERSONS else (context,)
+        for context in contexts
+    ])  # fmt: skip
     ids = [f"{kind}:{name}" for kind, name in contexts]
     gathered = Gathered.of(ids, regions, named, scores, listings.values())
     may = allowed.holds(gathered.pairs.person, gathered.pairs.item)

@@ -110,17 +110,18 @@ def _sections(read: dict[str, pa.Table]) -> Iterator[dict[str, Any]]:
         yield section("Weights of the blend", "How much each source's word counts.",
                        read["blend_weights"])  # fmt: skip
     if "delivery" in read:
-        rows = read["delivery"]
-        plot = plots.bars(
-            rows["source"].to_pylist(), intended=rows["intended"].to_pylist(),
-            delivered=rows["delivered"].to_pylist(),
-        )  # fmt: skip
-        yield section(
-            "Delivery",
-            "The least share of a list meant for each source, and the share of places whose item "
-            "it named.",
-            rows, plot,
-        )  # fmt: skip
+        for surface in pc.unique(read["delivery"]["surface"]).to_pylist():
+            rows = read["delivery"].filter(pc.field("surface") == surface)
+            plot = plots.bars(
+                rows["source"].to_pylist(), intended=rows["intended"].to_pylist(),
+                delivered=rows["delivered"].to_pylist(),
+            )  # fmt: skip
+            yield section(
+                f"Delivery on {surface}",
+                "The least share of a list meant for each source, and the share of places whose "
+                "item it named.",
+                rows.drop_columns(["surface"]), plot,
+            )  # fmt: skip
     if "shortfalls" in read:
         yield section("Shortfalls", "How lists were topped up or stayed short.",
                        read["shortfalls"])  # fmt: skip

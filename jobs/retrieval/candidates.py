@@ -125,7 +125,8 @@ def nominate(night: Night, seen: Seen, params: Params) -> pa.Table:
         wanted = night.spark.createDataFrame(pa.table({"person_id": seen.people}))
         persons = persons.join(wanted, on="person_id", how="semi")
     people = persons.select("person_id", "region", "segment").toArrow()
-    from_pools = pools.for_people(shared(seen, params).toArrow(), people, params.pool_depth)
+    known = shared(seen, params, requests=False)
+    from_pools = pools.for_people(known.toArrow(), people, params.pool_depth)
     schema = from_pools.schema
     return pa.concat_tables([from_pools, *(part.cast(schema) for part in own)])
 
@@ -179,11 +180,11 @@ def personal(night: Night, seen: Seen, params: Params) -> Iterator[pa.Table]:
         )
 
 
-def shared(seen: Seen, params: Params) -> DataFrame:
-    """The table ``pools``."""
+def shared(seen: Seen, params: Params, requests: bool = True) -> DataFrame:
+    """The table ``pools``; ``requests``: with those of a request's own contexts."""
     return pools.pools(
         seen.history, seen.items, seen.persons, seen.editorial, seen.as_of, params.pool_depth,
-        pools.Params(),
+        pools.Params(), requests,
     )  # fmt: skip
 
 

@@ -87,6 +87,7 @@ def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
                 ]))  # fmt: skip
         judged = filters.judge_items(items, ["", "north", "south"], ["alcohol"], filters.Params())
         publish("filters", eligibility=filters.eligibility(items, judged),
+                ineligible_items=filters.ineligible_items(items, judged),
                 blocked_pairs=of("blocked_pairs", [
                     {"person_id": "anna", "item_id": "i05", "reason": "rejected", "since": AS_OF}
                 ]))  # fmt: skip
@@ -157,6 +158,22 @@ def test_no_list_holds_what_is_not_for_the_person_or_the_place(shop):
         assert "i19" in listed(found, surface, "anna")
     assert "i19" in shared(found, "trending", "north")
     assert "i19" not in shared(found, "trending", "south") + shared(found, "trending", "")
+
+
+def test_people_with_fewer_items_than_places_are_counted_by_the_rule_that_took_them(shop):
+    found = shop({"homepage": {"length": 30}, "discover": None})
+    short = {
+        row["reason"]: (row["persons"], row["slots"])
+        for row in found["shortfalls"]
+        if row["surface"] == "homepage" and row["reason"].startswith("starved")
+    }
+    # i19 is sold in the north alone; i12 is alcohol; Anna turned i05 down.
+    assert short == {
+        "starved by region": (2, 2), "starved by restriction alcohol": (1, 1),
+        "starved by rejected": (1, 1),
+    }  # fmt: skip
+    full = shop({"homepage": {"length": 5}, "discover": None})
+    assert not [row for row in full["shortfalls"] if row["reason"].startswith("starved")]
 
 
 def test_shared_lists_hold_their_shares_after_filtering(shop):

@@ -1,7 +1,8 @@
 """Lists shared by many people, one module each: popular, trending, new arrivals, editorial.
 
-A pool belongs to a context: everybody, one region, or one segment. :class:`Lists` turns pools into
-candidates of persons, each from the contexts that the person is in.
+A pool belongs to a context: everybody, a region, a segment, or what a request says of itself (the
+category looked at, the channel, the quarter of the day). :class:`Lists` turns pools into candidates
+of persons, each from the contexts that the person is in.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from jobs.retrieval.matrix import encode, known
 from jobs.retrieval.neighbours import first_of_each
 from jobs.retrieval.sources import editorial, new_arrivals, popular, trending
 from jobs.scoring.features import Named
-from jobs.tables import SOURCES
+from jobs.tables import BELOW, SOURCES
 
-# The kind of a context and its name: everybody, a region, a segment.
+# The kind of a context and its name.
 Context = tuple[str, str | None]
 EVERYBODY: Context = ("all", "")
+# The kinds that a person is in; the others are what a request says of itself.
+OF_PERSONS = ("all", "region", "segment")
 SHARED = (popular.NAME, trending.NAME, new_arrivals.NAME, editorial.NAME)
 
 
@@ -58,10 +61,11 @@ class Params:
 
 def pools(
     history: DataFrame, items: DataFrame, persons: DataFrame, curated: DataFrame,
-    as_of: datetime, depth: int, params: Params,
+    as_of: datetime, depth: int, params: Params, requests: bool = True,
 ) -> DataFrame:  # fmt: skip
-    """All pools to ``depth``, in the columns of the table ``pools``."""
-    counted = interest(history, persons, as_of, params)
+    """All pools to ``depth``, in the columns of the table ``pools``; ``requests``: whether also
+    those of what a request may say of itself, which no person's list reads."""
+    counted = interest(history, items, persons, as_of, params, requests)
     rows = (
         popular.scores(counted)
         .unionByName(trending.scores(counted, params.trending_days / params.trending_base_days))
@@ -80,42 +84,81 @@ def pools(
     )
 
 
-def interest(history: DataFrame, persons: DataFrame, as_of: datetime, params: Params) -> DataFrame:
+def interest(
+    history: DataFrame, items: DataFrame, persons: DataFrame, as_of: datetime, params: Params,
+    requests: bool,
+) -> DataFrame:  # fmt: skip
     """Per context and item: decayed person-days of interest, recent ones and those before.
 
     Where the source has purchases a person-day is one with a purchase; else one with any event,
     so that a shop that logs views alone has pools too.
     """
-    bought = F.max(F.when(F.col("event_type") == "purchase", 1).otherwise(0))
     age = F.datediff(F.lit(as_of.date()), "event_date") - 1
     window = max(params.popular_days, params.trending_days + params.trending_base_days)
-    # A purchase says as much as 20 views: in a shop of views alone their order is all there is.
-    strength = F.when(F.col("bought") == 1, F.lit(1.0)).otherwise(F.lit(0.05))
-    days = (
+    lately = (
         history.where(~F.col("event_type").isin("return", "reject", "remove_from_cart"))
         .withColumn("age", age)
         .where(F.col("age") < window)
-        .groupBy("person_id", "item_id", "event_date", "age")
-        .agg(bought.alias("bought"))
-        .withColumn("strength", strength)
     )
-    contexts = _contexts(persons, params)
+    columns = ["context_kind", "context", "item_id", "age", "strength"]
+    days = _person_days(lately).join(_contexts(persons, params), on="person_id", how="inner")
+    days = days.select(*columns)
+    if requests:
+        days = days.unionByName(_of_requests(lately, items, params).select(*columns))
     in_popular = F.col("age") < params.popular_days
     recent = F.col("age") < params.trending_days
     base = (F.col("age") >= params.trending_days) & (
         F.col("age") < params.trending_days + params.trending_base_days
     )
     decayed = F.col("strength") * F.pow(F.lit(0.5), F.col("age") / params.popular_half_life_days)
-    return (
-        days.join(contexts, on="person_id", how="inner")
-        .groupBy("context_kind", "context", "item_id")
-        .agg(
-            # Spark adds in any order; rounding keeps equal counts equal, so that ties stay ties.
-            F.round(F.sum(F.when(in_popular, decayed).otherwise(0.0)), 9).alias("popularity"),
-            F.round(F.sum(F.when(recent, F.col("strength")).otherwise(0.0)), 9).alias("recent"),
-            F.round(F.sum(F.when(base, F.col("strength")).otherwise(0.0)), 9).alias("base"),
-        )
+    return days.groupBy("context_kind", "context", "item_id").agg(
+        # Spark adds in any order; rounding keeps equal counts equal, so that ties stay ties.
+        F.round(F.sum(F.when(in_popular, decayed).otherwise(0.0)), 9).alias("popularity"),
+        F.round(F.sum(F.when(recent, F.col("strength")).otherwise(0.0)), 9).alias("recent"),
+        F.round(F.sum(F.when(base, F.col("strength")).otherwise(0.0)), 9).alias("base"),
     )
+
+
+def _person_days(rows: DataFrame, *more: str) -> DataFrame:
+    """A row per person, item and day, and per value of the columns ``more``, with its strength."""
+    # A purchase says as much as 20 views: in a shop of views alone their order is all there is.
+    bought = F.max(F.when(F.col("event_type") == "purchase", 1).otherwise(0))
+    return (
+        rows.groupBy("person_id", "item_id", "event_date", "age", *more)
+        .agg(bought.alias("bought"))
+        .withColumn("strength", F.when(F.col("bought") == 1, F.lit(1.0)).otherwise(F.lit(0.05)))
+    )
+
+
+def _of_requests(rows: DataFrame, items: DataFrame, params: Params) -> DataFrame:
+    """Person-days in the contexts that a request of somebody unknown may name: the category that is
+    looked at, by the first one and two steps of its path; the channel, a device for most shops; and
+    the quarter of the day, in UTC."""
+    steps = F.split("category", BELOW)
+    first = F.element_at(steps, 1)
+    second = F.when(F.size(steps) > 1, F.concat_ws(BELOW, first, F.element_at(steps, 2)))
+    categories = items.select("item_id", first.alias("first"), second.alias("second"))
+    quarter = F.floor(F.hour("event_time") / 6) * 6
+    hours = F.format_string("%02d-%02d", quarter, quarter + 6)
+    named = [("category", F.col("first")), ("category", F.col("second")),
+             ("channel", F.col("channel")), ("hour", hours)]  # fmt: skip
+    context = F.explode(F.array(*(
+        F.struct(F.lit(kind).alias("context_kind"), name.alias("context")) for kind, name in named
+    )))  # fmt: skip
+    found = (
+        rows.join(F.broadcast(categories), on="item_id", how="left")
+        .select("person_id", "item_id", "event_date", "age", "event_type", context.alias("of"))
+        .select("*", "of.context_kind", "of.context")
+        .where(F.col("context").isNotNull() & (F.col("context") != ""))
+    )
+    days = _person_days(found, "context_kind", "context")
+    large = (
+        days.groupBy("context_kind", "context")
+        .agg(F.count_distinct("person_id").alias("people"))
+        .where(F.col("people") >= params.min_context_people)
+        .drop("people")
+    )
+    return days.join(F.broadcast(large), on=["context_kind", "context"], how="semi")
 
 
 def _contexts(persons: DataFrame, params: Params) -> DataFrame:

@@ -22,14 +22,15 @@ def history(session):
 
     def make(*rows: tuple):
         filled = []
-        for number, (person, item, kind, days) in enumerate(rows):
-            moment = AS_OF - timedelta(days=days) + timedelta(hours=12)
+        for number, (person, item, kind, days, *where) in enumerate(rows):
+            hour, channel = where or (12, None)
+            moment = AS_OF - timedelta(days=days) + timedelta(hours=hour)
             filled.append(
                 {
                     "event_id": str(number), "person_id": person, "item_id": item,
                     "event_type": kind, "event_time": moment, "received_time": moment,
                     "session": f"{person}|{days}", "basket": f"{person}|{days}", "quantity": 1.0,
-                    "value": 1.0, "region": None, "event_date": moment.date(),
+                    "value": 1.0, "region": None, "channel": channel, "event_date": moment.date(),
                     "resolved_by": "key", "key_type": "account", "key": person,
                 }
             )  # fmt: skip
@@ -141,9 +142,8 @@ def test_pools_speak_for_their_context_and_the_new_and_hot_are_told_apart(histor
         *[(f"s{i}", "hot", "purchase", days) for i in range(3) for days in (1, 2, 3)],
         ("s0", "new", "purchase", 1),
     )
-    found = by_pool(
-        pools.pools(rows, items, persons, curated, AS_OF, 10, pools.Params(min_context_people=2))
-    )
+    params = pools.Params(min_context_people=2)
+    found = by_pool(pools.pools(rows, items, persons, curated, AS_OF, 10, params, False))
     assert found["popular", ""][:2] == ["old", "hot"]
     assert found["popular", "north"] == ["old"]
     assert found["popular", "south"] == ["hot", "new"]
@@ -155,10 +155,52 @@ def test_pools_speak_for_their_context_and_the_new_and_hot_are_told_apart(histor
 def test_a_context_of_few_people_has_no_pool(history, shop):
     persons, items, curated = shop
     rows = history(("n0", "old", "purchase", 3))
-    found = by_pool(
-        pools.pools(rows, items, persons, curated, AS_OF, 10, pools.Params(min_context_people=4))
-    )
+    params = pools.Params(min_context_people=4)
+    found = by_pool(pools.pools(rows, items, persons, curated, AS_OF, 10, params, False))
     assert {context for _, context in found} == {""}
+
+
+def test_a_request_of_somebody_unknown_has_pools_of_what_it_says_of_itself(history, shop, session):
+    persons, items, curated = shop
+    categories = session.createDataFrame(
+        [("old", "FOOD > TEA > GREEN"), ("hot", "FOOD"), ("new", "TOYS"), ("gone", None)],
+        "item_id string, category string",
+    )
+    rows = history(
+        *[(f"n{i}", "old", "purchase", 2, 3, "phone") for i in range(3)],
+        *[(f"n{i}", "old", "purchase", 2, 4, "phone") for i in range(3)],
+        *[(f"s{i}", "hot", "purchase", 2, 20, "desk") for i in range(2)],
+        *[(f"s{i}", "new", "view", 2, 20, "desk") for i in range(3)],
+        ("n0", "gone", "purchase", 2, 9, "phone"),
+    )
+    shared = pools.pools(
+        rows, items.join(categories, "item_id"), persons, curated, AS_OF, 10,
+        pools.Params(min_context_people=2),
+    ).toArrow()  # fmt: skip
+    popular = {
+        (row["context_kind"], row["context"], row["rank"]): (row["item_id"], row["score"])
+        for row in shared.to_pylist()
+        if row["source"] == "popular" and row["context_kind"] not in pools.OF_PERSONS
+    }
+    # Three person-days a context, however often somebody came in the quarter; one is too few.
+    day = pytest.approx(3 * 0.5 ** (1 / 28))
+    assert popular["category", "FOOD > TEA", 1] == ("old", day)
+    assert popular["category", "FOOD", 1] == ("old", day)
+    assert popular["category", "FOOD", 2][0] == "hot"
+    assert popular["category", "TOYS", 1][0] == "new"
+    assert popular["channel", "phone", 1] == ("old", day)
+    assert [popular["channel", "desk", rank][0] for rank in (1, 2)] == ["hot", "new"]
+    assert popular["hour", "00-06", 1] == ("old", day)
+    assert {context for _, context, _ in popular} == {
+        "FOOD", "FOOD > TEA", "TOYS", "phone", "desk", "00-06", "18-24",
+    }  # fmt: skip
+    # No person's list reads them.
+    item_ids, _ = matrix.encode(shared["item_id"])
+    named, _ = pools.Lists(shared, item_ids, 10).of_people(
+        pa.chunked_array([["north"]]), pa.chunked_array([pa.array([None], pa.string())])
+    )
+    mine = named.item[named.source == SOURCES.index("popular")]
+    assert sorted(item_ids.take(pa.array(mine)).to_pylist()) == ["gone", "hot", "new", "old"]
 
 
 def test_people_get_the_best_rank_over_their_contexts(history, shop):
@@ -168,7 +210,7 @@ def test_people_get_the_best_rank_over_their_contexts(history, shop):
         *[("s0", "hot", "purchase", days) for days in (1, 2, 3, 4)],
     )
     params = pools.Params(min_context_people=2)
-    shared = pools.pools(rows, items, persons, curated, AS_OF, 10, params)
+    shared = pools.pools(rows, items, persons, curated, AS_OF, 10, params, False)
     rows = shared.toArrow()
     item_ids, _ = matrix.encode(rows["item_id"])
     lists = pools.Lists(rows, item_ids, 10)
