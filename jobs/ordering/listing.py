@@ -80,9 +80,14 @@ class Listing:
     """One surface; ``catalogue``: the columns of :data:`COLUMNS`, sorted by id, whose rows are the
     items' codes."""
 
-    def __init__(self, night: Night, name: str, surface: Surface, catalogue: pa.Table):
+    def __init__(
+        self, night: Night, name: str, surface: Surface, catalogue: pa.Table,
+        buyers: np.ndarray | None = None,
+    ):  # fmt: skip
+        """``buyers``: (n_items,) how many people bought each item, where the ranker orders."""
         self.name, self.surface, self.n_items = name, surface, catalogue.num_rows
         self.stages = stages(night, name, surface, catalogue)
+        self._buyers = buyers if buyers is not None else np.zeros(self.n_items)
         self._worth = worth(catalogue) if surface.objective == VALUE else None
         self._mine = np.isin(SOURCES, list({*surface.sources, *self._chain()}))
         self._delivered, self._places = Counter[str](), 0
@@ -124,9 +129,13 @@ class Listing:
             score = lists.shared_out(pairs, self.surface.shares(), self._chain())
         else:
             score = probability
+        value = score if self._worth is None else score * self._worth[pairs.item]
+        rating = value
+        if self.surface.tail_from:
+            first, weight = self.surface.tail_from, self.surface.tail_weight
+            rating = lists.with_tail(pairs, value, self._buyers, first, weight)
         ordered = self.stages.order(Block(
-            gathered.ids, gathered.regions, gathered.named, pairs,
-            score if self._worth is None else score * self._worth[pairs.item],
+            gathered.ids, gathered.regions, gathered.named, pairs, value, rating,
             allowed=np.ones(len(score), bool), pinned_only=chosen.alone,
             bought=bought, shown=shown,
         ))  # fmt: skip

@@ -43,6 +43,25 @@ def fill(
     return Listed(chosen, places(pairs.person[chosen]))
 
 
+def with_tail(
+    pairs: Pairs, score: np.ndarray, buyers: np.ndarray, first: int, weight: float
+) -> np.ndarray:
+    """(n_pairs,) scores, 1 over the place, of an order that from the place ``first`` on puts what
+    few people buy before what everybody does.
+
+    Each person's best ``first - 1`` by ``score`` stay; the rest is ordered by score over (1 +
+    ``buyers``) to the power of ``weight``, ``buyers``: (n_items,). Ties go to the lower item.
+    """
+    order = np.lexsort((pairs.item, -score, pairs.person))
+    rank = np.empty(len(score), np.int64)
+    rank[order] = places(pairs.person[order])
+    late = rank >= first
+    value = np.where(late, score / (1.0 + buyers[pairs.item]) ** weight, -rank)
+    order = np.lexsort((pairs.item, -value, late, pairs.person))
+    rank[order] = places(pairs.person[order])
+    return np.asarray(1.0 / rank)
+
+
 def shared_out(pairs: Pairs, shares: Mapping[str, float], chain: Sequence[str]) -> np.ndarray:
     """(n_pairs,) scores, 1 over the place, of each person's pairs blended by fixed ``shares`` of
     the sources' own orders; behind them what the sources of ``chain`` name, one after the other.

@@ -92,8 +92,9 @@ def of_persons(
     persons = night.arrow("persons", ["person_id", "region", "segment", "restrictions"])
     persons = persons.sort_by("person_id")
     item_ids = pa.concat_arrays(items["item_id"].chunks)
+    scored = Scored.read(night, people_of(persons), items)
     listings = {
-        name: Listing(night, name, surface, items)
+        name: Listing(night, name, surface, items, scored.measured["i_buyers"])
         for name, surface in params.of_grain(PERSON).items()
     }
     lately = {
@@ -115,7 +116,6 @@ def of_persons(
     allowed = Allowed.of(
         night.arrow("eligibility"), persons, items["position"].to_numpy(), blocked.keys
     )
-    scored = Scored.read(night, people_of(persons), items)
     new_only = any(listing.surface.new_only for listing in listings.values())
     for number, first in enumerate(range(0, persons.num_rows, BLOCK)):
         people = persons.slice(first, BLOCK)
@@ -303,5 +303,5 @@ def standing_in(surface: Surface) -> Surface:
     return replace(
         surface, grain=CONTEXT, blended=RETRIEVAL, sources={surface.fallback[0]: 1.0},
         length=min(2 * surface.length, MOST), filters=ALWAYS, objective="purchases",
-        explore_places=0, bought_days=0, shown_days=0,
+        explore_places=0, bought_days=0, shown_days=0, tail_from=0,
     )  # fmt: skip

@@ -82,14 +82,16 @@ class Ordering:
 @dataclass(frozen=True)
 class Block:
     """A block of people: ``ids``, ``regions``: (n_people,); ``named`` and ``pairs`` as scored;
-    ``score``: (n_pairs,), finite; ``allowed``, ``pinned_only``, ``bought``, ``shown``: (n_pairs,)
-    bool, what the person may get, whom only a pin named, and what may be demoted."""
+    ``score``: (n_pairs,), finite, what a place is worth; ``rating``: (n_pairs,), what candidates
+    compete by; ``allowed``, ``pinned_only``, ``bought``, ``shown``: (n_pairs,) bool, what the
+    person may get, whom only a pin named, and what may be demoted."""
 
     ids: list[str]
     regions: list[str | None]
     named: Named
     pairs: Pairs
     score: np.ndarray
+    rating: np.ndarray
     allowed: np.ndarray
     pinned_only: np.ndarray
     bought: np.ndarray
@@ -154,7 +156,7 @@ class Stages:
         """
         pairs, count = block.pairs, len(self.rules.all)
         own = block.allowed & ~block.pinned_only
-        model = lists.fill(pairs, block.score, own, self.surface.length, self.surface.slots)
+        model = lists.fill(pairs, block.rating, own, self.surface.length, self.surface.slots)
         ruled, reasons = model, overrides.no_reasons(len(pairs.person))
         if self.rules:
             ruled, _, _, reasons = self._ordered(block, self._bare)
@@ -208,7 +210,7 @@ class Stages:
         """The usable candidates by place over strength, ties by place."""
         pairs = block.pairs
         kept = np.flatnonzero(usable)
-        best = kept[np.lexsort((pairs.item[kept], -block.score[kept], pairs.person[kept]))]
+        best = kept[np.lexsort((pairs.item[kept], -block.rating[kept], pairs.person[kept]))]
         person = pairs.person[best]
         rank = lists.places(person)
         value = rank / strength[best]

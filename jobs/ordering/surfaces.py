@@ -81,6 +81,10 @@ class Surface:
     unlikeness: float = 0.0
     # Parts of a category's path, from the broadest, that say what one category is.
     category_level: int = 2
+    # From this place on, 0 is off, what few people buy comes first: scores count as if divided by
+    # (1 + the item's buyers) to the power of the weight, so that lists show more of the catalogue.
+    tail_from: int = 0
+    tail_weight: float = 0.5
     # Explore places of a list, off; the first of them; the share that every source keeps.
     explore_places: int = 0
     explore_first: int = 11
@@ -144,6 +148,9 @@ class Surface:
                   f"up to 1, not {sum(self.sources.values()):g}")  # fmt: skip
         check(not (fixed and self.objective == VALUE), "the objective value needs the ranker's "
               "probabilities: blend at scoring")  # fmt: skip
+        check(self.tail_from == 0 or self.scored, "a tail is of lists that the ranker orders")
+        check(0 <= self.tail_from <= self.length, "tail_from must be 0 to the length")
+        check(0 <= self.tail_weight <= 4, "tail_weight must be in [0, 4]")
         if self.blended == ORDERING:
             check(self.explore_places > 0, "a list blended at ordering needs explore_places")
 

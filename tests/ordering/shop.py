@@ -85,7 +85,7 @@ class Shop:
         marked = np.array([one in demoted for one in pair], bool)
         return Block(
             names or [f"p{person}" for person in range(len(self.scores))], self.regions, named,
-            pairs, score, np.array([one not in not_allowed for one in pair], bool),
+            pairs, score, score, np.array([one not in not_allowed for one in pair], bool),
             pinned_only(pairs, len(self.named.item)), marked, marked,
         )  # fmt: skip
 

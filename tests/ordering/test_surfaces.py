@@ -58,6 +58,8 @@ def test_the_surfaces_are_the_known_uses_each_of_its_grain():
         ({"filters": ["eligibility"]}, "filters must hold eligibility and blocked"),
         ({"fallback": ["buy_again"]}, "fallback .* not buy_again"),
         ({"blended": "ordering"}, "needs explore_places"),
+        ({"tail_from": 21}, "tail_from must be 0 to the length"),
+        ({"grain": "item", "sources": {"item_to_item": 0.0}, "tail_from": 3}, "ranker orders"),
         ({"explore_places": 5, "explore_first": 18}, "must end in the list"),
         ({"length": 61}, "pool_depth must be at least the length of checkout, 61"),
         ({"online": ["everything"]}, "online .* not everything"),
@@ -112,6 +114,23 @@ def test_what_stands_in_is_a_shared_list_of_twice_the_length(name):
     assert list(found.sources) == [surface.fallback[0]]
     assert not found.scored
     assert found.grain in GRAINS
+
+
+def test_a_tail_keeps_the_head_and_puts_what_few_buy_first_behind_it():
+    person = np.array([0, 0, 0, 0, 0, 1, 1])
+    item = np.array([0, 1, 2, 3, 4, 0, 1])
+    pairs = features.Pairs(person, item, np.ones((7, len(SOURCES))), np.arange(7))
+    score = np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.2])
+    buyers = np.array([9.0, 9.0, 99.0, 3.0, 0.0])
+
+    def order(first: int, weight: float) -> list[list[int]]:
+        rating = lists.with_tail(pairs, score, buyers, first, weight)
+        ranked = np.lexsort((-rating, person))
+        return [item[ranked[person[ranked] == one]].tolist() for one in (0, 1)]
+
+    assert order(3, 1.0) == [[0, 1, 4, 3, 2], [1, 0]]
+    assert order(2, 1.0) == [[0, 4, 3, 1, 2], [1, 0]]
+    assert order(2, 0.0) == [[0, 1, 2, 3, 4], [1, 0]]
 
 
 # --- blended by fixed shares -------------------------------------------------------------------
