@@ -6,6 +6,7 @@ pipeline's own functions, by a straight script with implicit and FAISS, and by S
 simulator's and on Complete Journey's interactions, judged on the purchases of the 28 days after.
 Part ``links``: persons from links, by arrays and by Spark, beside a plain label propagation.
 Part ``persons``: how well persons are found in the simulator's noise, and in two and four times it.
+Part ``topk``: the exact best items that each person may get, beside FAISS and implicit.
 
 Settings come from the environment: ``EVENTS=1000000,3000000`` (sizes), ``PARTS=night,beside`` (all
 where it is not given), ``ROUNDS=3`` (alternations of the contenders; Spark MLlib runs in the first
@@ -42,10 +43,10 @@ import scipy.sparse as sp
 from jobs import io
 from jobs.io import Lake
 from jobs.retrieval import matrix
-from tools import bench_links, bench_persons
+from tools import bench_links, bench_persons, bench_topk
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = dict.fromkeys(("night", "beside", "links", "persons")).keys()
+PARTS = dict.fromkeys(("night", "beside", "links", "persons", "topk")).keys()
 PERSONS_EVENTS = 200_000
 SIZES = "1000000,3000000,10000000"
 END = "2024-03-01"  # the run date that sees all of the simulator's events
@@ -117,6 +118,10 @@ def main() -> int:
     if "persons" in chosen.parts:
         results["persons"] = bench_persons.measure(PERSONS_EVENTS, chosen.home)
         report += bench_persons.table(results["persons"], PERSONS_EVENTS)
+        _keep(chosen.home, report, results)
+    if "topk" in chosen.parts:
+        results["topk"] = bench_topk.measure(chosen.rounds)
+        report += bench_topk.table(results["topk"])
         _keep(chosen.home, report, results)
     print("\n".join(report))
     print(f"\nWritten to {chosen.home / 'report.md'} and {chosen.home / 'results.json'}.")

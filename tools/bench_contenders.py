@@ -2,7 +2,7 @@
 
 ``python -m tools.bench_contenders NAME FOLDER`` with NAME one of
 
-- ``pipeline``: the pipeline's own functions, ``embeddings.fit`` and ``collaborative.best``;
+- ``pipeline``: the pipeline's own functions, ``embeddings.fit`` and ``exact.best``;
 - ``script``: what a straight script does, implicit's ALS and a flat FAISS index;
 - ``mllib``: Spark MLlib's ALS and ``recommendForAllUsers``.
 
@@ -48,14 +48,14 @@ def main() -> int:
 
 def pipeline(folder: Path) -> dict:
     """The night's own functions on arrays, ids left out as for the others."""
-    from jobs.retrieval import embeddings
-    from jobs.retrieval.sources import collaborative
+    from jobs.filtering.allowed import Allowed
+    from jobs.retrieval import embeddings, exact
 
     weights = sp.load_npz(folder / "weights.npz").tocsr()
     watch = Watch()
     factors = watch("train", lambda: embeddings.fit(weights, embeddings.Params(), SEED))
-    allowed = np.ones(weights.shape[1], dtype=bool)
-    best = watch("lists", lambda: collaborative.best(factors.people, factors.items, allowed, DEPTH))
+    allowed = Allowed.for_all(weights.shape[0], np.ones(weights.shape[1], dtype=bool))
+    best = watch("lists", lambda: exact.best(factors.people, factors.items, allowed, DEPTH))
     return {**watch.spent, "lists": (best.person, best.item)}
 
 

@@ -121,8 +121,5 @@ def earlier(snapshot: Snapshot, horizon_days: int, max_people: int, seed: int) -
     known = wanted(
         np.searchsorted(people, person[kept]), item[kept], np.ones(len(kept)), people, before
     )
-    allowed = Allowed(
-        np.zeros(len(people), np.int64), snapshot.allowed.by_anybody()[None, :],
-        np.zeros(0, np.int64),
-    )  # fmt: skip
+    allowed = Allowed.for_all(len(people), snapshot.allowed.by_anybody())
     return Earlier(before.purchases(instant), people, known, allowed)

@@ -47,6 +47,11 @@ class Allowed:
             blocked,
         )
 
+    @staticmethod
+    def for_all(n_people: int, mask: np.ndarray) -> Allowed:
+        """The same (n_items,) bool for everybody, and no pair blocked."""
+        return Allowed(np.zeros(n_people, np.int64), mask[None, :], np.zeros(0, np.int64))
+
     def by_anybody(self) -> np.ndarray:
         """(n_items,) bool: the items that somebody may get."""
         return np.asarray(self.masks.any(axis=0))

@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.filtering.allowed import Allowed
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import als, matrix
@@ -166,8 +167,8 @@ def personal(night: Night, seen: Seen, params: Params) -> Iterator[pa.Table]:
             seen.as_of, params.depth, buy_again.Params(),
         )  # fmt: skip
         yield collaborative.top_items(
-            block.person_ids, people_factors[rows], block.item_ids, factors.items, allowed,
-            params.depth,
+            block.person_ids, people_factors[rows], block.item_ids, factors.items,
+            Allowed.for_all(len(rows), allowed), params.depth,
         )  # fmt: skip
         yield item_to_item.candidates(
             block, alike, now, allowed, params.depth, item_to_item.Params()

