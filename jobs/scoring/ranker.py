@@ -147,7 +147,7 @@ def run(night: Night, params: Params) -> None:
         people.filter(pc.equal(people["as_of"], cuts[1])),
         examples.rows(second),
     )
-    weights, best = blend.tune(before.all, params.shrinkage)
+    weights, best = blend.tune(before.all, params.shrinkage, params.prior)
     night.notes["best_single_source"] = SOURCES[best]
     rankings = {BLEND: held.all.signals @ weights}
     if asked.num_rows >= params.min_ranker_people:
@@ -158,10 +158,11 @@ def run(night: Night, params: Params) -> None:
     reached = {name: held.all.ndcg(score).mean() for name, score in rankings.items()}
     chosen = max(reached, key=lambda name: (reached[name], name == RANKER))
     rankings |= {source: held.all.alone(i) for i, source in enumerate(SOURCES)}
+    tuned, _ = blend.tune(held.all, params.shrinkage, params.prior)
     stage(
         night,
         train(examples.rows(examples.trained), params, night.seed) if chosen == RANKER else [],
-        dict(zip(SOURCES, blend.tune(held.all, params.shrinkage)[0].tolist(), strict=True)),
+        dict(zip(SOURCES, tuned.tolist(), strict=True)),
         evidence(held, rankings, chosen, SOURCES[best], night.seed),
         Judgement(rankings[chosen], held.all.bought, held.all.person % 2),
     )
