@@ -35,8 +35,8 @@ BELOW = " > "
 
 # Every source of candidates, in the order in which ties between them are broken.
 SOURCES = (
-    "buy_again", "collaborative", "item_to_item", "bought_together", "content_neighbours",
-    "trending", "popular", "new_arrivals", "editorial",
+    "buy_again", "considered", "collaborative", "item_to_item", "bought_together",
+    "content_neighbours", "trending", "popular", "new_arrivals", "editorial",
 )  # fmt: skip
 
 # What a (person, item) is scored by, in the order in which its values are hashed.

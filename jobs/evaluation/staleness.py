@@ -280,7 +280,7 @@ def held_weights(
     bought = bought_pairs(purchases(history, oldest, end), ids)
     wanted = np.bincount(bought // len(ids.items), minlength=len(ids.people))
     if (wanted > 0).sum() < params.min_people:
-        return np.array([float(params.prior.get(name, 0.0)) for name in SOURCES]), "prior"
+        return blend.of_sources(params.prior), "prior"
     lists = named[oldest]
     tuning = blend.Judged(
         person=lists.pair // len(ids.items),
@@ -288,7 +288,7 @@ def held_weights(
         bought=np.isin(lists.pair, bought),
         wanted=wanted,
     )
-    weights, _ = blend.tune(tuning.of(wanted > 0), params.shrinkage)
+    weights, _ = blend.tune(tuning.of(wanted > 0), params.shrinkage, params.prior)
     return weights, f"purchases from {oldest:%Y-%m-%d} until {end:%Y-%m-%d}"
 
 

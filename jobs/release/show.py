@@ -205,6 +205,7 @@ def reason(shown: Shown, item_id: str, named: dict[str, Any]) -> str:
     seed = _title(shown, named["seed_item"]) if named["seed_item"] else "what was bought before"
     when = f" of {named['seed_time']:%Y-%m-%d}" if named["seed_time"] else ""
     sentences = {
+        "considered": f"interest{when} without a purchase",
         "collaborative": "people with a similar history bought it",
         "item_to_item": f"goes with {seed}{when}",
         "bought_together": f"often bought together with {seed}{when}",

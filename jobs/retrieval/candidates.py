@@ -30,6 +30,7 @@ from jobs.retrieval.sources import (
     bought_together,
     buy_again,
     collaborative,
+    considered,
     content_neighbours,
     item_to_item,
     pools,
@@ -162,9 +163,14 @@ def personal(night: Night, seen: Seen, params: Params) -> Iterator[pa.Table]:
     for first in range(0, len(chosen.person_ids), BLOCK):
         rows = np.arange(first, min(first + BLOCK, len(chosen.person_ids)))
         block = chosen.of_people(rows)
+        past = seen.record.of(block.person_ids)
         yield buy_again.candidates(
-            seen.record.of(block.person_ids), seen.item_gap, block.person_ids, seen.record.items,
-            seen.as_of, params.depth, buy_again.Params(),
+            past, seen.item_gap, block.person_ids, seen.record.items, seen.as_of, params.depth,
+            buy_again.Params(),
+        )  # fmt: skip
+        yield considered.candidates(
+            past, block.person_ids, seen.record.items, seen.as_of, params.depth,
+            considered.Params(),
         )  # fmt: skip
         yield collaborative.top_items(
             block.person_ids, people_factors[rows], block.item_ids, factors.items,

@@ -25,7 +25,7 @@ from jobs.signals.past import Past, runs
 from jobs.signals.shop import Catalogue
 from jobs.tables import FEATURES, SOURCES, TABLES
 
-VERSION = "behaviour-1"
+VERSION = "behaviour-2"
 OFFSET = 3.0
 # Pairs whose vectors are gathered at a time: two times 64 numbers of 4 bytes each.
 GATHERED = 500_000

@@ -24,6 +24,7 @@ DAY = 86_400_000_000  # microseconds
 COLUMNS = ["person_id", "item_id", "event_type", "event_time", "basket", "quantity", "value"]
 PURCHASE = EVENT_TYPES.index("purchase")
 CART = EVENT_TYPES.index("add_to_cart")
+REMOVAL = EVENT_TYPES.index("remove_from_cart")
 LOOKS = (EVENT_TYPES.index("view"), EVENT_TYPES.index("click"))
 BACK = (EVENT_TYPES.index("return"), EVENT_TYPES.index("reject"))
 # People whose past is held at a time: some hundred events each, 60 bytes an event.

@@ -1,4 +1,4 @@
-"""Buy again, and the pools."""
+"""Buy again, what was considered, and the pools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from jobs import tables
 from jobs.retrieval import matrix
-from jobs.retrieval.sources import buy_again, pools
+from jobs.retrieval.sources import buy_again, considered, pools
 from jobs.signals import past
 from jobs.tables import SOURCES
 from tests.conftest import AS_OF
@@ -41,8 +41,8 @@ def history(session):
     return make
 
 
-def bought_again(*rows: tuple, depth: int = 10) -> list[dict]:
-    """What is named to the first person, from (person, item, type, days ago)."""
+def past_of(*rows: tuple) -> tuple[past.Past, pa.StringArray, pa.StringArray]:
+    """The past, and the ids of its people and items, from (person, item, type, days ago)."""
     table = pa.table({
         "person_id": [row[0] for row in rows],
         "item_id": [row[1] for row in rows],
@@ -54,11 +54,23 @@ def bought_again(*rows: tuple, depth: int = 10) -> list[dict]:
     })  # fmt: skip
     person_ids, person = matrix.encode(table["person_id"])
     item_ids, item = matrix.encode(table["item_id"])
-    made = past.arranged(table, person, item, len(person_ids), AS_OF)
+    return past.arranged(table, person, item, len(person_ids), AS_OF), person_ids, item_ids
+
+
+def bought_again(*rows: tuple, depth: int = 10) -> list[dict]:
+    """What is named to the first person, from (person, item, type, days ago)."""
+    made, person_ids, item_ids = past_of(*rows)
     gaps = np.full(len(item_ids), np.nan)
     found = buy_again.candidates(
         made, gaps, person_ids, item_ids, AS_OF, depth, buy_again.Params()
     ).to_pylist()
+    return [row for row in found if row["person_id"] == rows[0][0]]
+
+
+def left_open(*rows: tuple, depth: int = 10) -> list[dict]:
+    """What the first person considered, from (person, item, type, days ago)."""
+    params = considered.Params()
+    found = considered.candidates(*past_of(*rows), AS_OF, depth, params).to_pylist()
     return [row for row in found if row["person_id"] == rows[0][0]]
 
 
@@ -104,6 +116,54 @@ def test_a_list_goes_no_deeper_than_asked():
     assert ranked(found) == ["i1", "i2", "i3"]
 
 
+# --- considered ------------------------------------------------------------------------------
+def test_a_cart_left_standing_comes_before_looks_and_late_looks_before_early_ones():
+    found = left_open(
+        ("p", "looked at lately", "view", 2), ("p", "carted", "add_to_cart", 9),
+        ("p", "looked at long ago", "click", 40), ("q", "of another", "view", 1),
+    )  # fmt: skip
+    assert ranked(found) == ["carted", "looked at lately", "looked at long ago"]
+    assert [row["seed_item"] for row in found] == [row["item_id"] for row in found]
+    newest = {row["item_id"]: row["seed_time"] for row in found}
+    assert newest["carted"] == AS_OF - timedelta(days=9) + timedelta(hours=12)
+
+
+def test_the_score_is_the_decayed_looks_and_a_cart_counts_as_five():
+    (row,) = left_open(("p", "a", "view", 14.5), ("p", "a", "add_to_cart", 28.5))
+    assert row["score"] == pytest.approx(2**-1 + 5 * 2**-2)
+    assert row["source"] == considered.NAME
+
+
+def test_what_was_ever_bought_is_no_longer_considered():
+    found = left_open(
+        ("p", "bought", "view", 9), ("p", "bought", "purchase", 8), ("p", "bought", "view", 1),
+        ("p", "sent back", "purchase", 8), ("p", "sent back", "return", 7),
+        ("p", "sent back", "view", 3), ("p", "open", "view", 30),
+    )  # fmt: skip
+    assert ranked(found) == ["open"]
+
+
+def test_a_cart_that_was_emptied_again_counts_nothing_and_its_looks_do():
+    found = left_open(
+        ("p", "emptied", "add_to_cart", 5), ("p", "emptied", "remove_from_cart", 4),
+        ("p", "emptied and looked at", "add_to_cart", 5), ("p", "looked at twice", "view", 5),
+        ("p", "emptied and looked at", "remove_from_cart", 4), ("p", "looked at twice", "view", 5),
+        ("p", "emptied and looked at", "view", 5), ("p", "put back", "add_to_cart", 9),
+        ("p", "put back", "remove_from_cart", 8), ("p", "put back", "add_to_cart", 7),
+    )  # fmt: skip
+    assert ranked(found) == ["put back", "looked at twice", "emptied and looked at"]
+
+
+def test_who_only_buys_considered_nothing():
+    assert left_open(("p", "a", "purchase", 3), ("p", "b", "reject", 2)) == []
+
+
+def test_what_was_considered_goes_no_deeper_than_asked_and_ties_go_to_the_lower_item():
+    found = left_open(*[("p", f"i{n}", "view", 2) for n in (3, 1, 2)], depth=2)
+    assert ranked(found) == ["i1", "i2"]
+
+
+# --- pools -----------------------------------------------------------------------------------
 @pytest.fixture
 def shop(session):
     """Persons of two regions, items with one arrival, and no curated list."""
