@@ -43,22 +43,44 @@ def fill(
     return Listed(chosen, places(pairs.person[chosen]))
 
 
-def with_tail(
-    pairs: Pairs, score: np.ndarray, buyers: np.ndarray, first: int, weight: float
+def over_catalogue(
+    pairs: Pairs, score: np.ndarray, length: int, first: int, least: float, shown: np.ndarray
 ) -> np.ndarray:
-    """(n_pairs,) scores, 1 over the place, of an order that from the place ``first`` on puts what
-    few people buy before what everybody does.
+    """(n_pairs,) scores, 1 over the place, of an order that shows more of the catalogue: from the
+    place ``first`` to ``length``, the weakest first, a place goes to an item that is in nobody's
+    list where that is worth at least ``least`` of what leaves.
 
-    Each person's best ``first - 1`` by ``score`` stay; the rest is ordered by score over (1 +
-    ``buyers``) to the power of ``weight``, ``buyers``: (n_items,). Ties go to the lower item.
+    ``score``: (n_pairs,), worth; ``shown``: (n_items,) how many lists hold each item so far, which
+    is updated. An item is given to whom it is worth most, once; what leaves stands in other lists
+    too (aggregate diversity: Adomavicius and Kwon, 2012, here greedily, place by place).
     """
     order = np.lexsort((pairs.item, -score, pairs.person))
     rank = np.empty(len(score), np.int64)
     rank[order] = places(pairs.person[order])
-    late = rank >= first
-    value = np.where(late, score / (1.0 + buyers[pairs.item]) ** weight, -rank)
-    order = np.lexsort((pairs.item, -value, late, pairs.person))
-    rank[order] = places(pairs.person[order])
+    np.add.at(shown, pairs.item[rank <= length], 1)
+    worth = score.copy()
+    for here in range(length, first - 1, -1):
+        leaving = np.flatnonzero(rank == here)
+        at = np.full(int(pairs.person.max(initial=-1)) + 1, -1)
+        at[pairs.person[leaving]] = leaving
+        slot = at[pairs.person]
+        coming = np.flatnonzero(
+            (shown[pairs.item] == 0) & (slot >= 0) & (worth >= least * worth[slot])
+        )
+        # Each item to whom it is worth most, then to each person the best of these.
+        for column in (pairs.item, pairs.person):
+            best = coming[np.lexsort((pairs.item[coming], -worth[coming], column[coming]))]
+            coming = best[places(column[best]) == 1]
+        # Of those who would give up the same item, one keeps it.
+        left = pairs.item[slot[coming]]
+        by_item = np.lexsort((-worth[coming], left))
+        coming = coming[by_item]
+        left = left[by_item]
+        coming = coming[places(left) < shown[left]]
+        going = slot[coming]
+        np.add.at(shown, pairs.item[going], -1)
+        shown[pairs.item[coming]] += 1
+        rank[going], rank[coming] = rank[coming], here
     return np.asarray(1.0 / rank)
 
 
