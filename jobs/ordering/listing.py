@@ -80,14 +80,10 @@ class Listing:
     """One surface; ``catalogue``: the columns of :data:`COLUMNS`, sorted by id, whose rows are the
     items' codes."""
 
-    def __init__(
-        self, night: Night, name: str, surface: Surface, catalogue: pa.Table,
-        buyers: np.ndarray | None = None,
-    ):  # fmt: skip
-        """``buyers``: (n_items,) how many people bought each item, where the ranker orders."""
+    def __init__(self, night: Night, name: str, surface: Surface, catalogue: pa.Table):
         self.name, self.surface, self.n_items = name, surface, catalogue.num_rows
         self.stages = stages(night, name, surface, catalogue)
-        self._buyers = buyers if buyers is not None else np.zeros(self.n_items)
+        self._shown = np.zeros(self.n_items, np.int64)  # lists that hold each item so far
         self._worth = worth(catalogue) if surface.objective == VALUE else None
         self._mine = np.isin(SOURCES, list({*surface.sources, *self._chain()}))
         self._delivered, self._places = Counter[str](), 0
@@ -132,8 +128,9 @@ class Listing:
         value = score if self._worth is None else score * self._worth[pairs.item]
         rating = value
         if self.surface.tail_from:
-            first, weight = self.surface.tail_from, self.surface.tail_weight
-            rating = lists.with_tail(pairs, value, self._buyers, first, weight)
+            length = self.surface.length - sum(self.surface.slots().values())
+            first, least = self.surface.tail_from, self.surface.tail_worth
+            rating = lists.over_catalogue(pairs, value, length, first, least, self._shown)
         ordered = self.stages.order(Block(
             gathered.ids, gathered.regions, gathered.named, pairs, value, rating,
             allowed=np.ones(len(score), bool), pinned_only=chosen.alone,

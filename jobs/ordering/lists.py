@@ -51,31 +51,31 @@ def over_catalogue(
     list where that is worth at least ``least`` of what leaves.
 
     ``score``: (n_pairs,), worth; ``shown``: (n_items,) how many lists hold each item so far, which
-    is updated. An item is given to whom it is worth most, once; what leaves stands in other lists
+    is updated. An item goes once, to where least is lost for it; what leaves stands in other lists
     too (aggregate diversity: Adomavicius and Kwon, 2012, here greedily, place by place).
     """
     order = np.lexsort((pairs.item, -score, pairs.person))
     rank = np.empty(len(score), np.int64)
     rank[order] = places(pairs.person[order])
     np.add.at(shown, pairs.item[rank <= length], 1)
-    worth = score.copy()
     for here in range(length, first - 1, -1):
         leaving = np.flatnonzero(rank == here)
         at = np.full(int(pairs.person.max(initial=-1)) + 1, -1)
         at[pairs.person[leaving]] = leaving
         slot = at[pairs.person]
         coming = np.flatnonzero(
-            (shown[pairs.item] == 0) & (slot >= 0) & (worth >= least * worth[slot])
-        )
-        # Each item to whom it is worth most, then to each person the best of these.
+            (shown[pairs.item] == 0) & (slot >= 0) & (score >= least * score[slot])
+            & (shown[pairs.item[slot]] > 1)
+        )  # fmt: skip
+        # Each item to where least is lost for it, and to each person the best of these.
         for column in (pairs.item, pairs.person):
-            best = coming[np.lexsort((pairs.item[coming], -worth[coming], column[coming]))]
-            coming = best[places(column[best]) == 1]
-        # Of those who would give up the same item, one keeps it.
+            lost = score[slot[coming]] - score[coming]
+            coming = coming[np.lexsort((pairs.item[coming], lost, column[coming]))]
+            coming = coming[places(column[coming]) == 1]
+        # Of those who would all give up one item, one keeps it.
         left = pairs.item[slot[coming]]
-        by_item = np.lexsort((-worth[coming], left))
-        coming = coming[by_item]
-        left = left[by_item]
+        coming = coming[np.lexsort((score[slot[coming]] - score[coming], left))]
+        left = pairs.item[slot[coming]]
         coming = coming[places(left) < shown[left]]
         going = slot[coming]
         np.add.at(shown, pairs.item[going], -1)

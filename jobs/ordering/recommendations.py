@@ -94,7 +94,7 @@ def of_persons(
     item_ids = pa.concat_arrays(items["item_id"].chunks)
     scored = Scored.read(night, people_of(persons), items)
     listings = {
-        name: Listing(night, name, surface, items, scored.measured["i_buyers"])
+        name: Listing(night, name, surface, items)
         for name, surface in params.of_grain(PERSON).items()
     }
     lately = {

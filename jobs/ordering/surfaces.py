@@ -81,10 +81,10 @@ class Surface:
     unlikeness: float = 0.0
     # Parts of a category's path, from the broadest, that say what one category is.
     category_level: int = 2
-    # From this place on, 0 is off, what few people buy comes first: scores count as if divided by
-    # (1 + the item's buyers) to the power of the weight, so that lists show more of the catalogue.
+    # From this place on, 0 is off, lists show more of the catalogue: a place goes to an item that
+    # is in nobody's list where that is worth at least this share of what leaves.
     tail_from: int = 0
-    tail_weight: float = 0.5
+    tail_worth: float = 0.4
     # Explore places of a list, off; the first of them; the share that every source keeps.
     explore_places: int = 0
     explore_first: int = 11
@@ -150,7 +150,7 @@ class Surface:
               "probabilities: blend at scoring")  # fmt: skip
         check(self.tail_from == 0 or self.scored, "a tail is of lists that the ranker orders")
         check(0 <= self.tail_from <= self.length, "tail_from must be 0 to the length")
-        check(0 <= self.tail_weight <= 4, "tail_weight must be in [0, 4]")
+        check(0 <= self.tail_worth <= 1, "tail_worth must be in [0, 1]")
         if self.blended == ORDERING:
             check(self.explore_places > 0, "a list blended at ordering needs explore_places")
 
@@ -196,9 +196,9 @@ NEW = tuple(source for source in SOURCES if source != "buy_again")
 SURFACES: dict[str, Surface] = {
     # What a person finds on entering: candidates from here, stock looked up online. Two sources
     # are owed places that a pure ranking would starve: what is new to the person, and what is new
-    # in the shop.
+    # in the shop. Behind the first ten, lists together show more of the catalogue.
     "homepage": Surface(
-        sources={**_no_more(), "item_to_item": 0.05, "new_arrivals": 0.05},
+        sources={**_no_more(), "item_to_item": 0.05, "new_arrivals": 0.05}, tail_from=11,
         online=("availability",),
     ),
     # What the person never bought.

@@ -116,21 +116,67 @@ def test_what_stands_in_is_a_shared_list_of_twice_the_length(name):
     assert found.grain in GRAINS
 
 
-def test_a_tail_keeps_the_head_and_puts_what_few_buy_first_behind_it():
-    person = np.array([0, 0, 0, 0, 0, 1, 1])
-    item = np.array([0, 1, 2, 3, 4, 0, 1])
-    pairs = features.Pairs(person, item, np.ones((7, len(SOURCES))), np.arange(7))
-    score = np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.2])
-    buyers = np.array([9.0, 9.0, 99.0, 3.0, 0.0])
+def overall(
+    scores: list[dict[str, float]], first: int, least: float, shown: dict[str, int] | None = None
+) -> list[str]:
+    """Lists of three, a word each, of people's items with these scores."""
+    rows = [(p, item, mine[item]) for p, mine in enumerate(scores) for item in sorted(mine)]
+    items = sorted({item for _, item, _ in rows})
+    person = np.array([row[0] for row in rows])
+    code = np.array([items.index(row[1]) for row in rows])
+    pairs = features.Pairs(person, code, np.ones((len(rows), 1)), np.arange(len(rows)))
+    held = np.array([(shown or {}).get(item, 0) for item in items])
+    score = np.array([row[2] for row in rows])
+    rating = lists.over_catalogue(pairs, score, 3, first, least, held)
+    ranked = np.lexsort((-rating, person))
+    found = ["".join(items[code[at]] for at in ranked[person[ranked] == one])[:3]
+             for one in range(len(scores))]  # fmt: skip
+    # The count is of the lists as they are now.
+    for number, item in enumerate(items):
+        count = (shown or {}).get(item, 0) + sum(item in one for one in found)
+        assert held[number] == count
+    return found
 
-    def order(first: int, weight: float) -> list[list[int]]:
-        rating = lists.with_tail(pairs, score, buyers, first, weight)
-        ranked = np.lexsort((-rating, person))
-        return [item[ranked[person[ranked] == one]].tolist() for one in (0, 1)]
 
-    assert order(3, 1.0) == [[0, 1, 4, 3, 2], [1, 0]]
-    assert order(2, 1.0) == [[0, 4, 3, 1, 2], [1, 0]]
-    assert order(2, 0.0) == [[0, 1, 2, 3, 4], [1, 0]]
+def test_the_end_of_a_list_goes_to_what_is_in_nobodys():
+    # Everybody has a, b and c; d is worth most to the second, who gives up c for it.
+    people = [{"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.3}, {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.5}]
+    assert overall(people, 3, 0.5) == ["abc", "abd"]
+    assert overall(people, 3, 0.8) == ["abc", "abc"]
+    # It stands in another list already, of people before these.
+    assert overall(people, 3, 0.5, {"d": 1}) == ["abc", "abc"]
+    # What leaves is still in a list, or it does not leave.
+    assert overall(people[:1], 3, 0.1) == ["abc"]
+    assert overall(people[:1], 3, 0.1, {"c": 1}) == ["abd"]
+
+
+def test_an_item_that_several_want_goes_where_least_is_lost_and_the_head_stays():
+    people = [
+        {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6, "e": 0.1},
+        {"a": 0.9, "b": 0.8, "c": 0.4, "d": 0.39, "e": 0.1},
+        {"a": 0.9, "b": 0.8, "c": 0.3, "e": 0.2},
+    ]
+    # d costs the first 0.1 and the second 0.01; e costs the third 0.1 and everybody else more.
+    assert overall(people, 3, 0.0) == ["abc", "abd", "abe"]
+    assert overall(people, 4, 0.0) == ["abc", "abc", "abc"]
+
+
+@given(st.data())
+def test_lists_over_the_catalogue_hold_no_fewer_items_and_keep_their_heads(data):
+    names = "abcdefgh"
+    worth = st.integers(1, 50).map(lambda value: value / 50)
+    people = data.draw(
+        st.lists(st.dictionaries(st.sampled_from(names), worth, min_size=4), min_size=1, max_size=6)
+    )
+    least = data.draw(st.sampled_from([0.0, 0.5, 1.0]))
+    before, after = overall(people, 4, least), overall(people, 2, least)
+    assert len(set("".join(after))) >= len(set("".join(before)))
+    for one, other, mine in zip(before, after, people, strict=True):
+        assert one[0] == other[0]
+        gone, come = sorted(set(one) - set(other)), sorted(set(other) - set(one))
+        assert len(gone) == len(come)
+        assert len(set(other)) == 3
+        assert all(mine[item] >= least * min(mine[left] for left in gone) for item in come)
 
 
 # --- blended by fixed shares -------------------------------------------------------------------
