@@ -149,7 +149,7 @@ class Surface:
         check(not (fixed and self.objective == VALUE), "the objective value needs the ranker's "
               "probabilities: blend at scoring")  # fmt: skip
         check(self.tail_from == 0 or self.scored, "a tail is of lists that the ranker orders")
-        check(0 <= self.tail_from <= self.length, "tail_from must be 0 to the length")
+        check(self.tail_from >= 0, "tail_from must not be negative")
         check(0 <= self.tail_worth <= 1, "tail_worth must be in [0, 1]")
         if self.blended == ORDERING:
             check(self.explore_places > 0, "a list blended at ordering needs explore_places")

@@ -161,7 +161,7 @@ def given_instead(shown: Shown, surface: str, answer: Answer) -> Table | Text:
     title = f"Recommended on {surface}: {answer.reason}"
     if not answer.items:
         return Text(f"{title}, and nothing stands in\n")
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", expand=True)
     table.add_column("", justify="right")
     table.add_column("item", ratio=3)
     table.add_column("sources", ratio=2)

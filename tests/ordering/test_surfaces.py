@@ -58,7 +58,7 @@ def test_the_surfaces_are_the_known_uses_each_of_its_grain():
         ({"filters": ["eligibility"]}, "filters must hold eligibility and blocked"),
         ({"fallback": ["buy_again"]}, "fallback .* not buy_again"),
         ({"blended": "ordering"}, "needs explore_places"),
-        ({"tail_from": 21}, "tail_from must be 0 to the length"),
+        ({"tail_from": -1}, "tail_from must not be negative"),
         ({"grain": "item", "sources": {"item_to_item": 0.0}, "tail_from": 3}, "ranker orders"),
         ({"explore_places": 5, "explore_first": 18}, "must end in the list"),
         ({"length": 61}, "pool_depth must be at least the length of checkout, 61"),

@@ -94,7 +94,7 @@ def test_redis_follows_and_lost_keys_are_written_again(lake, redis_url):
     assert store.get_of(made[0], "m") is None
     go(lake, redis_url=redis_url)
     assert store.current() == made[0] == releases.current_id(lake)
-    assert store.get("s", "i9")["item_id"][0] == "i0"
+    assert store.get("s", "similar", "i9")["item_id"][0] == "i0"
 
 
 def test_an_unreachable_redis_changes_nothing(lake, mortal_redis):

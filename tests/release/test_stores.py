@@ -88,11 +88,11 @@ def check_hostile(store: stores.Store) -> None:
         person = f"account:{text}"
         assert store.get("i", "account", text) == person
         assert len(store.get("r", SURFACE, person)["item_id"]) == 5
-        assert store.get("s", text)["item_id"][0] == "i0"
+        assert store.get("s", "cart", text)["item_id"][0] == "i0"
     assert store.get("i", "device/id", "d%1") == "account:p0"
     assert store.get("i", "device", "id/d%1") == "account:p3"
-    assert store.get("p", "popular", "region", "so/uth")["item_id"][0] == "i27"
-    assert store.get("s", "nobody") is None
+    assert store.get("c", "trending", "region", "so/uth")["item_id"][0] == "i28"
+    assert store.get("s", "similar", "nobody") is None
 
 
 def test_redis_holds_every_entry_of_the_release(lake, redis_url):
@@ -124,7 +124,7 @@ def test_keys_lost_between_job_and_gate_are_refused_and_a_retry_is_whole(lake, r
     night = nights.stage(lake, redis_url=redis_url)
     client = redis.Redis.from_url(redis_url)
     client.delete(next(client.scan_iter(match="nightjar:*:s/*")))
-    assert "of the 137 keys" in release.verify(night)[0]
+    assert "of the 208 keys" in release.verify(night)[0]
     assert release.verify(nights.stage(lake, redis_url=redis_url)) == []
 
 
