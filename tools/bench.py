@@ -7,12 +7,14 @@ simulator's and on Complete Journey's interactions, judged on the purchases of t
 Part ``links``: persons from links, by arrays and by Spark, beside a plain label propagation.
 Part ``persons``: how well persons are found in the simulator's noise, and in two and four times it.
 Part ``topk``: the exact best items that each person may get, beside FAISS and implicit.
+Part ``scoring``: features and scores of 200 candidates a person, for rising numbers of people.
 
 Settings come from the environment: ``EVENTS=1000000,3000000`` (sizes), ``PARTS=night,beside`` (all
 where it is not given), ``ROUNDS=3`` (alternations of the contenders; Spark MLlib runs in the first
 only), ``LINKS=1000000`` (sizes of the part links) and ``LIMIT=1800`` (seconds for its label
-propagation), ``LAKE`` (where the benchmark's lakes are made, ``var/bench``; each is deleted when it
-is measured), ``MASTER``. Prints tables and writes ``report.md`` and ``results.json`` there.
+propagation), ``PEOPLE=50000,100000`` (sizes of the part scoring), ``LAKE`` (where the benchmark's
+lakes are made, ``var/bench``; each is deleted when it is measured), ``MASTER``. Prints tables and
+writes ``report.md`` and ``results.json`` there.
 """
 
 from __future__ import annotations
@@ -43,10 +45,10 @@ import scipy.sparse as sp
 from jobs import io
 from jobs.io import Lake
 from jobs.retrieval import matrix
-from tools import bench_links, bench_persons, bench_topk
+from tools import bench_links, bench_persons, bench_scoring, bench_topk
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = dict.fromkeys(("night", "beside", "links", "persons", "topk")).keys()
+PARTS = dict.fromkeys(("night", "beside", "links", "persons", "topk", "scoring")).keys()
 PERSONS_EVENTS = 200_000
 SIZES = "1000000,3000000,10000000"
 END = "2024-03-01"  # the run date that sees all of the simulator's events
@@ -123,6 +125,10 @@ def main() -> int:
         results["topk"] = bench_topk.measure(chosen.rounds)
         report += bench_topk.table(results["topk"])
         _keep(chosen.home, report, results)
+    if "scoring" in chosen.parts:
+        results["scoring"] = bench_scoring.measure(chosen.people, chosen.home, _sample)
+        report += bench_scoring.table(results["scoring"])
+        _keep(chosen.home, report, results)
     print("\n".join(report))
     print(f"\nWritten to {chosen.home / 'report.md'} and {chosen.home / 'results.json'}.")
     return 0
@@ -135,27 +141,33 @@ class _Settings:
     rounds: int
     links: list[int]
     limit: int
+    people: list[int]
     home: Path
 
     @staticmethod
     def read(values: Mapping[str, str]) -> _Settings:
+        def numbers(name: str, default: str) -> list[int]:
+            return sorted(int(size) for size in (values.get(name) or default).split(","))
+
         try:
-            sizes = [int(size) for size in (values.get("EVENTS") or SIZES).split(",")]
+            sizes = numbers("EVENTS", SIZES)
             rounds = int(values.get("ROUNDS") or 3)
-            links = [int(size) for size in (values.get("LINKS") or bench_links.SIZES).split(",")]
+            links = numbers("LINKS", bench_links.SIZES)
             limit = int(values.get("LIMIT") or bench_links.LIMIT)
+            people = numbers("PEOPLE", bench_scoring.SIZES)
         except ValueError as error:
             raise SystemExit(
                 f"error: {error}; write numbers: make bench EVENTS=1000000,3000000 ROUNDS=3"
             ) from None
         parts = (values.get("PARTS") or ",".join(PARTS)).split(",")
-        if min(*sizes, *links, 1000) < 1000 or min(rounds, limit) < 1 or not set(parts) <= PARTS:
+        too_small = min(*sizes, *links, *people) < 1000 or min(rounds, limit) < 1
+        if too_small or not set(parts) <= PARTS:
             raise SystemExit(
-                "error: EVENTS and LINKS must be 1000 or more each, ROUNDS and LIMIT 1 or more, "
-                f"PARTS of {', '.join(PARTS)}"
+                "error: EVENTS, LINKS and PEOPLE must be 1000 or more each, ROUNDS and LIMIT 1 or "
+                f"more, PARTS of {', '.join(PARTS)}"
             )
         home = Path(values.get("LAKE") or ROOT / "var" / "bench")
-        return _Settings(sorted(sizes), parts, rounds, sorted(links), limit, home)
+        return _Settings(sizes, parts, rounds, links, limit, people, home)
 
 
 # --- the night at several sizes --------------------------------------------------------------

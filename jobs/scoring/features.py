@@ -27,8 +27,9 @@ from jobs.tables import FEATURES, SOURCES, TABLES
 
 VERSION = "behaviour-2"
 OFFSET = 3.0
-# Pairs whose vectors are gathered at a time: two times 64 numbers of 4 bytes each.
-GATHERED = 500_000
+# Pairs whose features are made at a time: their columns, 8 bytes a value, and the vectors that are
+# gathered for them stay in the cache, and are none of a night's large arrays.
+PART = 16_000
 COLUMNS = FEATURES
 SIGNALS = tuple(f"{source}_signal" for source in SOURCES)
 
@@ -199,7 +200,19 @@ def tastes(lines: Lines, content: np.ndarray) -> np.ndarray:
 
 def values(ground: Ground, pairs: Pairs) -> np.ndarray:
     """(n_pairs, n_features) float32 in the order of ``COLUMNS``; NaN where nothing is known."""
-    person, item = pairs.person, pairs.item
+    table = np.empty((len(pairs.person), len(COLUMNS)), np.float32)
+    for first in range(0, len(table), PART):
+        part = slice(first, first + PART)
+        found = _columns(ground, pairs.person[part], pairs.item[part], pairs.signals[part])
+        for number, name in enumerate(COLUMNS):
+            table[part, number] = found[name]
+    return table
+
+
+def _columns(
+    ground: Ground, person: np.ndarray, item: np.ndarray, signals: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Every feature of the pairs of these codes and signals, (n_pairs,) each."""
     key = person * ground.n_items + item
     found = ground.pairs.at(key) | ground.interest.at(key)
     found |= {name: column[person] for name, column in ground.persons.items()}
@@ -217,24 +230,15 @@ def values(ground: Ground, pairs: Pairs) -> np.ndarray:
         "rate_at_pace": found["basket_share"] * found["p_baskets_28"],
         "days_since_over_item_gap": found["days_since"] / np.maximum(found["i_gap"], 0.5),
         "price_over_paid": found["i_paid"] / np.maximum(found["p_paid"], 1e-6),
-        "affinity": dot(ground.vectors.people, person, ground.vectors.items, item),
-        "taste": dot(ground.tastes, person, ground.vectors.content, item),
+        "affinity": dot(ground.vectors.people[person], ground.vectors.items[item]),
+        "taste": dot(ground.tastes[person], ground.vectors.content[item]),
     }
-    found |= dict(zip(SIGNALS, pairs.signals.T, strict=True))
-    table = np.empty((len(key), len(COLUMNS)), np.float32)
-    for number, name in enumerate(COLUMNS):
-        table[:, number] = found[name]
-    return table
+    return found | dict(zip(SIGNALS, signals.T, strict=True))
 
 
-def dot(left: np.ndarray, row: np.ndarray, right: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(n,) float32 inner products of row ``row[i]`` of the one with row ``other[i]`` of the other;
-    made in parts, since both gathered whole would be the largest arrays of a night."""
-    found = np.empty(len(row), np.float32)
-    for first in range(0, len(row), GATHERED):
-        part = slice(first, first + GATHERED)
-        found[part] = np.einsum("ij,ij->i", left[row[part]], right[other[part]])
-    return found
+def dot(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(n,) the inner products of two (n, dim), row by row."""
+    return np.einsum("ij,ij->i", left, right)
 
 
 def stamped(

@@ -72,6 +72,20 @@ def test_a_row_is_the_same_to_the_last_bit_whoever_else_is_in_the_block():
     np.testing.assert_array_equal(both[1], alone[0])
 
 
+@pytest.mark.parametrize("part", [1, 3])
+def test_rows_are_the_same_to_the_last_bit_in_whatever_parts_they_are_made(monkeypatch, part):
+    everything = [(p, i, s, 1 + p + i) for p in (0, 1) for i in (0, 1, 2) for s in SOURCES[: i + 1]]
+    pairs, of = features.wide(named(*everything)), ground("p", "q")
+    whole = features.values(of, pairs)
+    monkeypatch.setattr(features, "PART", part)
+    assert features.values(of, pairs).tobytes() == whole.tobytes()
+
+
+def test_no_pair_has_no_features():
+    nobody = features.wide(Named(*(np.zeros(0, np.int64) for _ in range(4))))
+    assert features.values(ground("p"), nobody).shape == (0, len(FEATURES))
+
+
 def test_the_hash_is_that_of_the_documented_bytes():
     row = np.arange(len(FEATURES), dtype=np.float32)[None, :] / 7
     row[0, 3] = np.nan
