@@ -84,7 +84,7 @@ class Surface:
     # From this place on, 0 is off, lists show more of the catalogue: a place goes to an item that
     # is in nobody's list where that is worth at least this share of what leaves.
     tail_from: int = 0
-    tail_worth: float = 0.4
+    tail_worth: float = 0.3
     # Explore places of a list, off; the first of them; the share that every source keeps.
     explore_places: int = 0
     explore_first: int = 11
