@@ -176,6 +176,19 @@ def test_people_with_fewer_items_than_places_are_counted_by_the_rule_that_took_t
     assert not [row for row in full["shortfalls"] if row["reason"].startswith("starved")]
 
 
+def test_where_nobody_may_get_anything_no_list_is_made_and_the_reason_is_counted(shop):
+    found = shop({}, available=[False] * 20)
+    assert found["recommendations"] == []
+    assert found["context_lists"] == []
+    short = {
+        row["reason"]: (row["persons"], row["slots"])
+        for row in found["shortfalls"]
+        if row["surface"] == "homepage"
+    }
+    assert short["no list"] == (3, 60)
+    assert short["starved by availability"][0] == 3
+
+
 def test_shared_lists_hold_their_shares_after_filtering(shop):
     surface = {"length": 6, "sources": {"popular": 0.5, "trending": 0.5}, "blended": "retrieval"}
     found = shop({"trending": surface})

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jobs.signals import behaviour, measures
 from jobs.signals.behaviour import Lines
+from jobs.signals.past import PURCHASE, Past
 from tests.signals.pasts import equal, past_of
 
 ITEMS = ["bread", "milk", "tea"]
@@ -150,3 +151,20 @@ def test_a_persons_measures_depend_on_no_order_and_on_nobody_else(rows, random):
         {name: column[1:2] for name, column in behaviour.persons(whole, len(ITEMS)).items()},
         behaviour.persons(own, len(ITEMS)),
     )
+
+
+def test_a_person_of_a_million_events_is_counted_like_anybody():
+    n_items, times = 5_000, 200
+    n = n_items * times
+    item = np.repeat(np.arange(n_items), times)
+    age = np.tile(np.arange(times, 0, -1) + 0.5, n_items)
+    crowd = Past(
+        1, np.zeros(n, np.int64), item, np.full(n, PURCHASE, np.int8), age,
+        np.tile(np.arange(times), n_items), np.ones(n), np.full(n, 2.0),
+    )  # fmt: skip
+    lines = Lines.of(crowd)
+    found = behaviour.pairs(lines, n_items).at(np.array([0, n_items - 1]))
+    assert found["baskets"].tolist() == [times, times]
+    assert found["mean_gap"].tolist() == [1.0, 1.0]
+    assert found["days_since"].tolist() == [1.5, 1.5]
+    assert behaviour.persons(lines, n_items)["p_baskets"].tolist() == [times]
