@@ -38,7 +38,7 @@ from jobs.retrieval import matrix
 from jobs.retrieval.sources import pools
 from jobs.scoring import features
 from jobs.scoring.features import Named
-from jobs.scoring.scored import Scored
+from jobs.scoring.scored import Measured, Scored
 from jobs.signals.past import people_of
 from jobs.tables import TABLES
 
@@ -89,89 +89,109 @@ def of_persons(
     night: Night, params: Params, items: pa.Table, shared: pools.Lists
 ) -> dict[str, Listing]:
     """Stage the lists of every person; returns the surfaces with what was counted."""
-    persons = night.arrow("persons", ["person_id", "region", "segment", "restrictions"])
-    persons = persons.sort_by("person_id")
-    item_ids = pa.concat_arrays(items["item_id"].chunks)
-    scored = Scored.read(night, people_of(persons), items)
-    listings = {
-        name: Listing(night, name, surface, items)
-        for name, surface in params.of_grain(PERSON).items()
-    }
-    lately = {
-        name: tuple(
-            Lately.of(pairs, persons, item_ids, what)
-            for what, pairs in (
-                ("purchases", logged.bought(night, listing.surface.bought_days)),
-                ("recommendation_log", logged.shown(night, listing.surface.shown_days, name)),
+    making = Making(night, params.of_grain(PERSON), items, shared)
+    for number, first in enumerate(range(0, making.persons.num_rows, BLOCK)):
+        making.block(number, first, making.persons.slice(first, BLOCK))
+    return making.listings
+
+
+class Making:
+    """The lists of persons on all their surfaces, a block of people after the other."""
+
+    def __init__(
+        self, night: Night, surfaces: Mapping[str, Surface], items: pa.Table, shared: pools.Lists
+    ):
+        """``items``: the columns of ``listing.COLUMNS``, sorted by id."""
+        persons = night.arrow("persons", ["person_id", "region", "segment", "restrictions"])
+        self.persons = persons.sort_by("person_id")
+        self.listings = {name: Listing(night, name, one, items) for name, one in surfaces.items()}
+        self._night, self._shared = night, shared
+        self._item_ids = pa.concat_arrays(items["item_id"].chunks)
+        self._scored = Scored.read(night, people_of(persons), items)
+        self._lately = {
+            name: (
+                self._pairs(logged.bought(night, one.bought_days), "purchases"),
+                self._pairs(logged.shown(night, one.shown_days, name), "recommendation_log"),
             )
-        )
-        for name, listing in listings.items()
-    }
-    pairs_blocked = night.arrow("blocked_pairs", ["person_id", "item_id", "reason"])
-    blocked = Lately.of(pairs_blocked, persons, item_ids, "blocked_pairs")
-    starvation = Starvation.of(
-        night.arrow("ineligible_items", ["item_id", "kind", "value"]), pairs_blocked,
-        persons["person_id"], item_ids,
-    )  # fmt: skip
-    allowed = Allowed.of(
-        night.arrow("eligibility"), persons, items["position"].to_numpy(), blocked.keys
-    )
-    new_only = any(listing.surface.new_only for listing in listings.values())
-    for number, first in enumerate(range(0, persons.num_rows, BLOCK)):
-        people = persons.slice(first, BLOCK)
-        own = candidates_of(night, people["person_id"])
-        named, scores = gather(own, people, shared, item_ids)
-        gathered = Gathered.of(
-            people["person_id"].to_pylist(), people["region"].to_pylist(), named, scores,
-            listings.values(),
+            for name, one in surfaces.items()
+        }
+        blocked = night.arrow("blocked_pairs", ["person_id", "item_id", "reason"])
+        self._allowed = Allowed.of(
+            night.arrow("eligibility"), self.persons, items["position"].to_numpy(),
+            self._pairs(blocked, "blocked_pairs").keys,
         )  # fmt: skip
+        ineligible = night.arrow("ineligible_items", ["item_id", "kind", "value"])
+        self._starvation = Starvation.of(
+            ineligible, blocked, self.persons["person_id"], self._item_ids
+        )
+
+    def block(self, number: int, first: int, people: pa.Table) -> None:
+        """Stage the lists of these people, the first of whom has the code ``first``."""
+        own = candidates_of(self._night, people["person_id"])
+        named, scores = gather(own, people, self._shared, self._item_ids)
+        ids, regions = people["person_id"].to_pylist(), people["region"].to_pylist()
+        gathered = Gathered.of(ids, regions, named, scores, self.listings.values())
         pairs = gathered.pairs
-        block = scored.block(pa.concat_arrays(people["person_id"].chunks))
-        may = allowed.holds(first + pairs.person, pairs.item)
-        known = block.bought(pairs) if new_only else None
-        chosen, needed = {}, np.zeros(len(pairs.item), bool)
-        for name, listing in listings.items():
-            chosen[name] = listing.choose(gathered, may, known)
-            if listing.surface.scored:
-                chosen[name] = nearest(scored, chosen[name], listing.surface.new_only)
-                needed[chosen[name].rows] = True
-        rows = block.features(pairs.of(needed))
+        may = self._allowed.holds(first + pairs.person, pairs.item)
+        measured = self._scored.block(pa.concat_arrays(people["person_id"].chunks))
+        chosen = self._choose(gathered, may, measured)
+        needed, used = (np.zeros(len(pairs.item), bool) for _ in range(2))
+        for name, mine in chosen.items():
+            needed[mine.rows] |= self.listings[name].surface.scored
+        rows = measured.features(pairs.of(needed))
         probability = np.full(len(pairs.item), np.nan)
-        probability[needed] = scored.scorer.of_features(rows)
-        used = np.zeros(len(pairs.item), bool)
-        for place, (name, listing) in enumerate(listings.items()):
-            mine = chosen[name]
-            person = first + mine.pairs.person
-            bought, shown = (one.holds(person, mine.pairs.item) for one in lately[name])
-            ordered, score = listing.order(
-                gathered,
-                mine,
-                probability[mine.rows] if listing.surface.scored else None,
-                bought,
-                shown,
-            )
-            short = listing.short(mine, ordered, people.num_rows)
-            if short.any():
-                lost = ~may & short[pairs.person]
-                listing.starve(starvation.counts(
-                    pairs.person[lost], pairs.item[lost], gathered.regions,
-                    people["restrictions"].to_pylist(), first,
-                ))  # fmt: skip
-            part = number * len(listings) + place
-            add(night, part, name, gathered, mine, ordered, score, item_ids, own)
-            if listing.surface.scored:
-                used[mine.rows[ordered.published.pair]] = True
+        probability[needed] = self._scored.scorer.of_features(rows)
+        for place, (name, mine) in enumerate(chosen.items()):
+            listing = self.listings[name]
+            foretold = probability[mine.rows] if listing.surface.scored else None
+            ordered, score = self._order(name, gathered, mine, foretold, first)
+            self._count_starved(listing, gathered, mine, ordered, people, may, first)
+            part = number * len(chosen) + place
+            add(self._night, part, name, gathered, mine, ordered, score, self._item_ids, own)
+            used[mine.rows[ordered.published.pair]] |= listing.surface.scored
         listed = pairs.of(used)
-        night.add("features", number, features.stamped(
+        self._night.add("features", number, features.stamped(
             people["person_id"].take(pa.array(listed.person)).combine_chunks(),
-            item_ids.take(pa.array(listed.item)), rows[used[needed]], night.as_of,
+            self._item_ids.take(pa.array(listed.item)), rows[used[needed]], self._night.as_of,
         ))  # fmt: skip
-    return listings
 
+    def _choose(self, gathered: Gathered, may: np.ndarray, measured: Measured) -> dict[str, Chosen]:
+        """What each surface may show; where the ranker orders, what is worth its features."""
+        new_only = any(listing.surface.new_only for listing in self.listings.values())
+        known = measured.bought(gathered.pairs) if new_only else None
+        found = {}
+        for name, listing in self.listings.items():
+            chosen = listing.choose(gathered, may, known)
+            if listing.surface.scored:
+                new = listing.surface.new_only
+                chosen = chosen.of(self._scored.nearest(chosen.pairs, chosen.alone, new))
+            found[name] = chosen
+        return found
 
-def nearest(scored: Scored, chosen: Chosen, new_only: bool) -> Chosen:
-    """The part of what a surface may show that is worth the cost of its features."""
-    return chosen.of(scored.nearest(chosen.pairs, chosen.alone, new_only))
+    def _order(
+        self, name: str, gathered: Gathered, chosen: Chosen, foretold: np.ndarray | None, first: int
+    ) -> tuple[Ordered, np.ndarray]:
+        """The lists of a surface, and the score of each chosen pair."""
+        person, item = first + chosen.pairs.person, chosen.pairs.item
+        bought, shown = (pairs.holds(person, item) for pairs in self._lately[name])
+        return self.listings[name].order(gathered, chosen, foretold, bought, shown)
+
+    def _count_starved(
+        self, listing: Listing, gathered: Gathered, chosen: Chosen, ordered: Ordered,
+        people: pa.Table, may: np.ndarray, first: int,
+    ) -> None:  # fmt: skip
+        """Count by rule what was taken from people whose lists are short."""
+        short = listing.short(chosen, ordered, people.num_rows)
+        if short.any():
+            pairs = gathered.pairs
+            lost = ~may & short[pairs.person]
+            listing.starve(self._starvation.counts(
+                pairs.person[lost], pairs.item[lost], gathered.regions,
+                people["restrictions"].to_pylist(), first,
+            ))  # fmt: skip
+
+    def _pairs(self, rows: pa.Table, what: str) -> Lately:
+        return Lately.of(rows, self.persons, self._item_ids, what)
 
 
 def add(
