@@ -104,12 +104,14 @@ def generate(
 def _bought(
     people: np.ndarray, items: np.ndarray, met: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """(n_pairs,) ascending ``person * n_items + item``: at most ``BOUGHT`` items of each person."""
+    """(n_pairs,) ascending ``person * n_items + item``: ``BOUGHT`` items of each person."""
     until = np.cumsum(met)
     keys = []
     for person, vector in enumerate(people):
-        drawn = np.searchsorted(until, generator.random(MET) * until[-1])
-        agreed = items[drawn] @ vector + generator.standard_normal(MET) * np.linalg.norm(vector)
+        drawn = np.unique(np.searchsorted(until, generator.random(MET) * until[-1]))
+        agreed = items[drawn] @ vector + generator.standard_normal(len(drawn)) * np.linalg.norm(
+            vector
+        )
         keys.append(person * len(items) + drawn[np.argsort(-agreed)[:BOUGHT]])
     return np.unique(np.concatenate(keys))
 

@@ -20,9 +20,10 @@ from jobs.filtering.allowed import Allowed
 from jobs.retrieval.matrix import Nominated
 
 # People of a group, and items, whose scores a thread makes at a time: 8 MB of them stay in the
-# cache from the product to the passes that select among them.
-PEOPLE = 512
-ITEMS = 4096
+# cache from the product to the passes that select among them. Of fitted vectors, whose lengths
+# differ, the first part holds nearly all that is listed, and most people stop after it.
+PEOPLE = 1024
+ITEMS = 2048
 # A product in single precision may exceed the product of its lengths by 64 roundings of 6e-8.
 SLACK = 1 + 1e-5
 # Behind every key of a score.
