@@ -27,6 +27,7 @@ from jobs.evaluation import ranking
 from jobs.evaluation.baselines import Purchases
 from jobs.filtering.allowed import Allowed
 from jobs.io import Lake
+from jobs.ordering.surfaces import MAIN
 from jobs.retrieval import matrix
 from jobs.retrieval.sources import pools
 
@@ -164,13 +165,17 @@ class Snapshot:
         return sides[0], sides[1]
 
     def published(self, length: int) -> dict[str, np.ndarray]:
-        """The published lists of the judged people: a list of lists for each surface."""
+        """The published lists of the judged people: a list of lists for each surface, the main one
+        first."""
         columns = ["surface", "person_id", "rank", "item_id"]
         rows = self.table("recommendations", columns, ds.field("rank") <= length)
         person = matrix.positions(rows["person_id"], self.judged_ids)
         mine = rows.append_column("person", pa.array(person)).filter(pa.array(person >= 0))
         found = {}
-        for surface in sorted(pc.unique(rows["surface"]).to_pylist()):
+        names = sorted(
+            pc.unique(rows["surface"]).to_pylist(), key=lambda name: (name != MAIN, name)
+        )
+        for surface in names:
             own = mine.filter(pc.field("surface") == surface)
             found[surface] = ranking.from_places(
                 own["person"].to_numpy(), self.codes(own["item_id"]), own["rank"].to_numpy(),

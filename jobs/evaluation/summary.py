@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from jobs import io
 from jobs.evaluation.backtest import Judged
 from jobs.evaluation.judging import Column
+from jobs.ordering.surfaces import MAIN
 from jobs.tables import BOOL, F64, I64, S, Table
 
 MEAN = "mean"
@@ -28,7 +29,7 @@ TAIL = 0.025
 DRAWS_AT_A_TIME = 100
 # What is also told by segment.
 BY_SEGMENT = ("ndcg", "recall")
-MAIN, DISCOVER = "homepage", "discover"
+DISCOVER = "discover"
 
 MEASURES = Table(
     "measures", "backtest",
