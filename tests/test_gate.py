@@ -442,6 +442,6 @@ def test_a_gate_on_spark_publishes_green_and_stops_red(
     weights = good.all_tables()["blend_weights"]
     second = again(bare, "ranker", run_id="second", blend_weights=without(weights, "weight"))
     second.__dict__["spark"] = spark
-    with pytest.raises(GateRed, match="weight is filled; 1 of 9 rows"):
+    with pytest.raises(GateRed, match="weight is filled; 1 of 10 rows"):
         gate.judge(second)
     assert bare.published("ranker", good.AS_OF).attempt == "first"

@@ -104,7 +104,7 @@ def test_rules_are_judged_on_the_items_of_the_night(night, tmp_path):
         "- {rule_id: r1, kind: ban, scope: a, reason: recalled}\n"
         "- {rule_id: r2, kind: ban, scope: item:z, reason: gone}\n"
         "- {rule_id: r3, kind: ban, scope: a, reason: over, ends: 2017-12-01}\n"
-        "- {rule_id: r4, kind: ban, scope: a, reason: elsewhere, surface: cart}\n"
+        "- {rule_id: r4, kind: ban, scope: a, reason: elsewhere, surface: basket}\n"
     )
     made = night("catalogue")
     schema = TABLES["items"].schema

@@ -12,6 +12,7 @@ import pytest
 from expectations import feed_freshness, signal_freshness
 from jobs import io
 from jobs.findings import evaluate
+from jobs.release import releases
 from jobs.signals import interactions
 from jobs.signals.audits import freshness
 from jobs.signals.audits.audits import Params, Window
@@ -154,8 +155,8 @@ def test_the_usual_lag_is_the_median_of_nights_and_leaves_backfills_out(tmp_path
         as_of = AS_OF - timedelta(days=number + 1)
         name = f"{as_of:%Y%m%dT%H%M%SZ}-{number:010d}"
         io.write_json(tmp_path / "releases" / name / "manifest.json", {
-            "format": 1, "id": name, "as_of": as_of.isoformat(), "files": {}, "tables": {},
-            "lag_seconds": hours * 3600,
+            "format": releases.FORMAT, "id": name, "as_of": as_of.isoformat(), "files": {},
+            "tables": {}, "lag_seconds": hours * 3600,
         })  # fmt: skip
     assert freshness.usual_lag(lake, AS_OF, 48.0) == 3.0
     assert freshness.usual_lag(lake, AS_OF - timedelta(days=3), 48.0) is None
