@@ -18,6 +18,7 @@ from jobs.errors import Fault
 from jobs.night import Night
 from jobs.ordering import explore, lists, logged, rules
 from jobs.ordering.diversity import Traits
+from jobs.ordering.lists import Listed
 from jobs.ordering.stages import Block, Ordered, Stages, pinned_only
 from jobs.ordering.surfaces import CONTEXT, VALUE, Surface
 from jobs.retrieval import matrix
@@ -116,10 +117,11 @@ class Listing:
 
     def order(
         self, gathered: Gathered, chosen: Chosen, probability: np.ndarray | None,
-        bought: np.ndarray, shown: np.ndarray,
+        bought: np.ndarray, shown: np.ndarray, counted: int | None = None,
     ) -> tuple[Ordered, np.ndarray]:  # fmt: skip
         """The lists, and the score of each chosen pair, (n_kept,): its ``probability`` where the
-        ranker orders, 1 over its place where shares do."""
+        ranker orders, 1 over its place where shares do. Of the first ``counted`` it is counted
+        what was delivered and what fell short; None is all."""
         pairs = chosen.pairs
         if probability is None:
             score = lists.shared_out(pairs, self.surface.shares(), self._chain())
@@ -136,11 +138,12 @@ class Listing:
             allowed=np.ones(len(score), bool), pinned_only=chosen.alone,
             bought=bought, shown=shown,
         ))  # fmt: skip
-        self._count(pairs, ordered, len(gathered.ids))
+        self._count(pairs, ordered, len(gathered.ids) if counted is None else counted)
         return ordered, score
 
     def _count(self, pairs: Pairs, ordered: Ordered, people: int) -> None:
-        listed = ordered.published
+        mine = pairs.person[ordered.published.pair] < people
+        listed = Listed(ordered.published.pair[mine], ordered.published.rank[mine])
         signals = pairs.signals[listed.pair]
         self._places += len(signals)
         self._delivered.update(dict(zip(SOURCES, (signals > 0).sum(axis=0).tolist(), strict=True)))

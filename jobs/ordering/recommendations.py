@@ -296,11 +296,13 @@ def of_contexts(
     ids = [f"{kind}:{name}" for kind, name in contexts]
     gathered = Gathered.of(ids, regions, named, scores, listings.values())
     may = allowed.holds(gathered.pairs.person, gathered.pairs.item)
+    # A small category has no more than it has: nobody owes it a full list.
+    counted = sum(kind in pools.OF_PERSONS for kind in kinds)
     no_seeds = TABLES["candidates"].schema.empty_table()
     for number, (name, listing) in enumerate(listings.items()):
         chosen = listing.choose(gathered, may, None)
         no = np.zeros(len(chosen.rows), bool)
-        ordered, score = listing.order(gathered, chosen, None, no, no)
+        ordered, score = listing.order(gathered, chosen, None, no, no, counted)
         listed = ordered.published
         context = pa.array(chosen.pairs.person[listed.pair])
         sources, _ = lists.provenance(

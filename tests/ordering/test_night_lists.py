@@ -83,8 +83,11 @@ def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
                     {"source": source, "context_kind": kind, "context": context, "rank": rank,
                      "item_id": item, "score": 1.0 / rank}
                     for source, named in (("popular", ITEMS[10:]), ("trending", ITEMS[:9:-1]))
-                    for kind, context in (("all", ""), ("region", "north"), ("region", "south"))
-                    for rank, item in enumerate(named, start=1)
+                    for kind, context, deep in (
+                        ("all", "", 10), ("region", "north", 10), ("category", "TEA", 2),
+                        ("region", "south", 10),
+                    )
+                    for rank, item in enumerate(named[:deep], start=1)
                 ]))  # fmt: skip
         judged = filters.judge_items(items, ["", "north", "south"], ["alcohol"], filters.Params())
         publish("filters", eligibility=filters.eligibility(items, judged),
@@ -195,6 +198,8 @@ def test_shared_lists_hold_their_shares_after_filtering(shop):
     # In the south trending has lost its first, i19, and fills its share with the next.
     assert shared(found, "trending", "south") == ["i10", "i18", "i11", "i17", "i12", "i16"]
     assert shared(found, "trending", "north") == ["i10", "i19", "i11", "i18", "i12", "i17"]
+    # A small category has its own items alone, and owes nobody more.
+    assert shared(found, "trending", "TEA") == ["i10", "i18", "i11"]
     delivered = {row["source"]: row for row in found["delivery"] if row["surface"] == "trending"}
     assert delivered["popular"]["intended"] == 0.5
     assert delivered["popular"]["delivered"] >= 0.5
@@ -237,7 +242,7 @@ def test_rules_hold_on_their_surface_in_lists_of_persons_and_in_shared_ones(shop
     assert listed(found, "discover", "carl")[0] == "i01"
     assert "i01" not in listed(found, "homepage", "carl")
     causes = {(row["surface"], row["cause"]): row["slots"] for row in found["overrides"]}
-    assert causes["trending", "b"] == 3
+    assert causes["trending", "b"] == 4
     # In Carl's short list the pin's item stands in the room of the banned one.
     assert (causes["discover", "a"], causes["discover", "c"]) == (2, 1)
     assert ("homepage", "a") not in causes

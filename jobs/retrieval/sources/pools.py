@@ -224,8 +224,10 @@ class Lists:
 
     @property
     def contexts(self) -> list[Context]:
-        """Every context that has a pool, everybody's first."""
-        return [EVERYBODY, *(context for context in self._context if context != EVERYBODY)]
+        """Every context that has a pool: everybody's, then those that persons are in, then the
+        others."""
+        others = [context for context in self._context if context != EVERYBODY]
+        return [EVERYBODY, *sorted(others, key=lambda context: context[0] not in OF_PERSONS)]
 
     def of_people(
         self, regions: pa.ChunkedArray, segments: pa.ChunkedArray
