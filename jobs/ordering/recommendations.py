@@ -258,7 +258,7 @@ class Lately:
         """From rows of person_id and item_id."""
         person = matrix.known(pairs["person_id"], persons["person_id"], f"person of {what}")
         item = matrix.known(pairs["item_id"], item_ids, f"item of {what}")
-        return Lately(np.unique(person * len(item_ids) + item), len(item_ids))
+        return Lately(matrix.distinct(person * len(item_ids) + item), len(item_ids))
 
     def holds(self, person: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(n,) bool: whether each pair of codes is one of them."""

@@ -126,6 +126,8 @@ class Stages:
     ) -> tuple[Named, np.ndarray]:
         """What was named, and behind it the pinned items of everybody."""
         person, item = self.pins(regions)
+        if len(person) == 0:
+            return named, scores
         size = int(max(named.item.max(initial=0), item.max(initial=0))) + 1
         new = ~np.isin(person * size + item, named.person * size + named.item)
         person, item = person[new], item[new]

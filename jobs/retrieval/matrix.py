@@ -111,6 +111,13 @@ def among(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
     return known[np.minimum(np.searchsorted(known, keys), len(known) - 1)] == keys
 
 
+def distinct(keys: np.ndarray) -> np.ndarray:
+    """The different keys, ascending, as ``np.unique`` gives them: sorted and compared, since that
+    hashes and takes eight times as long."""
+    ordered = np.sort(keys)
+    return ordered[np.r_[True, ordered[1:] != ordered[:-1]]] if len(ordered) else ordered
+
+
 def vectors_of(rows: pa.Table, column: str = "vector") -> np.ndarray:
     """(n_rows, dim) float32 of a vector column; raises ``Fault`` where lengths differ."""
     lists = rows[column].combine_chunks()

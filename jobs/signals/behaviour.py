@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jobs.retrieval import matrix
 from jobs.signals.measures import (
     BASKET_HALF_LIVES,
     CATEGORY_HALF_LIVES,
@@ -158,7 +159,7 @@ def interest(past: Past, n_items: int) -> Keyed:
 def persons(lines: Lines, n_items: int) -> dict[str, np.ndarray]:
     """Measures of every person of the block, (n_people,) each; NaN for who bought nothing."""
     n = lines.n_people
-    per_basket = np.unique(lines.person * (lines.turn.max(initial=0) + 1) + lines.turn)
+    per_basket = matrix.distinct(lines.person * (lines.turn.max(initial=0) + 1) + lines.turn)
     owner = per_basket // (lines.turn.max(initial=0) + 1)
     baskets = np.bincount(owner, minlength=n).astype(float)
     since, first = np.full(n, np.inf), np.full(n, -np.inf)
@@ -186,7 +187,7 @@ def persons(lines: Lines, n_items: int) -> dict[str, np.ndarray]:
     width = lines.turn.max(initial=0) + 1
     basket_key = lines.person * width + lines.turn
     for days in SPANS[1:]:
-        recent = np.unique(basket_key[lines.age < days]) // width
+        recent = matrix.distinct(basket_key[lines.age < days]) // width
         found[f"p_baskets_{days}"] = np.bincount(recent, minlength=n).astype(float)
     return found
 
@@ -209,7 +210,7 @@ def categories(lines: Lines, category: np.ndarray, prefix: str) -> Keyed:
     ends = np.r_[starts[1:], len(key)][: len(starts)] - 1
     since, first = age[ends], age[starts]
     span = int(turn.max(initial=0)) + 1
-    baskets = np.bincount(np.unique(group * span + turn) // span, minlength=len(starts))
+    baskets = np.bincount(matrix.distinct(group * span + turn) // span, minlength=len(starts))
     gap = np.where(baskets > 1, (first - since) / np.maximum(baskets - 1, 1), np.nan)
     found |= {
         "days_since": since,

@@ -134,7 +134,7 @@ def bought_pairs(past: Past, n_items: int) -> np.ndarray:
     """(n,) int64 ascending: ``person * n_items + item`` of all that each person ever bought,
     whether it went back or not."""
     lines = past.kind == PURCHASE
-    return np.unique(past.person[lines] * n_items + past.item[lines])
+    return matrix.distinct(past.person[lines] * n_items + past.item[lines])
 
 
 def runs(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -88,3 +88,9 @@ def test_candidate_rows_are_as_the_table_is_declared() -> None:
     rows = matrix.candidate_rows("popular", nominated, pa.array(["account:1"]), pa.array(["i"]))
     assert rows.schema.equals(TABLES["candidates"].schema)
     assert rows["seed_item"].to_pylist() == ["i"]
+
+
+def test_distinct_keys_are_those_of_numpy() -> None:
+    keys = np.random.default_rng(3).integers(0, 50, 400)
+    np.testing.assert_array_equal(matrix.distinct(keys), np.unique(keys))
+    assert matrix.distinct(np.zeros(0, np.int64)).tolist() == []
