@@ -96,7 +96,7 @@ def _ruled(lake: Lake, as_of: datetime, region: str | None, item: str) -> list[s
     return [
         f"Rule {rule.rule_id} ({rule.kind}, {rule.surface or 'every surface'}): "
         f"{reasons[rule.rule_id]}."
-        for rule in rules.rules_of(table, rules.Goods(catalogue))
+        for rule in rules.loaded(table, catalogue)
         if code in rule.items and rule.region in (None, region)
     ]
 

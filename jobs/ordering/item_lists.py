@@ -63,11 +63,11 @@ def run(night: Night, params: Params) -> None:
     items = night.arrow("items", [*rules.ITEM_COLUMNS, "regions"]).sort_by("item_id")
     nobody = pc.field("kind") == filters.EVERYONE[0]
     ineligible = night.arrow("ineligible_items", ["item_id", "kind", "value"], nobody)
-    in_force = night.arrow("rules_in_force")
+    in_force = rules.loaded(night.arrow("rules_in_force"), items)
     beside = Beside.of(items).without(ineligible["item_id"])
     night.write("item_lists", TABLES["item_lists"].schema.empty_table())
     for number, (name, surface) in enumerate(surfaces.items(), start=1):
-        banned = rules.banned(in_force, items, name).filter(nobody)
+        banned = rules.banned(in_force, items["item_id"], name).filter(nobody)
         here = beside.without(banned["item_id"])
         if set(surface.sources) & set(TOGETHER):
             found = here.allowed(together(night, beside.item_ids))

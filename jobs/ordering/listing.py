@@ -81,9 +81,14 @@ class Listing:
     """One surface; ``catalogue``: the columns of :data:`COLUMNS`, sorted by id, whose rows are the
     items' codes."""
 
-    def __init__(self, night: Night, name: str, surface: Surface, catalogue: pa.Table):
+    def __init__(
+        self, night: Night, name: str, surface: Surface, catalogue: pa.Table,
+        known_rules: Iterable[rules.Rule],
+    ):  # fmt: skip
+        """``known_rules``: those in force on any surface."""
         self.name, self.surface, self.n_items = name, surface, catalogue.num_rows
-        self.stages = stages(night, name, surface, catalogue)
+        in_force = rules.Rules(known_rules, self.n_items, name)
+        self.stages = stages(night, name, surface, catalogue, in_force)
         self._shown = np.zeros(self.n_items, np.int64)  # lists that hold each item so far
         self._worth = worth(catalogue) if surface.objective == VALUE else None
         self._mine = np.isin(SOURCES, list({*surface.sources, *self._chain()}))
@@ -147,11 +152,8 @@ class Listing:
         signals = pairs.signals[listed.pair]
         self._places += len(signals)
         self._delivered.update(dict(zip(SOURCES, (signals > 0).sum(axis=0).tolist(), strict=True)))
-        slots = {
-            source: max(1, round(share * self.surface.length))
-            for source, share in self.surface.shares().items()
-        }
-        short = lists.shortfalls(pairs, listed, people, self.surface.length, slots)
+        owed = self.surface.owed()
+        short = lists.shortfalls(pairs, listed, people, self.surface.length, owed)
         if self.surface.grain == CONTEXT:
             short.pop("filled from pools", None)  # all of them are
         self._short_people.update({reason: lacking[0] for reason, lacking in short.items()})
@@ -203,10 +205,11 @@ class Listing:
 
 
 # --- what a surface needs beyond scores ------------------------------------------------------
-def stages(night: Night, name: str, surface: Surface, catalogue: pa.Table) -> Stages:
+def stages(
+    night: Night, name: str, surface: Surface, catalogue: pa.Table, in_force: rules.Rules
+) -> Stages:
     """The ordering of a surface, read once for all people."""
     ordering = surface.ordering(name)
-    in_force = rules.Rules(night.arrow("rules_in_force"), catalogue, name)
     content = None
     if surface.unlikeness:
         content = night.arrow("content_vectors").sort_by("item_id")

@@ -28,8 +28,9 @@ import pyarrow.dataset as ds
 
 from jobs.filtering.allowed import Allowed
 from jobs.night import Night
-from jobs.ordering import lists, logged
+from jobs.ordering import lists, logged, rules
 from jobs.ordering.listing import COLUMNS, Chosen, Gathered, Listing
+from jobs.ordering.rules import Rule
 from jobs.ordering.stages import Ordered
 from jobs.ordering.starvation import Starvation
 from jobs.ordering.surfaces import ALWAYS, CONTEXT, MOST, PERSON, RETRIEVAL, SURFACES, Surface
@@ -78,18 +79,21 @@ def run(night: Night, params: Params) -> None:
     # An item's code is its place among the sorted ids, so that ties by code are ties by id.
     items = night.arrow("items", COLUMNS).sort_by("item_id")
     shared = pools.Lists(night.arrow("pools"), items["item_id"], params.pool_depth)
-    made = of_persons(night, params, items, shared)
-    made |= of_contexts(night, params, items, shared)
+    known = rules.loaded(night.arrow("rules_in_force"), items)
+    made = of_persons(night, params, items, shared, known)
+    made |= of_contexts(night, params, items, shared, known)
     for table in ("overrides", "explore_shares", "delivery", "shortfalls"):
         night.write(table, pa.concat_tables(getattr(one, table)() for one in made.values()))
 
 
 # --- of persons ------------------------------------------------------------------------------
 def of_persons(
-    night: Night, params: Params, items: pa.Table, shared: pools.Lists
+    night: Night, params: Params, items: pa.Table, shared: pools.Lists, known: list[Rule]
 ) -> dict[str, Listing]:
-    """Stage the lists of every person; returns the surfaces with what was counted."""
-    making = Making(night, params.of_grain(PERSON), items, shared)
+    """Stage the lists of every person; returns the surfaces with what was counted.
+
+    ``known``: the rules in force on any surface."""
+    making = Making(night, params.of_grain(PERSON), items, shared, known)
     for number, first in enumerate(range(0, making.persons.num_rows, BLOCK)):
         making.block(number, first, making.persons.slice(first, BLOCK))
     return making.listings
@@ -99,12 +103,15 @@ class Making:
     """The lists of persons on all their surfaces, a block of people after the other."""
 
     def __init__(
-        self, night: Night, surfaces: Mapping[str, Surface], items: pa.Table, shared: pools.Lists
-    ):
+        self, night: Night, surfaces: Mapping[str, Surface], items: pa.Table,
+        shared: pools.Lists, known: list[Rule],
+    ):  # fmt: skip
         """``items``: the columns of ``listing.COLUMNS``, sorted by id."""
         persons = night.arrow("persons", ["person_id", "region", "segment", "restrictions"])
         self.persons = persons.sort_by("person_id")
-        self.listings = {name: Listing(night, name, one, items) for name, one in surfaces.items()}
+        self.listings = {
+            name: Listing(night, name, one, items, known) for name, one in surfaces.items()
+        }
         self._night, self._shared = night, shared
         self._item_ids = pa.concat_arrays(items["item_id"].chunks)
         self._scored = Scored.read(night, people_of(persons), items)
@@ -267,7 +274,7 @@ class Lately:
 
 # --- of contexts -----------------------------------------------------------------------------
 def of_contexts(
-    night: Night, params: Params, items: pa.Table, shared: pools.Lists
+    night: Night, params: Params, items: pa.Table, shared: pools.Lists, known: list[Rule]
 ) -> dict[str, Listing]:
     """Stage the lists that many share: of the surfaces made for contexts, which are returned with
     what was counted, and what stands in on the others where there is no list to give."""
@@ -283,7 +290,7 @@ def of_contexts(
     allowed = Allowed.of(night.arrow("eligibility"), whose, items["position"].to_numpy(), nobody)
     listings = {
         name: Listing(
-            night, name, surface if surface.grain == CONTEXT else standing_in(surface), items
+            night, name, surface if surface.grain == CONTEXT else standing_in(surface), items, known
         )
         for name, surface in params.surfaces.items()
         if surface.grain == CONTEXT or surface.fallback

@@ -187,21 +187,29 @@ def rules_of(table: pa.Table, goods: Goods) -> list[Rule]:
     return sorted(found, key=lambda rule: rule.order)
 
 
-def banned(table: pa.Table, items: pa.Table, surface: str | None = None) -> pa.Table:
+def loaded(table: pa.Table, items: pa.Table) -> list[Rule]:
+    """The rules of ``rules_in_force`` that are; ``items``: the columns of :data:`ITEM_COLUMNS`,
+    whose rows give the codes of items."""
+    return rules_of(table, Goods(items)) if table.num_rows else []
+
+
+def banned(
+    known: Iterable[Rule], item_ids: pa.ChunkedArray, surface: str | None = None
+) -> pa.Table:
     """item_id, kind, value: what bans exclude, as rules of eligibility: those on every surface, for
     pools, which know none; with ``surface``, those on it too, for lists of items.
 
-    ``table``: ``rules_in_force``; ``items``: the columns of :data:`ITEM_COLUMNS`.
+    ``known``: those in force, from :func:`loaded`; ``item_ids``: by the items' codes.
     """
     schema = TABLES["ineligible_items"].schema
     found = [pa.table([[], [], []], schema=pa.schema([schema.field(i) for i in range(3)]))]
-    for rule in rules_of(table, Goods(items)):
+    for rule in known:
         if rule.kind == "ban" and rule.surface in (None, surface):
             kind, value = EVERYONE if rule.region is None else ("region", rule.region)
             found.append(
                 pa.table(
                     [
-                        items["item_id"].take(pa.array(rule.items)),
+                        item_ids.take(pa.array(rule.items)),
                         pa.repeat(kind, len(rule.items)),
                         pa.repeat(value, len(rule.items)),
                     ],
@@ -349,13 +357,10 @@ class Effect:
 class Rules:
     """The rules that are in force on one surface."""
 
-    def __init__(self, table: pa.Table, items: pa.Table, surface: str):
-        """``table``: ``rules_in_force``; ``items``: the columns of :data:`ITEM_COLUMNS`, whose
-        rows give the codes of items."""
-        goods = Goods(items) if table.num_rows else None
-        known = rules_of(table, goods) if goods else []
+    def __init__(self, known: Iterable[Rule], n_items: int, surface: str):
+        """``known``: those of all surfaces, from :func:`loaded`."""
         self.all = [rule for rule in known if rule.surface in (None, surface)]
-        self._surface, self._size = surface, items.num_rows
+        self._surface, self._size = surface, n_items
         self._effects: dict[str | None, Effect] = {}
         self._regions = {rule.region for rule in self.all}
 

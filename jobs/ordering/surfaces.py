@@ -10,7 +10,7 @@ parameters of ``recommendations``; ``docs/surfaces.md`` lists those there are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from jobs.ordering.diversity import Diversity
 from jobs.ordering.explore import Explore
@@ -39,6 +39,8 @@ ONLINE = ("availability", "retrieval", "scoring", "basket")
 # What an item's list may be made of: how alike items are, or what shares baskets with them.
 ALIKE = ("collaborative", "item_to_item", "content_neighbours")
 TOGETHER = ("bought_together",)
+# What a surface of items may state.
+OF_ITEMS = ("grain", "length", "sources", "fallback", "cadence", "online")
 MOST = 500  # places of a list
 
 
@@ -137,12 +139,18 @@ class Surface:
         if self.grain == CONTEXT:
             check(self.blended != SCORING, "a context's list has no person to score it for: blend "
                   "it at retrieval or at ordering")  # fmt: skip
-            check(KNOWN not in self.filters, "a context's list knows nobody's past")
+            lately = KNOWN in self.filters or self.bought_days or self.shown_days
+            check(not lately, "a context's list knows nobody's past")
         if self.grain == ITEM:
             check(self.blended == SCORING, "an item's list is ordered by how alike its items are")
-            together = set(self.sources) & set(TOGETHER)
-            check(set(self.sources) <= set(TOGETHER if together else ALIKE),
-                  "an item's list holds what is alike, or what is bought together")  # fmt: skip
+            check(set(self.sources) in (set(ALIKE), set(TOGETHER)), "an item's list holds what is "
+                  f"alike ({', '.join(ALIKE)}), or what is {TOGETHER[0]}")  # fmt: skip
+            check(not any(self.sources.values()), "an item's list has no quotas")
+            moved = [
+                one.name for one in fields(self)
+                if one.name not in OF_ITEMS and getattr(self, one.name) != one.default
+            ]  # fmt: skip
+            check(not moved, f"{', '.join(moved)}: an item's list is not ordered by that")
         elif fixed:
             check(whole, f"quotas of a list blended at {self.blended} are the list and must add "
                   f"up to 1, not {sum(self.sources.values()):g}")  # fmt: skip
@@ -164,18 +172,22 @@ class Surface:
         """Whether a list leaves out what the person ever bought."""
         return KNOWN in self.filters
 
-    def slots(self) -> dict[str, int]:
+    def owed(self) -> dict[str, int]:
         """The places that each source with a quota is owed; at least one where it has a share."""
         return {
             source: max(1, round(share * self.length))
             for source, share in self.sources.items()
-            if share > 0 and self.scored
+            if share > 0
         }
+
+    def slots(self) -> dict[str, int]:
+        """The places that are kept for sources in lists that the ranker orders."""
+        return self.owed() if self.scored else {}
 
     def shares(self) -> dict[str, float]:
         """The least share of a list that each source is owed."""
         if self.scored:
-            return {source: count / self.length for source, count in self.slots().items()}
+            return {source: count / self.length for source, count in self.owed().items()}
         return {source: share for source, share in self.sources.items() if share > 0}
 
     def ordering(self, name: str) -> Ordering:
@@ -203,8 +215,8 @@ SURFACES: dict[str, Surface] = {
     ),
     # What the person never bought.
     "discover": Surface(sources=dict.fromkeys(NEW, 0.0), filters=(*ALWAYS, KNOWN)),
-    # A message a day, all of it made here: few places, no category twice over, and neither what
-    # came home these days nor what yesterday's message said.
+    # A message a day, all of it made here: few places, two of a category at most, and further down
+    # what came home these days or stood in a message of the week.
     "digest": Surface(
         length=10, category_cap=2, bought_days=3, shown_days=7, shown_factor=0.25,
     ),

@@ -39,6 +39,7 @@ from jobs.ordering import rules
 from jobs.params import check
 from jobs.release import checks, groups, releases, stores
 from jobs.release.releases import Release
+from jobs.retrieval.sources.pools import SHARED as POOLS
 from jobs.scoring import scorer
 
 log = logging.getLogger("nightjar")
@@ -80,8 +81,6 @@ SHARED = {
     "conversion_windows": "reports/conversion_windows",
 }
 KINDS = ("nightly", "hourly")
-# Sources whose lists are shared: what people without consent, history or a fresh list get.
-POOLS = ("popular", "trending", "new_arrivals", "editorial")
 # How a reader tells what a person may get by the rules of filters/ineligible_items/.
 ELIGIBILITY = {"everyone": EVERYONE, "unknown_region": UNKNOWN_REGION}
 
@@ -238,7 +237,8 @@ def _ineligible(night: Night) -> pa.Table:
     """item_id, kind, value of every exclusion: by filters, and by bans that name no surface."""
     columns = ["item_id", "kind", "value"]
     catalogue = night.arrow("items", rules.ITEM_COLUMNS)
-    banned = rules.banned(night.arrow("rules_in_force"), catalogue)
+    known = rules.loaded(night.arrow("rules_in_force"), catalogue)
+    banned = rules.banned(known, catalogue["item_id"])
     return pa.concat_tables([night.arrow("ineligible_items", columns), banned.select(columns)])
 
 

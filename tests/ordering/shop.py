@@ -63,7 +63,7 @@ class Shop:
         table = rules.in_force(stated(*stated_rules), self.items, AS_OF, [surface.name])
         return Stages(
             surface,
-            rules.Rules(table, self.items, surface.name),
+            rules.Rules(rules.loaded(table, self.items), self.items.num_rows, surface.name),
             more.get("traits", traits(self.items)),
             more.get("shares", shares(dict.fromkeys(SOURCES, 1 / len(SOURCES)))),
             more.get("seed", 1),

@@ -170,15 +170,16 @@ def test_the_effect_in_a_region_is_of_the_rules_of_all_regions_and_its_own():
         ),
         ITEMS, AS_OF, ["homepage"],
     )  # fmt: skip
-    found = rules.Rules(table, ITEMS, "homepage")
+    found = rules.Rules(rules.loaded(table, ITEMS), ITEMS.num_rows, "homepage")
     assert [rule.rule_id for rule in found.all] == ["r", "s", "t", "u"]
     np.testing.assert_array_equal(found.of("north").removed_by, [0, 1, -1, -1])
     np.testing.assert_array_equal(found.of("south").removed_by, [1, 1, -1, -1])
     np.testing.assert_array_equal(found.of(None).boost, [1, 1, 2, 0.5])
     np.testing.assert_array_equal(found.of(None).boosted_by, [-1, -1, 2, 3])
-    assert not rules.Rules(table, ITEMS, "homepage").of("south").pins
+    assert not rules.Rules(rules.loaded(table, ITEMS), ITEMS.num_rows, "homepage").of("south").pins
 
 
 def test_without_rules_there_is_nothing():
     assert rules.in_force(stated(), ITEMS, AS_OF, ["homepage"]).num_rows == 0
-    assert not rules.Rules(rules.in_force(stated(), ITEMS, AS_OF, ["x"]), ITEMS, "x")
+    none = rules.loaded(rules.in_force(stated(), ITEMS, AS_OF, ["x"]), ITEMS)
+    assert not rules.Rules(none, ITEMS.num_rows, "x")
