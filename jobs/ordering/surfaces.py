@@ -174,8 +174,9 @@ class Surface:
 
     def owed(self) -> dict[str, int]:
         """The places that each source with a quota is owed; at least one where it has a share."""
+        free = 0 if self.scored else self.explore_places
         return {
-            source: max(1, round(share * self.length))
+            source: max(1, round(share * (self.length - free)))
             for source, share in self.sources.items()
             if share > 0
         }
@@ -188,7 +189,9 @@ class Surface:
         """The least share of a list that each source is owed."""
         if self.scored:
             return {source: count / self.length for source, count in self.owed().items()}
-        return {source: share for source, share in self.sources.items() if share > 0}
+        # Places that explore are the bandit's to give, and owed to nobody.
+        rest = (self.length - self.explore_places) / self.length
+        return {source: share * rest for source, share in self.sources.items() if share > 0}
 
     def ordering(self, name: str) -> Ordering:
         """How the lists are ordered; raises ``ValueError`` for what does not fit together."""

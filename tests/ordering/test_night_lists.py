@@ -291,5 +291,7 @@ def test_a_feed_explores_with_propensities_and_begins_with_what_is_popular(shop,
     assert [row["placed_by"] for row in rows] == ["model"] * 4 + ["explore"] * 2
     assert all(0 < row["propensity"] < 1 for row in rows[4:])
     assert {row["surface"] for row in found["explore_shares"]} == {"feed"}
+    owed = {row["source"]: row["intended"] for row in found["delivery"] if row["surface"] == "feed"}
+    assert (owed["popular"], owed["trending"]) == (0.75 * 4 / 6, 0.25 * 4 / 6)
     again = shop({"feed": feed}, spark=session)
     assert again["context_lists"] == found["context_lists"]
