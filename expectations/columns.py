@@ -1,8 +1,12 @@
-"""Columns that a gate derives beside a table's own, for its expectations to look at."""
+"""Columns that a gate derives beside a table's own, for its expectations to look at.
+
+A kind whose values depend on more than their own row says so by ``of_all_rows``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Same:
 class Dense:
     """True where ``column`` is below the number of rows: unique and dense is a numbering."""
 
+    of_all_rows: ClassVar[bool] = True
     column: str
 
     @property
@@ -104,6 +109,7 @@ class Share:
     Its sum is the share of a kind of row even where the kind has no row.
     """
 
+    of_all_rows: ClassVar[bool] = True
     value: str
     column: str
     prefixes: tuple[str, ...]
@@ -119,6 +125,7 @@ class Share:
 class Lead:
     """``value`` less the greatest ``value`` of the rows with another ``column``; null if alone."""
 
+    of_all_rows: ClassVar[bool] = True
     value: str
     column: str
 

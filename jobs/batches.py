@@ -1,13 +1,13 @@
-"""The frame that a gate looks at: a table with the columns that its suite derives.
+"""The frames that a gate looks at: a table with the columns that its suite derives.
 
-Up to ``ARROW_ROWS`` rows a table is read into memory, as pandas over Arrow, and beyond that it is
-a Spark frame: a suite of 16 expectations on 1.3 M events took 1.1 s so and 6.5 s through Spark
-Connect (22 s the first time). Only the columns that the suite names are read.
+Rules about single rows look at :func:`chunks` of a table, one after the other, so that memory does
+not grow with it; the others at :func:`whole` columns, and uniqueness at the rows that are
+:func:`repeated`. Frames are pandas over Arrow. Only the columns that the suite names are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column as SparkColumn
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from jobs import io, tables
 from jobs.night import Night
@@ -26,18 +23,41 @@ from jobs.night import Night
 if TYPE_CHECKING:
     from expectations.columns import Column, Forbidden, Found, Portion, Share
 
-# 4 M candidates need about 1 GB here; past that Spark's way is the safer one.
-ARROW_ROWS = 4_000_000
+# A million places of lists with all that their gate looks at are about 1.5 GB.
+CHUNK_ROWS = 1_000_000
 HOUR_MICROSECONDS = 3_600e6
 Locate = Callable[[str], Path]
 
 
+class Others:
+    """The tables beside the judged one: each is read once, however many chunks look at it."""
+
+    def __init__(self, folder_of: Locate) -> None:
+        self._folder_of = folder_of
+        self._read: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
+
+    def read(self, table: str, columns: Sequence[str]) -> pa.Table:
+        """These columns of a table."""
+        asked = (table, tuple(sorted(set(columns))))
+        if asked not in self._read:
+            self._read[asked] = io.read_arrow(self._folder_of(table), list(asked[1]))
+        return self._read[asked]
+
+
 @dataclass(frozen=True)
-class Source:
-    """Where a batch's rows come from: a table's folder, and which rows count."""
+class Batch:
+    """A table as its gate sees it: where its rows come from, which count (the boolean column
+    ``where``), and what is derived beside its own columns."""
 
     folder: Path
+    derived: Mapping[str, Column]
+    others: Others
     where: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table, those that do not count included."""
+        return io.count_rows(self.folder)
 
 
 def locate(night: Night) -> Locate:
@@ -51,35 +71,63 @@ def locate(night: Night) -> Locate:
     return folder
 
 
-def in_memory(
-    source: Source, names: list[str], derived: Mapping[str, Column], folder_of: Locate
-) -> pd.DataFrame:
-    """The batch as pandas over Arrow: the columns ``names`` and the ``derived`` ones."""
-    reads = {name for column in derived.values() for name in column.reads}
-    reads |= set(names) | ({source.where} if source.where else set())
-    table = io.read_arrow(source.folder, sorted(reads) or None)
-    if source.where:
-        table = table.filter(pc.fill_null(table[source.where], False))
-    kept = table.select(names)
-    for name, column in derived.items():
-        kept = kept.append_column(name, _ARROW[type(column).__name__](table, column, folder_of))
+def whole(batch: Batch, names: Sequence[str]) -> pd.DataFrame:
+    """These columns, own and derived ones, of all rows."""
+    table = io.read_arrow(batch.folder, _read_for(batch, names) or None)
+    return _frame(batch, _counted(batch, table), names)
+
+
+def chunks(batch: Batch, names: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """These columns of up to some more than ``CHUNK_ROWS`` rows at a time, in the files' order."""
+    for table in io.read_chunks(batch.folder, _read_for(batch, names) or None, CHUNK_ROWS):
+        yield _frame(batch, _counted(batch, table), names)
+
+
+def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """The columns ``names`` of the rows whose ``keys`` some other row has too.
+
+    Keys become integers column by column and are sorted: three strings of 20 million rows take
+    less than a gigabyte.
+    """
+    code = np.zeros(0, np.int64)
+    for number, name in enumerate(keys):
+        column = _counted(batch, io.read_arrow(batch.folder, _read_for(batch, [name])))[name]
+        encoded = column.combine_chunks().dictionary_encode()
+        size = len(encoded.dictionary) + 1
+        own = pc.fill_null(encoded.indices, size - 1).to_numpy(zero_copy_only=False)
+        if number and code.max(initial=0) >= np.iinfo(np.int64).max // size:
+            code = np.unique(code, return_inverse=True)[1]
+        code = code * size + own if number else own.astype(np.int64)
+    ordered = np.sort(code)
+    twice = np.isin(code, ordered[1:][ordered[1:] == ordered[:-1]])
+    if not twice.any():
+        return next(chunks(batch, names)).iloc[:0]
+    kept, first = [], 0
+    for chunk in chunks(batch, names):
+        kept.append(chunk[twice[first : first + len(chunk)]])
+        first += len(chunk)
+    return pd.concat(kept, ignore_index=True)
+
+
+def _read_for(batch: Batch, names: Sequence[str]) -> list[str]:
+    reads = {batch.where} if batch.where else set()
+    for name in names:
+        reads |= set(batch.derived[name].reads) if name in batch.derived else {name}
+    return sorted(reads)
+
+
+def _counted(batch: Batch, table: pa.Table) -> pa.Table:
+    return table.filter(pc.fill_null(table[batch.where], False)) if batch.where else table
+
+
+def _frame(batch: Batch, table: pa.Table, names: Sequence[str]) -> pd.DataFrame:
+    kept = table.select([name for name in names if name not in batch.derived])
+    for name in names:
+        if name in batch.derived:
+            column = batch.derived[name]
+            value = _DERIVED[type(column).__name__](table, column, batch.others)
+            kept = kept.append_column(name, value)
     return _plain_numbers(kept).to_pandas(types_mapper=_arrow_backed)
-
-
-def on_spark(
-    night: Night,
-    source: Source,
-    names: list[str],
-    derived: Mapping[str, Column],
-    folder_of: Locate,
-) -> DataFrame:
-    """The same batch as a Spark frame."""
-    rows = night.spark.read.parquet(str(source.folder))
-    if source.where:
-        rows = rows.where(F.coalesce(F.col(source.where), F.lit(False)))
-    for name, column in derived.items():
-        rows = _SPARK[type(column).__name__](rows, name, column, folder_of)
-    return rows.select(*names, *derived)
 
 
 def _plain_numbers(table: pa.Table) -> pa.Table:
@@ -99,11 +147,11 @@ def _arrow_backed(kind: pa.DataType) -> pd.ArrowDtype | None:
     return None if numeric or pa.types.is_timestamp(kind) else pd.ArrowDtype(kind)
 
 
-# --- in memory -------------------------------------------------------------------------------
-def _found(table: pa.Table, column: Found, folder_of: Locate) -> pa.Array:
+# --- derived columns --------------------------------------------------------------------------
+def _found(table: pa.Table, column: Found, others: Others) -> pa.Array:
     keys = column.keys or column.columns
     wanted = [name for name, _ in column.where]
-    other = io.read_arrow(folder_of(column.table), sorted({*keys, *wanted}))
+    other = others.read(column.table, [*keys, *wanted])
     for name, value in column.where:
         other = other.filter(pc.equal(other[name], pa.scalar(value)))
     if len(keys) == 1:
@@ -121,33 +169,37 @@ def _found(table: pa.Table, column: Found, folder_of: Locate) -> pa.Array:
     return pa.array(known & np.isin(left, right))
 
 
-def _forbidden(table: pa.Table, column: Forbidden, folder_of: Locate) -> pa.Array:
-    """Both rules as one look-up of (item, kind, value) per person's region and restriction."""
-    banned = io.read_arrow(folder_of("ineligible_items"), ["item_id", "kind", "value"])
-    banned = banned.filter(pc.is_in(banned["kind"], value_set=pa.array(["region", "restriction"])))
-    people = io.read_arrow(folder_of("persons"), ["person_id", "region", "restrictions"])
-    bans: dict[tuple[str, str], set[str]] = {}
-    for row in banned.to_pylist():
-        bans.setdefault((row["kind"], row["value"]), set()).add(row["item_id"])
-    if not bans:
-        return pa.array(np.zeros(table.num_rows, bool))
-    own = {
-        row["person_id"]: [("region", row["region"] or "")]
-        + [("restriction", value) for value in row["restrictions"] or ()]
-        for row in people.to_pylist()
+def _forbidden(table: pa.Table, column: Forbidden, others: Others) -> pa.Array:
+    """Region and restriction alike: a person under a rule and an item that the rule bans."""
+    banned = others.read("ineligible_items", ["item_id", "kind", "value"])
+    people = others.read("persons", ["person_id", "region", "restrictions"])
+    person = _places(table[column.person], people["person_id"])
+    items = _values(banned["item_id"])
+    item = _places(table[column.item], items)
+    listed = _whole(people["restrictions"])
+    under = {
+        "region": (np.arange(people.num_rows), people["region"]),
+        "restriction": (pc.list_parent_indices(listed).to_numpy(), pc.list_flatten(listed)),
     }
-    pairs = zip(table[column.person].to_pylist(), table[column.item].to_pylist(), strict=True)
-    return pa.array(
-        [any(item in bans.get(rule, ()) for rule in own.get(person, ())) for person, item in pairs],
-        pa.bool_(),
-    )
+    found = np.zeros(table.num_rows, bool)
+    for kind, (holder, value) in under.items():
+        of_kind = banned.filter(pc.equal(banned["kind"], kind))
+        for rule in _values(of_kind["value"]):
+            of_rule = of_kind.filter(pc.equal(of_kind["value"], rule))
+            # The last place stands for whoever and whatever is unknown.
+            ruled = np.zeros(people.num_rows + 1, bool)
+            ruled[holder[pc.fill_null(pc.equal(value, rule), False).to_numpy(False)]] = True
+            bans = np.zeros(len(items) + 1, bool)
+            bans[_places(of_rule["item_id"], items)] = True
+            found |= ruled[person] & bans[item]
+    return pa.array(found)
 
 
-def _length(table: pa.Table, column: Any, folder_of: Locate) -> pa.ChunkedArray:
+def _length(table: pa.Table, column: Any, others: Others) -> pa.ChunkedArray:
     return pc.list_value_length(table[column.column])
 
 
-def _finite(table: pa.Table, column: Any, folder_of: Locate) -> pa.Array:
+def _finite(table: pa.Table, column: Any, others: Others) -> pa.Array:
     vectors = _whole(table[column.column])
     good = np.ones(len(vectors), bool)
     values = pc.fill_null(pc.is_finite(pc.list_flatten(vectors)), False)
@@ -156,21 +208,21 @@ def _finite(table: pa.Table, column: Any, folder_of: Locate) -> pa.Array:
     return pa.array(good & pc.is_valid(vectors).to_numpy(zero_copy_only=False))
 
 
-def _same(table: pa.Table, column: Any, folder_of: Locate) -> pa.ChunkedArray:
+def _same(table: pa.Table, column: Any, others: Others) -> pa.ChunkedArray:
     return pc.fill_null(pc.equal(table[column.left], table[column.right]), False)
 
 
-def _dense(table: pa.Table, column: Any, folder_of: Locate) -> pa.ChunkedArray:
+def _dense(table: pa.Table, column: Any, others: Others) -> pa.ChunkedArray:
     return pc.less(table[column.column], table.num_rows)
 
 
-def _portion(table: pa.Table, column: Portion, folder_of: Locate) -> pa.ChunkedArray:
+def _portion(table: pa.Table, column: Portion, others: Others) -> pa.ChunkedArray:
     named = _starts_with_one(table[column.column], column.prefixes)
     named = pc.and_not(named, _starts_with_one(table[column.column], column.but))
     return pc.if_else(named, table[column.value], 0.0)
 
 
-def _share(table: pa.Table, column: Share, folder_of: Locate) -> pa.ChunkedArray:
+def _share(table: pa.Table, column: Share, others: Others) -> pa.ChunkedArray:
     values = table[column.value].cast(pa.float64())
     counted = _starts_with_one(table[column.column], column.of)
     whole = pc.sum(values.filter(counted)).as_py() or 0.0
@@ -191,20 +243,20 @@ def _starts(values: pa.ChunkedArray, prefix: str) -> pa.Array:
     return _whole(pc.fill_null(pc.starts_with(values, pattern=prefix), False))
 
 
-def _lead(table: pa.Table, column: Any, folder_of: Locate) -> pa.Array:
+def _lead(table: pa.Table, column: Any, others: Others) -> pa.Array:
     values, names = table[column.value].to_pylist(), table[column.column].to_pylist()
     leads = []
     for value, name in zip(values, names, strict=True):
-        others = [v for v, n in zip(values, names, strict=True) if n != name and v is not None]
-        leads.append(value - max(others) if others and value is not None else None)
+        rivals = [v for v, n in zip(values, names, strict=True) if n != name and v is not None]
+        leads.append(value - max(rivals) if rivals and value is not None else None)
     return pa.array(leads, pa.float64())
 
 
-def _shortfall(table: pa.Table, column: Any, folder_of: Locate) -> pa.ChunkedArray:
+def _shortfall(table: pa.Table, column: Any, others: Others) -> pa.ChunkedArray:
     return pc.subtract(table[column.left], table[column.right])
 
 
-def _elapsed(table: pa.Table, column: Any, folder_of: Locate) -> pa.ChunkedArray:
+def _elapsed(table: pa.Table, column: Any, others: Others) -> pa.ChunkedArray:
     microseconds = pc.subtract(table[column.until], table[column.since]).cast(pa.int64())
     return pc.divide(microseconds.cast(pa.float64()), HOUR_MICROSECONDS)
 
@@ -217,131 +269,13 @@ def _values(values: pa.ChunkedArray) -> pa.Array:
     return pc.drop_null(pc.unique(_whole(values)))
 
 
-# --- on Spark --------------------------------------------------------------------------------
-def _spark_found(rows: DataFrame, name: str, column: Found, folder_of: Locate) -> DataFrame:
-    keys = column.keys or column.columns
-    other = rows.sparkSession.read.parquet(str(folder_of(column.table)))
-    for key, value in column.where:
-        other = other.where(F.col(key) == F.lit(value))
-    renamed = [F.col(key).alias(mine) for key, mine in zip(keys, column.columns, strict=True)]
-    known = other.select(*renamed).distinct().withColumn(name, F.lit(True))
-    joined = rows.join(known, on=list(column.columns), how="left")
-    return joined.withColumn(name, F.coalesce(name, F.lit(False)))
+def _places(values: pa.ChunkedArray, of: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Where each value stands in ``of``; -1 where it does not."""
+    return pc.fill_null(pc.index_in(values, value_set=_whole(of)), -1).to_numpy()
 
 
-def _spark_forbidden(rows: DataFrame, name: str, column: Forbidden, folder_of: Locate) -> DataFrame:
-    read = rows.sparkSession.read
-    people = read.parquet(str(folder_of("persons")))
-    no_rules = F.array().cast("array<string>")
-    own = people.select(
-        F.col("person_id").alias(column.person),
-        F.explode(
-            F.concat(
-                F.array(F.concat(F.lit("region/"), F.coalesce("region", F.lit("")))),
-                F.transform(
-                    F.coalesce("restrictions", no_rules),
-                    lambda value: F.concat(F.lit("restriction/"), value),
-                ),
-            )
-        ).alias("rule"),
-    )
-    banned = (
-        read.parquet(str(folder_of("ineligible_items")))
-        .where(F.col("kind").isin("region", "restriction"))
-        .select(
-            F.col("item_id").alias(column.item), F.concat_ws("/", "kind", "value").alias("rule")
-        )
-    )
-    hit = (
-        rows.select(column.person, column.item)
-        .distinct()
-        .join(own, on=column.person, how="inner")
-        .join(banned, on=[column.item, "rule"], how="semi")
-        .select(column.person, column.item, F.lit(True).alias(name))
-        .distinct()
-    )
-    joined = rows.join(hit, on=[column.person, column.item], how="left")
-    return joined.withColumn(name, F.coalesce(name, F.lit(False)))
-
-
-def _spark_length(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
-    return rows.withColumn(name, F.size(column.column))
-
-
-def _spark_finite(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
-    infinite = float("inf")
-    every = F.forall(
-        column.column,
-        lambda v: F.coalesce(~F.isnan(v) & (F.abs(v) != F.lit(infinite)), F.lit(False)),
-    )
-    return rows.withColumn(name, F.coalesce(every, F.lit(False)))
-
-
-def _spark_same(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
-    equal = F.col(column.left) == F.col(column.right)
-    return rows.withColumn(name, F.coalesce(equal, F.lit(False)))
-
-
-def _spark_dense(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
-    size = rows.agg(F.count(F.lit(1)).alias("__rows"))
-    joined = rows.crossJoin(F.broadcast(size))
-    return joined.withColumn(name, F.col(column.column) < F.col("__rows")).drop("__rows")
-
-
-def _spark_portion(rows: DataFrame, name: str, column: Portion, folder_of: Locate) -> DataFrame:
-    named = _spark_starts_with_one(column.column, column.prefixes)
-    named = named & ~_spark_starts_with_one(column.column, column.but)
-    return rows.withColumn(name, F.when(named, F.col(column.value)).otherwise(F.lit(0.0)))
-
-
-def _spark_share(rows: DataFrame, name: str, column: Share, folder_of: Locate) -> DataFrame:
-    value = F.col(column.value).cast("double")
-    counted = _spark_starts_with_one(column.column, column.of)
-    whole = rows.agg(F.coalesce(F.sum(F.when(counted, value)), F.lit(0.0)).alias("__whole"))
-    named = _spark_starts_with_one(column.column, column.prefixes)
-    share = F.when(
-        named & (F.col("__whole") >= column.least), value / F.greatest("__whole", F.lit(1.0))
-    ).otherwise(F.lit(0.0))
-    return rows.crossJoin(F.broadcast(whole)).withColumn(name, share).drop("__whole")
-
-
-def _spark_starts_with_one(name: str, prefixes: tuple[str, ...]) -> SparkColumn:
-    named = F.lit(False)
-    for prefix in prefixes:
-        named = named | F.coalesce(F.col(name).startswith(prefix), F.lit(False))
-    return named
-
-
-def _spark_lead(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
-    best = rows.groupBy(column.column).agg(F.max(column.value).alias("__best"))
-    others = best.withColumnRenamed(column.column, "__other")
-    over = (
-        best.crossJoin(others.select("__other", F.col("__best").alias("__rival")))
-        .where(F.col(column.column) != F.col("__other"))
-        .groupBy(column.column)
-        .agg(F.max("__rival").alias("__rival"))
-    )
-    joined = rows.join(over, on=column.column, how="left")
-    return joined.withColumn(name, F.col(column.value) - F.col("__rival")).drop("__rival")
-
-
-def _spark_shortfall(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
-    return rows.withColumn(name, F.col(column.left) - F.col(column.right))
-
-
-def _spark_elapsed(rows: DataFrame, name: str, column: Any, folder_of: Locate) -> DataFrame:
-    microseconds = F.unix_micros(column.until) - F.unix_micros(column.since)
-    return rows.withColumn(name, microseconds / F.lit(HOUR_MICROSECONDS))
-
-
-_ARROW: dict[str, Callable[..., Any]] = {
+_DERIVED: dict[str, Callable[..., Any]] = {
     "Found": _found, "Forbidden": _forbidden, "Length": _length, "Finite": _finite,
     "Same": _same, "Dense": _dense, "Portion": _portion, "Share": _share, "Lead": _lead,
     "Shortfall": _shortfall, "Elapsed": _elapsed,
-}  # fmt: skip
-_SPARK: dict[str, Callable[..., DataFrame]] = {
-    "Found": _spark_found, "Forbidden": _spark_forbidden, "Length": _spark_length,
-    "Finite": _spark_finite, "Same": _spark_same, "Dense": _spark_dense,
-    "Portion": _spark_portion, "Share": _spark_share, "Lead": _spark_lead,
-    "Shortfall": _spark_shortfall, "Elapsed": _spark_elapsed,
 }  # fmt: skip

@@ -1,4 +1,8 @@
-"""What expectations find in a frame: Great Expectations' engines, asked as cheaply as can be."""
+"""What expectations find in a batch: Great Expectations' engine, asked as cheaply as can be.
+
+A table of up to ``batches.CHUNK_ROWS`` rows is one frame for the whole suite. A greater one is
+looked at by :func:`judge` in as many frames as it takes, and the results are those of one frame.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,31 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+from jobs import batches
+from jobs.batches import Batch
 from jobs.wording import in_words
 
 if TYPE_CHECKING:
+    import pandas as pd
     from great_expectations.expectations.expectation import Expectation
 
 SAMPLE_ROWS = 20
 NAMED_ROWS = 3
 LONGEST_TEXT = 200
 LONGEST_LIST = 8
+# Rules that hold the keys of all rows apart.
+UNIQUE = ("expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique")
+# The form of a result that says how many rows, and which.
+COUNTED = {
+    "result_format": "BASIC",
+    "include_unexpected_rows": True,
+    "partial_unexpected_count": SAMPLE_ROWS,
+}
 
 
 @dataclass
@@ -59,48 +74,120 @@ class Finding:
         return f" ({'; '.join(names)}{f'; and {more:,} more' if more > 0 else ''})"
 
 
-def evaluate(name: str, frame: Any, expectations: list[Expectation]) -> list[Finding]:
-    """Evaluate a suite on a pandas or a Spark frame; the findings keep the suite's order.
+def judge(name: str, batch: Batch, expectations: list[Expectation]) -> list[Finding]:
+    """Evaluate a suite on a table of any size; the findings keep the suite's order.
 
-    Aggregates are asked for their value, row rules first only whether they hold: counts and rows
-    are computed for the failed ones alone.
+    Rules about single rows are asked of one chunk after the other; uniqueness of the rows whose
+    values, as integers, come twice; and whatever else of whole columns.
     """
-    validator = _validator(frame)
-    numbered = [
-        expectation.copy(update={"meta": {**(expectation.meta or {}), "place": place}})
-        for place, expectation in enumerate(expectations)
-    ]
-    by_row = [e for e in numbered if _is_row_rule(e)]
-    results = _validate(validator, [e for e in numbered if not _is_row_rule(e)], "BASIC")
-    results |= _validate(validator, by_row, "BOOLEAN_ONLY")
-    failed = [e for e in by_row if not results[_place(e)].success]
-    results |= _validate(
-        validator,
-        failed,
-        {
-            "result_format": "BASIC",
-            "include_unexpected_rows": True,
-            "partial_unexpected_count": SAMPLE_ROWS,
-        },
-    )
+    if batch.rows <= batches.CHUNK_ROWS:
+        return evaluate(name, batches.whole(batch, _used(expectations)), expectations)
+    numbered = _numbered(expectations)
+    unique = [e for e in numbered if e.configuration.type in UNIQUE]
+    # Under a condition they are asked of whole columns.
+    apart = [e for e in unique if not e.configuration.kwargs.get("row_condition")]
+    by_row = [e for e in numbered if e not in unique and _is_row_rule(e) and _by_chunk(e, batch)]
+    rest = [e for e in numbered if e not in apart and e not in by_row]
+    # Failing rows are shown by all columns; a row count needs one, to have rows at all.
+    names = _used(expectations if any(map(_is_row_rule, rest)) else rest)
+    results = _asked(batches.whole(batch, names or _used(expectations)[:1]), rest)
+    for expectation in apart:
+        keys = columns_of(expectation)
+        results |= _asked(batches.repeated(batch, keys, _used(expectations)), [expectation])
+        results[_place(expectation)].result["element_count"] = batch.rows
+    results |= _by_chunks(batch, by_row, _used(e for e in expectations if _by_chunk(e, batch)))
     return [_finding(name, e, results[_place(e)]) for e in numbered]
 
 
-def _validator(frame: Any) -> Any:
+def evaluate(name: str, frame: pd.DataFrame, expectations: list[Expectation]) -> list[Finding]:
+    """Evaluate a suite on one frame; the findings keep the suite's order."""
+    numbered = _numbered(expectations)
+    results = _asked(frame, numbered)
+    return [_finding(name, e, results[_place(e)]) for e in numbered]
+
+
+def _asked(frame: pd.DataFrame, expectations: list[Expectation]) -> dict[int, Any]:
+    """Aggregates are asked for their value, row rules first only whether they hold: counts and
+    rows are computed for the failed ones alone."""
+    validator = _validator(frame)
+    by_row = [e for e in expectations if _is_row_rule(e)]
+    results = _validate(validator, [e for e in expectations if not _is_row_rule(e)], "BASIC")
+    results |= _validate(validator, by_row, "BOOLEAN_ONLY")
+    failed = [e for e in by_row if not results[_place(e)].success]
+    return results | _validate(validator, failed, COUNTED)
+
+
+@dataclass
+class Tally:
+    """The results of a row rule on several frames, as one."""
+
+    success: bool = True
+    result: dict[str, Any] = field(default_factory=dict)
+    exception_info: Any = None
+
+    def add(self, result: Any, mostly: float) -> None:
+        """Count a frame in."""
+        facts = result.result or {}
+        if "unexpected_count" not in facts:
+            self.success, self.exception_info = False, self.exception_info or result.exception_info
+            return
+        for name in ("element_count", "missing_count", "unexpected_count"):
+            self.result[name] = self.result.get(name, 0) + facts.get(name, 0)
+        rows = self.result.setdefault("unexpected_rows", [])
+        rows += _samples(facts.get("unexpected_rows"))[: SAMPLE_ROWS - len(rows)]
+        asked = self.result["element_count"] - self.result["missing_count"]
+        held = asked - self.result["unexpected_count"]
+        self.success = self.exception_info is None and held >= mostly * asked
+
+
+def _by_chunks(batch: Batch, expectations: list[Expectation], shown: list[str]) -> dict[int, Any]:
+    """Row rules on every chunk. What may fail in some rows is counted at once, the others where
+    some chunk breaks them; ``shown``: the columns of the rows kept as samples."""
+    mostly = {_place(e): e.configuration.kwargs.get("mostly", 1.0) for e in expectations}
+    strict = [e for e in expectations if mostly[_place(e)] == 1]
+    results: dict[int, Any] = {}
+    for frame in batches.chunks(batch, _used(strict)) if strict else ():
+        results |= _validate(_validator(frame), strict, "BOOLEAN_ONLY")
+        strict = [e for e in strict if results[_place(e)].success]
+        if not strict:
+            break
+    held = {_place(e) for e in strict}
+    counted = [e for e in expectations if _place(e) not in held]
+    tallies = {_place(e): Tally() for e in counted}
+    for frame in batches.chunks(batch, shown) if counted else ():
+        for place, result in _validate(_validator(frame), counted, COUNTED).items():
+            tallies[place].add(result, mostly[place])
+    return results | tallies
+
+
+def _by_chunk(expectation: Expectation, batch: Batch) -> bool:
+    derived = [batch.derived.get(name) for name in columns_of(expectation)]
+    return not any(getattr(column, "of_all_rows", False) for column in derived)
+
+
+def _numbered(expectations: Iterable[Expectation]) -> list[Expectation]:
+    return [
+        expectation.copy(update={"meta": {**(expectation.meta or {}), "place": place}})
+        for place, expectation in enumerate(expectations)
+    ]
+
+
+def _used(expectations: Iterable[Expectation]) -> list[str]:
+    """The columns that expectations look at, in the order in which they are first named."""
+    return list(dict.fromkeys(name for e in expectations for name in columns_of(e)))
+
+
+def _validator(frame: pd.DataFrame) -> Any:
     """Great Expectations' validator on a frame.
 
-    Its engines are used directly: a pandas batch of a data context is hashed first, which took
+    Its engine is used directly: a pandas batch of a data context is hashed first, which took
     5 s on 1.3 M events whose whole suite took 1.
     """
     context = _context()
-    import pandas as pd
-    from great_expectations.execution_engine import PandasExecutionEngine, SparkDFExecutionEngine
+    from great_expectations.execution_engine import PandasExecutionEngine
     from great_expectations.validator.validator import Validator
 
-    if isinstance(frame, pd.DataFrame):
-        engine: Any = PandasExecutionEngine()
-    else:
-        engine = SparkDFExecutionEngine(spark=frame.sparkSession, persist=False)
+    engine = PandasExecutionEngine()
     engine.load_batch_data("staged", frame)
     return Validator(execution_engine=engine, data_context=context)
 
@@ -227,6 +314,8 @@ def _plain(value: Any) -> Any:
         value = value.to_json_dict()
     if hasattr(value, "item") and not isinstance(value, datetime | date):
         value = value.item() if getattr(value, "ndim", 0) == 0 else list(value)
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -238,8 +327,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set):
         entries = [_plain(entry) for entry in list(value)[:LONGEST_LIST]]
         return [*entries, "…"] if len(value) > LONGEST_LIST else entries
-    if str(value) in ("<NA>", "NaT"):
-        return None
     return short(str(value))
 
 

@@ -12,19 +12,24 @@ from __future__ import annotations
 import importlib
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations import VIEWS
 from jobs import batches, io, tables
-from jobs.batches import Source
+from jobs.batches import Batch
 from jobs.errors import Fault, GateRed
-from jobs.findings import SAMPLE_ROWS, Finding, columns_of, evaluate, short
+from jobs.findings import SAMPLE_ROWS, Finding, short
+from jobs.findings import judge as judge_batch
 from jobs.night import Night
+
+if TYPE_CHECKING:
+    from expectations.columns import Column
 
 log = logging.getLogger("nightjar")
 GREEN, WARNING, RED = "green", "warning", "red"
@@ -135,30 +140,22 @@ def _schema_faults(night: Night, table: tables.Table) -> list[str]:
 def judge_table(night: Night, name: str) -> list[Finding]:
     """A finding per expectation of one suite, evaluated on its table or view."""
     module = load(name)
-    source = _source(night, name)
-    if source is None:
+    batch = _batch(night, name, getattr(module, "COLUMNS", {}))
+    if batch is None:
         return []
-    expectations = module.suite(night.as_of)
-    derived = getattr(module, "COLUMNS", {})
-    used = {column for expectation in expectations for column in columns_of(expectation)}
-    base = VIEWS[name].base if name in VIEWS else name
-    names = [column for column in tables.TABLES[base].schema.names if column in used]
+    return judge_batch(name, batch, module.suite(night.as_of))
+
+
+def _batch(night: Night, name: str, derived: Mapping[str, Column]) -> Batch | None:
     located = batches.locate(night)
-    if io.count_rows(source.folder) <= batches.ARROW_ROWS:
-        frame: Any = batches.in_memory(source, names, derived, located)
-    else:
-        frame = batches.on_spark(night, source, names, derived, located)
-    return evaluate(name, frame, expectations)
-
-
-def _source(night: Night, name: str) -> Source | None:
+    others = batches.Others(located)
     if name not in VIEWS:
-        return Source(night.staged / name)
+        return Batch(night.staged / name, derived, others)
     view = VIEWS[name]
     if view.previous:
         before = night.previous(tables.TABLES[view.base].step)
-        return None if before is None else Source(before.table(view.base), view.where)
-    return Source(batches.locate(night)(view.base), view.where)
+        return Batch(before.table(view.base), derived, others, view.where) if before else None
+    return Batch(located(view.base), derived, others, view.where)
 
 
 # --- verdict and publishing ------------------------------------------------------------------

@@ -158,6 +158,24 @@ def read_arrow(
     return ds.dataset(files, format="parquet").to_table(columns=columns, filter=where)
 
 
+def read_chunks(folder: Path, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
+    """A table folder in Arrow tables of ``rows`` rows or somewhat more; one of no row if empty."""
+    files = [str(path) for path in parquet_files(folder)]
+    if not files:
+        raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
+    found = ds.dataset(files, format="parquet")
+    scan = found.scanner(columns=columns, batch_size=rows, batch_readahead=1, fragment_readahead=1)
+    held: list[pa.RecordBatch] = []
+    some = False
+    for batch in scan.to_batches():
+        held.append(batch)
+        if sum(one.num_rows for one in held) >= rows:
+            yield pa.Table.from_batches(held)
+            held, some = [], True
+    if held or not some:
+        yield pa.Table.from_batches(held, scan.projected_schema)
+
+
 @dataclass(frozen=True)
 class Published:
     """One published attempt of a step."""

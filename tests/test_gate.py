@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from expectations import VIEWS
-from expectations.columns import Column
-from jobs import batches, gate, io, steps, tables
+from expectations.rules import between, column
+from jobs import batches, findings, gate, io, steps, tables
 from jobs.errors import Fault, GateRed
+from jobs.findings import Finding
 from jobs.io import Lake
 from jobs.night import Night
 from tests.expectations import good
@@ -340,45 +341,85 @@ def test_hostile_strings_stay_whole_in_evidence_up_to_a_length(bare: Lake) -> No
     assert failed["samples"][0]["key"] == nasty[:199] + "…"
 
 
-# --- Spark -----------------------------------------------------------------------------------
-# Together these hold every kind of derived column.
-DERIVING = [
-    "events_counts", "identity_counts", "items", "item_vectors", "ranking_evidence", "delivery",
-    "item_lists", "persons_served", "sessions",
-]  # fmt: skip
+# --- tables of any size ----------------------------------------------------------------------
+SUITES = [*tables.TABLES, *VIEWS]
 
 
-def test_the_suites_compared_hold_every_kind_of_derived_column() -> None:
-    compared = [*DERIVING, "recommendations"]
-    kinds = {type(c) for name in compared for c in gate.load(name).COLUMNS.values()}
-    assert kinds == set(get_args(Column))
-
-
-@pytest.mark.parametrize("name", DERIVING)
-def test_columns_derived_on_spark_equal_those_in_memory(
-    published: Lake, night: Callable[..., Night], name: str
-) -> None:
+def batch_of(lake: Lake, name: str, staged: Path | None = None) -> batches.Batch:
+    """A published table (or view), or what stands in a folder in its place, as its gate sees it."""
     view = VIEWS.get(name)
     base = view.base if view else name
-    module = gate.load(name)
-    names = [column for column in tables.TABLES[base].key] or ["outcome"]
 
     def folder_of(table: str) -> Path:
-        return published.published(tables.TABLES[table].step, good.AS_OF).table(table)
+        own = staged / table if staged else None
+        step = tables.TABLES[table].step
+        return own if own and own.is_dir() else lake.published(step, good.AS_OF).table(table)
 
-    source = batches.Source(folder_of(base), view.where if view else None)
-    in_memory = batches.in_memory(source, names, module.COLUMNS, folder_of)
-    on_spark = batches.on_spark(night("events"), source, names, module.COLUMNS, folder_of)
-
-    def rows(frame: pa.Table) -> list[dict[str, Any]]:
-        return frame.sort_by([(column, "ascending") for column in names]).to_pylist()
-
-    assert rows(on_spark.toArrow()) == rows(pa.Table.from_pandas(in_memory, preserve_index=False))
+    derived = getattr(gate.load(name), "COLUMNS", {})
+    where = view.where if view else None
+    return batches.Batch(folder_of(base), derived, batches.Others(folder_of), where)
 
 
-def test_spark_and_memory_agree_on_what_is_forbidden_to_whom(
-    published: Lake, night: Callable[..., Night], tmp_path: Path
+def told(found: list[Finding], keys: list[str]) -> list[Any]:
+    """Findings without what only says how they were looked for."""
+    return [
+        (f.words, f.success, f.error) if f.success else
+        (f.words, f.success, f.error, f.observed, f.failing, f.rows,
+         [[row.get(key) for key in keys] for row in f.samples])
+        for f in found
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_table_judged_in_chunks_is_judged_as_one(
+    published: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, broken: bool
 ) -> None:
+    base = VIEWS[name].base if name in VIEWS else name
+    rows = io.read_arrow(batch_of(published, name).folder)
+    if broken and rows.num_rows:
+        column = "reason" if base == "events_rejected" else rows.schema.names[0]
+        # A gap, and rows that come twice, far from each other.
+        gap = without(rows, column, rows.num_rows // 2)
+        rows = pa.concat_tables([gap, rows.slice(0, 30).cast(gap.schema)])
+    io.write_arrow(tmp_path / base, rows)
+    keys = [key for key in tables.TABLES[base].key if key in rows.schema.names]
+    batch = batch_of(published, name, tmp_path)
+    suite = gate.load(name).suite(good.AS_OF)
+    found = findings.judge(name, batch, suite)
+    monkeypatch.setattr(batches, "CHUNK_ROWS", max(1, rows.num_rows // 7))
+    assert told(findings.judge(name, batch, suite), keys) == told(found, keys)
+    if broken and rows.num_rows and name not in VIEWS:
+        assert any(not finding.success for finding in found)
+
+
+def test_a_rule_that_may_fail_in_some_rows_counts_all_chunks(
+    published: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batch_of(published, "recommendations")
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 100)
+    mostly = [between("", "rank", 2, None, mostly=share) for share in (0.66, 0.67)]
+    firsts = [between("", "rank", 2, None, when=column("rank") < 3)]
+    loose, close, half = findings.judge("recommendations", batch, mostly + firsts)
+    assert (loose.success, close.success) == (True, False)
+    assert (close.failing, close.rows) == (1_000, 3_000)
+    assert (half.failing, half.rows, len(half.samples)) == (1_000, 2_000, 20)
+
+
+def test_keys_too_many_for_one_integer_are_told_apart(published: Lake, tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(12)]
+    values = {name: [f"{name}-{i % 97}" for i in range(97 * 5)] for name in names}
+    values["c11"] = [str(i) for i in range(97 * 5 - 2)] + ["7", "7"]
+    values["c0"][-1] = values["c0"][-2] = values["c0"][7]
+    for name in names:
+        values[name][-1] = values[name][7]
+    io.write_arrow(tmp_path / "wide", pa.table(values))
+    batch = batches.Batch(tmp_path / "wide", {}, batches.Others(lambda table: tmp_path / table))
+    found = batches.repeated(batch, names, ["c11", "c0"])
+    assert found["c11"].tolist() == ["7", "7"]
+
+
+def test_what_is_forbidden_to_whom_is_found(published: Lake, tmp_path: Path) -> None:
     people = {"personalised": True, "keys": 1, "household_id": "h"}
     persons = [
         {"person_id": "sober", "region": "north", "restrictions": ["alcohol"], **people},
@@ -394,54 +435,22 @@ def test_spark_and_memory_agree_on_what_is_forbidden_to_whom(
     ]  # fmt: skip
     io.write_arrow(tmp_path / "persons", good.table("persons", persons))
     io.write_arrow(tmp_path / "recommendations", good.table("recommendations", listed))
-
-    def folder_of(table: str) -> Path:
-        own = tmp_path / table
-        step = tables.TABLES[table].step
-        return own if own.is_dir() else published.published(step, good.AS_OF).table(table)
-
-    names = ["person_id", "item_id"]
-    derived = gate.load("recommendations").COLUMNS
-    source = batches.Source(tmp_path / "recommendations")
-    in_memory = batches.in_memory(source, names, derived, folder_of)
-    on_spark = batches.on_spark(night("events"), source, names, derived, folder_of).toArrow()
-    forbidden = {
-        (row["person_id"], row["item_id"]) for row in on_spark.to_pylist() if row["forbidden"]
-    }
-    assert forbidden == {("sober", good.ITEMS[-2]), ("southern", good.ITEMS[-2])}
-    order = [("person_id", "ascending"), ("item_id", "ascending")]
-    memory = pa.Table.from_pandas(in_memory, preserve_index=False)
-    assert on_spark.sort_by(order).to_pylist() == memory.sort_by(order).to_pylist()
+    batch = batch_of(published, "recommendations", tmp_path)
+    frame = batches.whole(batch, ["person_id", "item_id", "forbidden"])
+    forbidden = frame[frame["forbidden"]][["person_id", "item_id"]]
+    assert set(forbidden.itertuples(index=False, name=None)) == {
+        ("sober", good.ITEMS[-2]), ("southern", good.ITEMS[-2]),
+    }  # fmt: skip
 
 
-def test_spark_finds_what_pandas_finds(
-    bare: Lake, night: Callable[..., Night], monkeypatch: pytest.MonkeyPatch
+def test_a_gate_over_many_chunks_publishes_green_and_stops_red(
+    bare: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recall = good.all_tables()["index_recall"]
-    staged = again(bare, "index", index_recall=without(recall, "kind", 1))
-    staged.__dict__["spark"] = night("events").spark
-    found = gate.judge_table(staged, "index_recall")
-    monkeypatch.setattr(batches, "ARROW_ROWS", -1)
-    on_spark = gate.judge_table(staged, "index_recall")
-    assert [f.sentence() for f in on_spark if f.error] == []
-    assert [(f.words, f.success, f.failing, f.samples) for f in on_spark] == [
-        (f.words, f.success, f.failing, f.samples) for f in found
-    ]
-    assert any(f.samples for f in found)
-
-
-def test_a_gate_on_spark_publishes_green_and_stops_red(
-    bare: Lake, night: Callable[..., Night], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spark = night("ranker").spark
-    monkeypatch.setattr(batches, "ARROW_ROWS", -1)
-    first = again(bare, "ranker", run_id="first")
-    first.__dict__["spark"] = spark
-    gate.judge(first)
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 3)
+    gate.judge(again(bare, "ranker", run_id="first"))
     assert bare.published("ranker", good.AS_OF).attempt == "first"
     weights = good.all_tables()["blend_weights"]
     second = again(bare, "ranker", run_id="second", blend_weights=without(weights, "weight"))
-    second.__dict__["spark"] = spark
     with pytest.raises(GateRed, match="weight is filled; 1 of 10 rows"):
         gate.judge(second)
     assert bare.published("ranker", good.AS_OF).attempt == "first"

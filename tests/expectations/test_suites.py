@@ -38,9 +38,10 @@ def frame(name: str) -> pd.DataFrame:
     module = gate.load(name)
     used = {c for e in module.suite(good.AS_OF) for c in columns_of(e)}
     names = [column for column in tables.TABLES[base].schema.names if column in used]
-    source = batches.Source(folder() / base, view.where if view else None)
     derived = getattr(module, "COLUMNS", {})
-    return batches.in_memory(source, names, derived, lambda other: folder() / other)
+    others = batches.Others(lambda other: folder() / other)
+    batch = batches.Batch(folder() / base, derived, others, view.where if view else None)
+    return batches.whole(batch, [*names, *derived])
 
 
 def suite(name: str) -> list[Any]:
