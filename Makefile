@@ -8,10 +8,12 @@ VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS MASTER TO EVEN
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 .DEFAULT_GOAL := help
-.PHONY: run ui show why docs staleness ghosts backtest lineage rollback bench test check help clean
+.PHONY: run refresh ui show why docs staleness ghosts backtest lineage rollback bench test check help clean
 
 run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
 	$(SETUP) --with java -- -m tools.night
+refresh: ## what changed since the night, in a release of its own [AS_OF=YYYY-MM-DDTHH:MM] [SOURCE=…] [LAKE=…] [PARAMS=json] [MASTER=…]
+	$(SETUP) --with java -- -m tools.refresh
 ui: ## Airflow's web UI on this machine, one trigger away from a night [LAKE=folder]
 	$(SETUP) --with java -- -m tools.ui
 show: ## what a person did lately and what is recommended, and why: PERSON=id [SURFACE=homepage] [LAKE=folder]

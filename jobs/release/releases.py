@@ -57,9 +57,17 @@ class Release:
         return datetime.fromisoformat(self.manifest["as_of"])
 
     @property
-    def age(self) -> tuple[str, str, str]:
-        """Sorts releases from old to new: by run date, then by the moment of publishing."""
-        return (self.as_of.astimezone(UTC).isoformat(), self.manifest.get("created", ""), self.id)
+    def night(self) -> datetime:
+        """The run date of its night: its own, or that of the night which a refresh goes on from."""
+        named = self.manifest.get("night")
+        return io.parse_as_of(named) if named else self.as_of
+
+    @property
+    def age(self) -> tuple[str, str, str, str]:
+        """Sorts releases from old to new: by their night, by run date, by the moment of
+        publishing. A night that is published after refreshes of the one before is newer."""
+        night, as_of = (moment.astimezone(UTC).isoformat() for moment in (self.night, self.as_of))
+        return (night, as_of, self.manifest.get("created", ""), self.id)
 
     def path(self, name: str) -> Path:
         """The path of one of its files or folders."""
@@ -268,6 +276,12 @@ def link(source: Path, target: Path) -> None:
         if error.errno in (ENOSPC, EDQUOT, EROFS):
             raise
         shutil.copy2(source, target)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Share every file below a folder."""
+    for name in sorted(files_of(source)):
+        link(source / name, target / name)
 
 
 @contextmanager
