@@ -7,6 +7,9 @@ bad place, 3 a red gate.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import gc
 import importlib
 import json
 import logging
@@ -21,6 +24,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from jobs import io, lock, params, spark, steps
 from jobs.errors import Busy, Fault, exit_code
@@ -134,6 +139,7 @@ def run_step(chosen: argparse.Namespace) -> None:
     else:
         module.run(night, chosen_params)
     night.close(chosen_params, code_version())
+    give_back()
 
 
 def gate_step(chosen: argparse.Namespace) -> None:
@@ -142,7 +148,19 @@ def gate_step(chosen: argparse.Namespace) -> None:
 
     night = _night(chosen)
     lock.renew(night.lake, night.run_id)
-    gate.judge(night)
+    try:
+        gate.judge(night)
+    finally:
+        give_back()
+
+
+def give_back() -> None:
+    """Return freed memory to the system: a process that does many steps would otherwise hold what
+    the greatest of them took, beside the engine, for the rest of the night."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc's; other systems have no such call
 
 
 def carry_over(chosen: argparse.Namespace) -> None:

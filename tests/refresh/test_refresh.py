@@ -247,7 +247,7 @@ def test_an_event_that_was_delivered_late_is_found_and_said(shop: Shop) -> None:
 
 def test_a_refresh_killed_anywhere_leaves_a_whole_release_and_the_next_heals(shop: Shop) -> None:
     night = current(shop).id
-    for step in ("events", "changes", "candidates", "recommendations", "release"):
+    for step in ("events", "recommendations", "release"):
         shop.refresh(hour(1), until=step, run=f"killed at {step}")
         assert current(shop).id == night
     shop.refresh(hour(1), run="whole")
