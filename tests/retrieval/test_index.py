@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jobs import io
 from jobs.errors import Fault
-from jobs.retrieval import index, matrix
+from jobs.retrieval import index, matrix, recall
 from tests.retrieval.conftest import AS_OF, catalogue
 
 DIM = 6
@@ -111,23 +111,23 @@ def test_a_vector_beyond_the_bound_asks_for_a_new_build() -> None:
 def judged(bundle: index.Bundle, vectors: np.ndarray, strata: dict) -> dict[tuple, float]:
     people = vectors_of_crowds(100, 1)
     bound = bundle.facts["bound"]
-    tune, held = index.draw_queries(vectors, people, strata, bound, PARAMS, 7)
+    tune, held = recall.draw_queries(vectors, people, strata, bound, 20, 10, 7)
     assert not set(tune.own[tune.own >= 0]) & set(held.own[held.own >= 0])
     positions = np.arange(len(vectors))
     bundle = index.tuned(bundle, positions, vectors, tune, 0.95)
-    rows = index.recall_rows(bundle, positions, vectors, held, strata).to_pylist()
+    rows = index.judged(bundle, positions, vectors, held, strata).to_pylist()
     return {(row["kind"], row["stratum"]): row["recall"] for row in rows}
 
 
 def test_recall_of_an_exact_index_is_one_in_every_stratum() -> None:
     vectors = vectors_of_crowds(400)
     strata = {"age": np.where(np.arange(400) < 300, "older", "new")}
-    recall = judged(index.build(np.arange(400), vectors, "v", PARAMS, 7), vectors, strata)
-    assert set(recall) == {
+    shares = judged(index.build(np.arange(400), vectors, "v", PARAMS, 7), vectors, strata)
+    assert set(shares) == {
         ("overall", "all"), ("overall", "person"), ("overall", "item"), ("age", "older"),
         ("age", "new"),
     }  # fmt: skip
-    assert set(recall.values()) == {1.0}
+    assert set(shares.values()) == {1.0}
 
 
 def test_recall_by_age_shows_new_items_that_frozen_cells_lose() -> None:
@@ -141,31 +141,31 @@ def test_recall_by_age_shows_new_items_that_frozen_cells_lose() -> None:
     vectors = np.concatenate([old, fresh])
     strata = {"age": np.where(np.arange(4200) < 4000, "older", "new")}
     people = vectors_of_crowds(100, 1)
-    _, held = index.draw_queries(vectors, people, strata, frozen.facts["bound"], PARAMS, 7)
+    _, held = recall.draw_queries(vectors, people, strata, frozen.facts["bound"], 20, 10, 7)
     frozen = dataclasses.replace(frozen, facts={**frozen.facts, "nprobe": 12})
-    rows = index.recall_rows(frozen, np.arange(4200), vectors, held, strata).to_pylist()
-    recall = {row["stratum"]: row["recall"] for row in rows}
-    assert recall["new"] < recall["older"] - 0.05
+    rows = index.judged(frozen, np.arange(4200), vectors, held, strata).to_pylist()
+    shares = {row["stratum"]: row["recall"] for row in rows}
+    assert shares["new"] < shares["older"] - 0.05
 
 
 def test_items_of_equal_vectors_may_stand_for_each_other() -> None:
     vectors = np.repeat(vectors_of_crowds(30), 40, axis=0)
-    recall = judged(
+    shares = judged(
         index.build(np.arange(1200), vectors, "v", PARAMS, 7), vectors,
         {"age": np.array(["older"] * 1200)},
     )  # fmt: skip
-    assert recall["age", "older"] == 1.0
+    assert shares["age", "older"] == 1.0
 
 
 def test_an_item_is_new_for_the_days_after_it_was_first_seen() -> None:
     seen = [AS_OF - timedelta(days=days) for days in (1, 28, 29)]
     items = catalogue(["a", "b", "c", "d"], first_seen=[*seen, None])
-    assert index.ages(items, AS_OF, 28).tolist() == ["new", "new", "older", "never_seen"]
+    assert recall.ages(items, AS_OF, 28).tolist() == ["new", "new", "older", "never_seen"]
 
 
 def test_categories_beyond_the_largest_are_judged_as_one() -> None:
     items = catalogue(["a", "b", "c", "d", "e"], category=["X > 1", "X > 2", "Y", "Z", None])
-    assert index.categories(items, 1).tolist() == ["X", "X", "(other)", "(other)", "(other)"]
+    assert recall.categories(items, 1).tolist() == ["X", "X", "(other)", "(other)", "(other)"]
 
 
 def publish_a_space(publish, n_items: int = 60) -> None:
@@ -205,8 +205,8 @@ def test_the_step_indexes_every_item_and_says_where_its_vector_came_from(publish
     bundle = index.load(night.staged / index.BUNDLE)
     assert bundle.facts["embedding_version"] == "space"
     assert bundle.facts["count"] == 60
-    recall = io.read_arrow(night.staged / "index_recall").to_pylist()
-    assert {row["recall"] for row in recall} == {1.0}
+    rows = io.read_arrow(night.staged / "index_recall").to_pylist()
+    assert {row["recall"] for row in rows} == {1.0}
 
 
 def test_a_factor_without_an_item_is_a_fault(publish) -> None:
