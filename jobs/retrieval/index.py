@@ -101,9 +101,9 @@ def run(night: Night, params: Params) -> None:
         night.seed,
     )  # fmt: skip
     bundle = tuned(bundle, positions, vectors, tune, params.target_recall)
-    rows = judged(bundle, positions, vectors, held, strata)
+    measured = judged(bundle, positions, vectors, held, strata)
     night.write("item_vectors", vector_rows(items, vectors, learnt))
-    night.write("index_recall", rows)
+    night.write("index_recall", recall.rows(measured))
     save(bundle, night.staged / BUNDLE)
     night.notes["index"] = {**bundle.facts, "learnt": int(learnt.sum())}
 
@@ -276,12 +276,12 @@ def judged(
     positions: np.ndarray,
     vectors: np.ndarray,
     held: recall.Queries,
-    strata: dict[str, np.ndarray],
-) -> pa.Table:
-    """The table ``index_recall`` of the held queries; row i of everything is ``positions[i]``."""
+    strata: dict[str, recall.Strata],
+) -> list[recall.Measured]:
+    """Recall on the held queries; row i of everything is ``positions[i]``."""
     points = on_sphere(vectors, bundle.facts["bound"])
     truth = recall.exact(points, held)
-    return recall.rows(truth, hits_of(bundle, positions, points, held, truth), held, strata)
+    return recall.measure(truth, hits_of(bundle, positions, points, held, truth), held, strata)
 
 
 def hits_of(

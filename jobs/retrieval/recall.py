@@ -13,10 +13,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.retrieval import matrix
 from jobs.retrieval.sphere import on_sphere, query_points
-from jobs.tables import BELOW
+from jobs.tables import BELOW, TABLES
 
 K = 50  # recall@50, as the gate reads it
+
+
+@dataclass(frozen=True)
+class Strata:
+    """One way to divide the items: ``names``, sorted, and ``of``: (n_items,) int, which of them
+    each item is in."""
+
+    names: tuple[str, ...]
+    of: np.ndarray
+
+    @staticmethod
+    def of_column(column: pa.ChunkedArray | pa.Array) -> Strata:
+        names, of = matrix.encode(column)
+        return Strata(tuple(names.to_pylist()), of)
 
 
 @dataclass(frozen=True)
@@ -28,27 +43,56 @@ class Queries:
     own: np.ndarray
 
 
-def ages(items: pa.Table, as_of: datetime, new_days: int) -> np.ndarray:
-    """(n_items,) str: ``never_seen``, ``new`` (first seen in the last days) or ``older``."""
+@dataclass(frozen=True)
+class Measured:
+    """Of all true neighbours that belong to a stratum: the share found.
+
+    ``queries`` counts those with at least one. The neighbours of one query are found or lost
+    together: ``effective`` is how many independent ones would be as uncertain.
+    """
+
+    kind: str
+    stratum: str
+    queries: int
+    recall: float
+    effective: int
+
+
+# --- strata and queries ----------------------------------------------------------------------
+def ages(items: pa.Table, as_of: datetime, new_days: int) -> Strata:
+    """``never_seen``, ``new`` (first seen in the last days) or ``older``."""
     first_seen = items["first_seen"]
     edge = pa.scalar(as_of - timedelta(days=new_days), type=first_seen.type)
     names = pc.if_else(pc.greater_equal(first_seen, edge), "new", "older")
-    return np.array(pc.fill_null(names, "never_seen").to_pylist())
+    return Strata.of_column(pc.fill_null(names, "never_seen"))
 
 
-def categories(items: pa.Table, most: int) -> np.ndarray:
-    """(n_items,) str: the top level of each item's category path; small ones are ``(other)``."""
+def categories(items: pa.Table, most: int) -> Strata:
+    """The top level of each item's category path; all but the ``most`` largest are ``(other)``."""
+    tops = top_levels(items)
+    counts = np.bincount(tops.of, minlength=len(tops.names))
+    return only(tops, np.argsort(-counts, kind="stable")[:most])
+
+
+def top_levels(items: pa.Table) -> Strata:
+    """The top level of each item's category path, ``(none)`` where it has none."""
     paths = pc.fill_null(items["category"], "(none)")
-    tops = np.array([path.split(BELOW)[0] for path in paths.to_pylist()])
-    names, counts = np.unique(tops, return_counts=True)
-    kept = names[np.argsort(-counts, kind="stable")][:most]
-    return np.where(np.isin(tops, kept), tops, "(other)")
+    levels = pc.split_pattern(paths, pattern=BELOW, max_splits=1)
+    return Strata.of_column(pc.list_element(levels, 0))
+
+
+def only(strata: Strata, kept: np.ndarray) -> Strata:
+    """The strata of the numbers ``kept``; all others are one, ``(other)``."""
+    names = np.array(strata.names, dtype=object)
+    names[np.setdiff1d(np.arange(len(names)), kept)] = "(other)"
+    fewer, place = np.unique(names.astype(str), return_inverse=True)
+    return Strata(tuple(fewer.tolist()), place[strata.of])
 
 
 def draw_queries(
     vectors: np.ndarray,
     people: np.ndarray,
-    strata: dict[str, np.ndarray],
+    strata: dict[str, Strata],
     bound: float,
     person_queries: int,
     item_queries: int,
@@ -60,21 +104,25 @@ def draw_queries(
     """
     generator = np.random.default_rng(seed)
     who = _split(generator, np.arange(len(people)), person_queries)
-    drawn = [
-        _split(generator, np.flatnonzero(names == name), item_queries)
-        for names in strata.values()
-        for name in np.unique(names)
-    ]
+    drawn = draw_items(generator, strata, item_queries).values()
     tune_items = np.unique(np.concatenate([few for few, _ in drawn]))
     held_items = np.setdiff1d(np.concatenate([many for _, many in drawn]), tune_items)
     tune, held = (
-        Queries(
-            np.concatenate([query_points(people[asks], bound), on_sphere(vectors[items], bound)]),
-            np.concatenate([np.full(len(asks), -1), items]),
-        )
+        queries(people[asks], vectors, items, bound)
         for asks, items in zip(who, (tune_items, held_items), strict=True)
     )
     return tune, held
+
+
+def draw_items(
+    generator: np.random.Generator, strata: dict[str, Strata], held: int
+) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """By kind and stratum, the rows of its items that ask in tuning and of those held."""
+    return {
+        (kind, name): _split(generator, np.flatnonzero(divided.of == number), held)
+        for kind, divided in strata.items()
+        for number, name in enumerate(divided.names)
+    }
 
 
 def _split(
@@ -86,8 +134,20 @@ def _split(
     return order[:few], order[few : few + held]
 
 
+def queries(people: np.ndarray, vectors: np.ndarray, items: np.ndarray, bound: float) -> Queries:
+    """These people, (n, dim), and the items of these rows of ``vectors``, asking."""
+    return Queries(
+        np.concatenate([query_points(people, bound), on_sphere(vectors[items], bound)]),
+        np.concatenate([np.full(len(people), -1), items]),
+    )
+
+
+# --- the truth, and what of it was found -----------------------------------------------------
 def exact(points: np.ndarray, queries: Queries) -> np.ndarray:
-    """(n_queries, K) rows of ``points`` nearest to each query, without itself; -1 where fewer."""
+    """(n_queries, K) rows of ``points`` nearest to each query, without itself; -1 where fewer.
+
+    All points lie on one sphere, so the nearest are those of the largest product.
+    """
     k = min(K, len(points) - 1)
     found = np.full((len(queries.points), K), -1, np.int64)
     if k <= 0:
@@ -95,16 +155,37 @@ def exact(points: np.ndarray, queries: Queries) -> np.ndarray:
     # Single precision finds four times as many, double precision chooses among them: neighbours
     # far up on the sphere differ in the seventh digit.
     wide = min(4 * K, len(points) - 1)
-    squares = np.square(points).sum(axis=1)
-    for first in range(0, len(queries.points), 128):
-        block = slice(first, first + 128)
-        distances = squares - 2 * (queries.points[block] @ points.T)
-        asks = np.flatnonzero(queries.own[block] >= 0)
-        distances[asks, queries.own[block][asks]] = np.inf
-        near = np.argpartition(distances, wide - 1, axis=1)[:, :wide]
+    products = np.empty((min(64, len(found)), len(points)), np.float32)
+    for first in range(0, len(found), 64):
+        block = slice(first, first + 64)
+        own = queries.own[block]
+        part = np.matmul(queries.points[block], points.T, out=products[: len(own)])
+        asks = np.flatnonzero(own >= 0)
+        part[asks, own[asks]] = -np.inf
+        near = _largest(part, wide)
         best = np.lexsort((near, _distances(queries.points[block], points, near)), axis=1)[:, :k]
         found[block, :k] = np.take_along_axis(near, best, axis=1)
     return found
+
+
+def _largest(products: np.ndarray, k: int) -> np.ndarray:
+    """(n_rows, k) columns of the largest values of each row, in no order.
+
+    A sample says which value the k largest surely exceed, or nearly: one pass finds what does, and
+    only a row where that was too much is partitioned whole.
+    """
+    step = max(1, products.shape[1] // 8192)
+    expected = k / step
+    sample = products[:, ::step]
+    rank = min(sample.shape[1], int(np.ceil(expected + 4 * np.sqrt(expected) + 4)))
+    floors = np.partition(sample, -rank, axis=1)[:, -rank]
+    largest = np.empty((len(products), k), np.int64)
+    for row, values in enumerate(products):
+        above = np.flatnonzero(values >= floors[row])
+        if len(above) < k:
+            above = np.arange(len(values))
+        largest[row] = above[np.argpartition(values[above], -k)[-k:]]
+    return largest
 
 
 def hits_of(
@@ -163,14 +244,13 @@ def _distances(queries: np.ndarray, points: np.ndarray, rows: np.ndarray) -> np.
     return np.where(rows >= 0, result, np.inf)
 
 
-def rows(
-    truth: np.ndarray, hits: np.ndarray, held: Queries, strata: dict[str, np.ndarray]
-) -> pa.Table:
-    """The table ``index_recall``.
+def measure(
+    truth: np.ndarray, hits: np.ndarray, held: Queries, strata: dict[str, Strata]
+) -> list[Measured]:
+    """Recall of every stratum with a true neighbour of any held query.
 
-    Of all true neighbours, over all held queries, that belong to a stratum: the share found.
-    ``queries`` counts those with at least one. Kind ``overall`` has ``all`` and the two kinds of
-    queries, ``person`` and ``item``.
+    ``truth``, ``hits``: (n_queries, K), see :func:`exact` and :func:`hits_of`. Kind ``overall`` has
+    ``all`` and the two kinds of queries, ``person`` and ``item``.
     """
     exists = truth >= 0
     asked_by_item = (held.own >= 0)[:, None]
@@ -179,22 +259,38 @@ def rows(
         ("overall", "person", exists & ~asked_by_item),
         ("overall", "item", exists & asked_by_item),
     ]
-    for kind, names in strata.items():
-        groups += [(kind, str(n), exists & (names[truth] == n)) for n in np.unique(names)]
-    found = [
-        {
-            "kind": kind,
-            "stratum": name,
-            "queries": int(members.any(axis=1).sum()),
-            "recall": float(hits[members].mean()),
-        }
+    for kind, divided in strata.items():
+        member_of = divided.of[truth]
+        groups += [
+            (kind, name, exists & (member_of == number))
+            for number, name in enumerate(divided.names)
+        ]
+    return [
+        _measured(kind, name, (hits & members).sum(axis=1), members.sum(axis=1))
         for kind, name, members in groups
         if members.any()
     ]
+
+
+def _measured(kind: str, stratum: str, found: np.ndarray, true: np.ndarray) -> Measured:
+    """Of (n_queries,) counts of neighbours: found, and true.
+
+    The effective number is Kish's: the variance that independent neighbours would have over that of
+    a ratio of sums over queries. It is never taken to be less than as if a query found all or none.
+    """
+    asked = int((true > 0).sum())
+    total = int(true.sum())
+    recall = float(found.sum() / total)
+    all_or_none = total**2 / float(np.square(true, dtype=np.int64).sum())
+    left_over = np.square(found - recall * true).sum() * asked / max(1, asked - 1)
+    independent = recall * (1 - recall) * total**2 / left_over if left_over > 0 else 0.0
+    effective = int(min(max(independent, all_or_none), total))
+    return Measured(kind, stratum, asked, recall, effective)
+
+
+def rows(found: list[Measured]) -> pa.Table:
+    """The table ``index_recall``."""
+    schema = TABLES["index_recall"].schema
     return pa.Table.from_pylist(
-        found,
-        schema=pa.schema(
-            [("kind", pa.string()), ("stratum", pa.string()), ("queries", pa.int32()),
-             ("recall", pa.float64())]
-        ),
-    )  # fmt: skip
+        [{name: getattr(each, name) for name in schema.names} for each in found], schema=schema
+    )
