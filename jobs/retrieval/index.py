@@ -11,7 +11,7 @@ and category of items (``recall.py``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def run(night: Night, params: Params) -> None:
     measured = judged(bundle, positions, vectors, held, strata)
     night.write("item_vectors", vector_rows(items, vectors, learnt))
     night.write("index_recall", recall.rows(measured))
-    save(bundle, night.staged / BUNDLE)
+    save(remembering(bundle, measured), night.staged / BUNDLE)
     night.notes["index"] = {**bundle.facts, "learnt": int(learnt.sum())}
 
 
@@ -282,6 +282,16 @@ def judged(
     points = on_sphere(vectors, bundle.facts["bound"])
     truth = recall.exact(points, held)
     return recall.measure(truth, hits_of(bundle, positions, points, held, truth), held, strata)
+
+
+def remembering(bundle: Bundle, measured: list[recall.Measured]) -> Bundle:
+    """The bundle with the recall of its cells as they were trained, for refreshes to be held to."""
+    return Bundle(bundle.index, {**bundle.facts, "recall": [asdict(each) for each in measured]})
+
+
+def remembered(bundle: Bundle) -> list[recall.Measured]:
+    """What :func:`remembering` kept; empty where nothing was."""
+    return [recall.Measured(**each) for each in bundle.facts.get("recall", [])]
 
 
 def hits_of(

@@ -152,10 +152,10 @@ def test_recall_by_age_shows_new_items_that_frozen_cells_lose() -> None:
 @pytest.mark.parametrize("n_items", [3, 40, 260, 20_000])
 def test_the_true_neighbours_are_those_of_a_full_sort(n_items) -> None:
     vectors = vectors_of_crowds(n_items)
-    points = on_sphere(vectors, 2 * float(np.linalg.norm(vectors, axis=1).max()))
+    bound = 2 * float(np.linalg.norm(vectors, axis=1).max())
+    points = on_sphere(vectors, bound)
     items = np.arange(n_items)[:30]
-    asked = recall.queries(vectors_of_crowds(30, 1), vectors, items, 9.0)
-    asked = recall.Queries(np.concatenate([asked.points[:30], points[items]]), asked.own)
+    asked = recall.queries(vectors_of_crowds(30, 1), vectors, items, bound)
     gaps = np.square(points[None] - asked.points[:, None].astype(np.float64)).sum(axis=2)
     gaps[np.arange(30, len(gaps)), items] = np.inf
     expected = np.argsort(gaps, axis=1, kind="stable")[:, : min(recall.K, n_items - 1)]
@@ -242,6 +242,7 @@ def test_the_step_indexes_every_item_and_says_where_its_vector_came_from(publish
     assert bundle.facts["embedding_version"] == "space"
     assert bundle.facts["count"] == 60
     rows = io.read_arrow(night.staged / "index_recall").to_pylist()
+    assert recall.rows(index.remembered(bundle)).to_pylist() == rows
     assert {row["recall"] for row in rows} == {1.0}
 
 
