@@ -13,9 +13,11 @@ import numpy as np
 
 def on_sphere(vectors: np.ndarray, bound: float) -> np.ndarray:
     """(n, dim + 1) float32: each item's vector with the coordinate that makes its length bound."""
-    squares = np.square(vectors.astype(np.float64)).sum(axis=1)
-    last = np.sqrt(np.maximum(bound**2 - squares, 0.0))
-    return np.ascontiguousarray(np.column_stack([vectors, last]), dtype=np.float32)
+    points = np.empty((len(vectors), vectors.shape[1] + 1), np.float32)
+    points[:, :-1] = vectors
+    squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
+    points[:, -1] = np.sqrt(np.maximum(bound**2 - squares, 0.0))
+    return points
 
 
 def query_points(queries: np.ndarray, bound: float) -> np.ndarray:
