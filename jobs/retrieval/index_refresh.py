@@ -149,28 +149,27 @@ def difference(before: Items, now: Items) -> Change:
 
     Raises ``Fault`` where a position stands twice.
     """
-    order = np.argsort(before.positions, kind="stable")
-    known = before.positions[order]
-    place = np.minimum(np.searchsorted(known, now.positions), max(0, len(known) - 1))
-    held = known[place] == now.positions if len(known) else np.zeros(len(now.positions), bool)
-    rows = np.flatnonzero(held)
-    old_rows = order[place[rows]]
-    added = np.flatnonzero(~held)
-    left = np.ones(len(known), bool)
-    left[old_rows] = False
-    twice = (
-        int((np.diff(known) == 0).sum())
-        + (len(rows) - int((~left).sum()))
-        + (len(added) - len(np.unique(now.positions[added])))
+    # Positions are dense, so a table of rows by position is small and needs no sorting.
+    size = 1 + max(int(items.positions.max(initial=-1)) for items in (before, now))
+    old_row, new_row = np.full(size, -1), np.full(size, -1)
+    old_row[before.positions] = np.arange(len(before.positions))
+    new_row[now.positions] = np.arange(len(now.positions))
+    twice = sum(
+        len(items.positions) - int((row_of >= 0).sum())
+        for items, row_of in ((before, old_row), (now, new_row))
     )
     if twice:
         raise Fault(f"index: {twice} positions stand twice in item_vectors; make the table again")
+    held = old_row[now.positions]
+    rows = np.flatnonzero(held >= 0)
+    old_rows = held[rows]
     old, new = _bits(before.vectors), _bits(now.vectors)
     differs = np.zeros(len(rows), bool)
     for first in range(0, len(rows), STEP):
         part = slice(first, first + STEP)
         differs[part] = (old[old_rows[part]] != new[rows[part]]).any(axis=1)
-    return Change(added, rows[differs], before.positions[left])
+    left = before.positions[new_row[before.positions] < 0]
+    return Change(np.flatnonzero(held < 0), rows[differs], left)
 
 
 def _bits(vectors: np.ndarray) -> np.ndarray:
