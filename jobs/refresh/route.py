@@ -43,7 +43,7 @@ ROUTE: dict[str, str] = {
     "changes": ONWARD,
     "content_embeddings": ONWARD,
     "embeddings": ONWARD,
-    "index": ANEW,
+    "index": ONWARD,
     "candidates": ONWARD,
     "recommendations": ONWARD,
     "item_lists": ANEW,

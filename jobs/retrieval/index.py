@@ -1,9 +1,9 @@
 """A vector index over every item of the catalogue, with its recall measured before it is used.
 
 Reads ``item_factors``, ``person_factors``, ``content_vectors``, ``items`` and ``embedding.json``.
-Writes ``item_vectors`` (a row per item: its collaborative vector, or for an item nobody chose the
-one guessed from its content), ``index_recall`` (a row per stratum of held queries) and the folder
-``index_bundle`` (``items.faiss`` and ``index.json``).
+Writes ``item_vectors`` (a row per available item: its collaborative vector, or for an item nobody
+chose the one guessed from its content), ``index_recall`` (a row per stratum of held queries) and
+the folder ``index_bundle`` (``items.faiss`` and ``index.json``).
 
 Inner products are searched as distances on a sphere (``sphere.py``), and recall is split by the age
 and category of items (``recall.py``).
@@ -11,12 +11,14 @@ and category of items (``recall.py``).
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs import io
 from jobs.errors import Fault
@@ -26,6 +28,7 @@ from jobs.retrieval import embeddings, matrix, recall
 from jobs.retrieval.content_embeddings import map_to_collaborative
 from jobs.retrieval.sphere import on_sphere, query_points
 
+log = logging.getLogger("nightjar")
 BUNDLE = "index_bundle"
 FORMAT = 1
 HOW_TO = {
@@ -85,10 +88,7 @@ class Bundle:
 def run(night: Night, params: Params) -> None:
     """Stage the vectors, the index and its recall."""
     space = io.read_json(night.published("embeddings").table(embeddings.FILE))
-    items = night.arrow("items", ["item_id", "position", "category", "first_seen"])
-    items = items.sort_by("position")
-    factors = night.arrow("item_factors")
-    vectors, learnt = item_vectors(items, factors, night.arrow("content_vectors"), params)
+    items, vectors, learnt = on_sale(night, night.arrow("item_factors"), params)
     positions = items["position"].to_numpy()
     bundle = build(positions, vectors, space["version"], params, night.seed)
     people = matrix.vectors_of(night.arrow("person_factors", ["vector"]))
@@ -106,6 +106,51 @@ def run(night: Night, params: Params) -> None:
     night.write("index_recall", recall.rows(measured))
     save(remembering(bundle, measured), night.staged / BUNDLE)
     night.notes["index"] = {**bundle.facts, "learnt": int(learnt.sum())}
+
+
+def refresh(night: Night, params: Params) -> None:
+    """Stage the base's index with new items in it, changed ones moved and delisted ones out; built
+    again where its recall says so."""
+    from jobs.retrieval import index_refresh  # which changes what this module builds
+
+    base = night.previous("index")
+    if base is None:
+        raise Fault("index: there is no release to go on from; run a night, then refresh")
+    space = io.read_json(night.published("embeddings").table(embeddings.FILE))
+    factors = night.arrow("item_factors")
+    guessed = pa.array(space["guessed_items"], pa.string())
+    fitted = factors.filter(pc.invert(pc.is_in(factors["item_id"], value_set=guessed)))
+    items, vectors, learnt = on_sale(night, fitted, params)
+    before = io.read_arrow(base.table("item_vectors"))
+    held = index_refresh.Items(before["position"].to_numpy(), matrix.vectors_of(before))
+    now = index_refresh.Items(items["position"].to_numpy(), vectors)
+    how = index_refresh.Params()
+    found = index_refresh.refresh(
+        load(base.table(BUNDLE)), held, now, space["version"],
+        index_refresh.strata_of(items, held.positions, night.as_of, how),
+        matrix.vectors_of(night.arrow("person_factors", ["vector"])), how, params, night.seed,
+    )  # fmt: skip
+    night.write("item_vectors", vector_rows(items, vectors, learnt))
+    night.write("index_recall", found.recall)
+    save(found.bundle, night.staged / BUNDLE)
+    changed = {"added": found.added, "moved": found.moved, "removed": found.removed}
+    night.notes["index"] = {**found.bundle.facts, **changed, "built_again": list(found.reasons)}
+    for reason in found.reasons:
+        log.warning("index=built_again %s", reason)
+
+
+def on_sale(
+    night: Night, factors: pa.Table, params: Params
+) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """The items that are available, by position, with their vectors and whether these are learnt.
+
+    What is not available stands in no index: it would take the place of something that is.
+    """
+    columns = ["item_id", "position", "category", "first_seen", "created_time", "available"]
+    items = night.arrow("items", columns).sort_by("position")
+    vectors, learnt = item_vectors(items, factors, night.arrow("content_vectors"), params)
+    there = items["available"].to_numpy()
+    return items.filter(items["available"]), vectors[there], learnt[there]
 
 
 def item_vectors(

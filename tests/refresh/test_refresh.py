@@ -18,7 +18,7 @@ from jobs.ordering import recommendations
 from jobs.refresh import route
 from jobs.release import releases
 from jobs.release.reader import Reader
-from jobs.retrieval import candidates
+from jobs.retrieval import candidates, index
 from tests import small_shop
 from tests.refresh.conftest import AS_OF, PARAMS, Shop, hour, rewrite
 
@@ -311,3 +311,33 @@ def test_an_hour_is_cut_where_the_base_read_up_to() -> None:
     assert hours(AS_OF, half, hour(3)) == [
         (AS_OF, hour(1)), (hour(1), half), (half, hour(2)), (hour(2), hour(3)),
     ]  # fmt: skip
+
+
+def test_what_is_delisted_leaves_the_index_and_what_comes_back_returns(shop: Shop) -> None:
+    item = shop.table("item_vectors", AS_OF)["item_id"].to_pylist()[5]
+
+    def delist(items: pa.Table) -> pa.Table:
+        found = items.to_pylist()
+        for row in found:
+            row["valid_from"] = None
+        old = next(row for row in found if row["item_id"] == item)
+        found.append({**old, "available": False, "valid_from": hour(0.5)})
+        found.append({**old, "available": True, "valid_from": hour(1.5)})
+        schema = small_shop.ITEMS.append(pa.field("valid_from", small_shop.TIME))
+        return pa.Table.from_pylist(found, schema)
+
+    rewrite(shop, "items", delist)
+    shop.refresh(hour(1))
+    ids = [shop.table("item_vectors", at)["item_id"].to_pylist() for at in (AS_OF, hour(1))]
+    assert set(ids[0]) - set(ids[1]) == {item}
+    notes = shop.lake.published("index", hour(1)).manifest["notes"]["index"]
+    assert (notes["removed"], notes["built_again"]) == (1, [])
+    held = index.load(shop.lake.published("index", hour(1)).table(index.BUNDLE))
+    assert held.index.ntotal == len(ids[1])
+    for name in ("recommendations", "context_lists"):
+        assert item not in shop.table(name, hour(1))["item_id"].to_pylist()
+    shop.refresh(hour(2))
+    rows_then, rows_now = (
+        dict(rows(shop.table("item_vectors", at), "item_id", "vector")) for at in (AS_OF, hour(2))
+    )
+    assert rows_now[item] == rows_then[item]
