@@ -71,7 +71,10 @@ def open_refresh(chosen: argparse.Namespace) -> None:
     """The same for a refresh, with the release that it goes on from."""
     lake = _open(chosen)
     try:
-        route.open_refresh(lake, io.parse_as_of(chosen.as_of), chosen.run_id, chosen.source)
+        route.open_refresh(
+            lake, io.parse_as_of(chosen.as_of), chosen.run_id, chosen.source,
+            params.from_json(chosen.params),
+        )  # fmt: skip
         _start_engine(chosen, lake)
     except BaseException:
         route.close(lake, chosen.run_id)
@@ -172,7 +175,8 @@ def carry_over(chosen: argparse.Namespace) -> None:
         raise Fault(f"refresh: the run {chosen.run_id} is none; start it with open-refresh")
     as_of = io.parse_as_of(chosen.as_of)
     for step in route.CARRIED_STEPS:
-        route.carry(lake, lake.published(step, io.parse_as_of(refresh.base)), as_of, chosen.run_id)
+        found = lake.published(step, io.parse_as_of(refresh.base))
+        route.carry(lake, found, as_of, chosen.run_id, refresh)
         log.info("step=%s carried_from=%s", step, refresh.base)
 
 

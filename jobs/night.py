@@ -6,6 +6,7 @@ recorded, so that every table's manifest names the way back.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import shutil
@@ -83,6 +84,15 @@ class Night:
             self._record(found)
         return found
 
+    def previous_night(self, step: str) -> Published | None:
+        """The newest published output of an earlier night, whatever was refreshed since; recorded
+        as an input. A night is then the same with and without the hours before it."""
+        for found in self.lake.earlier(step, self.as_of):
+            if not found.manifest.get("refresh"):
+                self._record(found)
+                return found
+        return None
+
     def earlier(self, step: str, label: str) -> Published:
         """A step's published output for an earlier run date, recorded as an input."""
         found = self.lake.published(step, io.parse_as_of(label))
@@ -157,8 +167,6 @@ class Night:
 
     def close(self, params: Any, code_version: str) -> dict[str, Any]:
         """Write the step's manifest beside its tables and return it."""
-        import dataclasses
-
         manifest: dict[str, Any] = {
             "step": self.step,
             "as_of": self.as_of.isoformat(),
@@ -167,6 +175,7 @@ class Night:
             "code_version": code_version,
             "params": dataclasses.asdict(params),
             "seed": self.seed,
+            "refresh": dataclasses.asdict(self.refresh) if self.refresh else None,
             "inputs": self.inputs,
             "tables": {
                 table.name: {

@@ -48,9 +48,10 @@ def table(found: dict[str, Any]) -> list[str]:
     lines = [
         f"## A refresh beside its night: {found['events'] / 1e6:g} million events", "",
         f"{people['touched']:,} of {people['known']:,} people ({people['share']:.1%}) and "
-        f"{items['touched']:,} of {items['known']:,} items touched. Seconds of each step with its "
-        "gate.", "",
-        "| step | in a refresh | night | refresh | night ÷ refresh |", "| --- | --- | --: | --: | --: |",
+        f"{items['touched']:,} of {items['known']:,} items touched. Seconds of each step with "
+        "its gate.", "",
+        "| step | in a refresh | night | refresh | night ÷ refresh |",
+        "| --- | --- | --: | --: | --: |",
     ]  # fmt: skip
     for step, how in route.ROUTE.items():
         if step == "source":

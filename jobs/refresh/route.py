@@ -11,6 +11,8 @@ then is the base of the next refresh, whatever was refreshed meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import os
 import shutil
@@ -19,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jobs import io
+from jobs import io, params, steps
 from jobs.errors import Fault
 from jobs.io import Lake, Published
 from jobs.release import releases
@@ -67,7 +69,9 @@ def file(lake: Lake) -> Path:
     return lake.root / ".night" / "refresh.json"
 
 
-def open_refresh(lake: Lake, as_of: datetime, run_id: str, source: str) -> Refresh:
+def open_refresh(
+    lake: Lake, as_of: datetime, run_id: str, source: str, overrides: dict[str, dict[str, Any]]
+) -> Refresh:
     """Choose the base and write it down for the run's steps.
 
     Raises ``Fault`` where there is no night to go on from, or none that this refresh may.
@@ -83,6 +87,12 @@ def open_refresh(lake: Lake, as_of: datetime, run_id: str, source: str) -> Refre
         raise Fault(
             f"refresh: the release {base.id} is made from {base.manifest['source']}, not from "
             f"{source}; give the same SOURCE, or another LAKE"
+        )
+    changed = differing(base.manifest["config"], overrides)
+    if changed:
+        raise Fault(
+            f"refresh: the parameters of {', '.join(changed)} are others than those of the night "
+            f"{io.label(base.night)}; run a night with them, then refresh"
         )
     if base.as_of >= as_of:
         raise Fault(
@@ -104,12 +114,30 @@ def under_way(lake: Lake, run_id: str) -> Refresh | None:
     return Refresh(found["base"], found["night"]) if found["run_id"] == run_id else None
 
 
+def differing(config: dict[str, Any], overrides: dict[str, dict[str, Any]]) -> list[str]:
+    """The steps whose parameters are not those that a release was made with."""
+    found = []
+    for step in ROUTE:
+        if step in config and step != "release":
+            ours = params.build(steps.module(step).Params, overrides.get(step, {}))
+            if _canonical(dataclasses.asdict(ours)) != _canonical(config[step]):
+                found.append(step)
+    return found
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
 def base_of(lake: Lake, as_of: datetime) -> Release:
-    """The newest release of the newest night's chain before ``as_of``, that night included.
+    """The newest release of the newest night's chain before ``as_of``, that night included; never
+    one newer than ``CURRENT``, since what was rolled back stays back.
 
     Raises ``Fault`` where there is none or it is not whole.
     """
     shelf = [one for one in releases.readable(lake) if one.as_of <= as_of]
+    serving = next((one for one in shelf if one.id == releases.current_id(lake)), None)
+    shelf = [one for one in shelf if serving is None or one.age <= serving.age]
     nights = [one for one in shelf if one.manifest["kind"] == "nightly"]
     if not nights:
         raise Fault(
@@ -128,13 +156,17 @@ def base_of(lake: Lake, as_of: datetime) -> Release:
     raise Fault(f"refresh: no release of the night {night} is whole ({'; '.join(passed)})")
 
 
-def carry(lake: Lake, found: Published, as_of: datetime, attempt: str) -> None:
-    """Publish a step's output for another run date as it is, its files shared."""
+def carry(lake: Lake, found: Published, as_of: datetime, attempt: str, refresh: Refresh) -> None:
+    """Publish a step's output for the run date of a refresh as it is, its files shared."""
     staged = lake.staged(found.step, as_of)
     for name in sorted(releases.files_of(found.folder)):
         if name != "manifest.json":
             releases.link(found.folder / name, staged / name)
-    manifest = {**found.manifest, "carried_from": found.as_of}
+    manifest = {
+        **found.manifest,
+        "carried_from": found.as_of,
+        "refresh": dataclasses.asdict(refresh),
+    }
     evidence = lake.evidence(found.step, io.parse_as_of(found.as_of), found.attempt)
     target = lake.evidence(found.step, as_of, attempt)
     if evidence.is_file() and not target.exists():
@@ -152,7 +184,8 @@ def forget(lake: Lake) -> list[str]:
     gone = set()
     for step in (lake.root / "tables").iterdir():
         for folder in step.iterdir():
-            if "T" in folder.name and folder.name not in kept:
+            found = lake.at(step.name, folder.name)
+            if found and folder.name not in kept and found.manifest.get("refresh"):
                 gone.add(folder.name)
                 _remove(folder)
     return sorted(gone)

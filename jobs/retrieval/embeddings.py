@@ -81,7 +81,7 @@ def run(night: Night, params: Params) -> None:
     """Stage the factors, their report and ``embedding.json``."""
     rows = night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
     interactions = matrix.build(rows)
-    predecessor = load(night.previous("embeddings"))
+    predecessor = load(night.previous_night("embeddings"))
     digest = config_digest(params, night.seed)
     factors, warm = refit(interactions, params, night.seed, predecessor, digest)
     space = version(interactions, factors)

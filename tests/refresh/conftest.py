@@ -49,8 +49,7 @@ class Shop:
     def refresh(self, as_of: datetime, until: str | None = None, run: str = "refresh") -> None:
         """Run a refresh; ``until``: it is killed before this step's gate."""
         with self._held(as_of, run) as line:
-            chosen = [run, as_of]
-            route.open_refresh(self.lake, as_of, f"{run} {as_of}", str(self.source))
+            route.open_refresh(self.lake, as_of, f"{run} {as_of}", str(self.source), PARAMS)
             command(["carry-over", *line])
             for step, how in route.ROUTE.items():
                 if how == route.CARRIED:
@@ -59,7 +58,6 @@ class Shop:
                 if step == until:
                     return
                 command(["gate", step, *line])
-            assert chosen
 
     def table(self, name: str, as_of: datetime) -> pa.Table:
         """A published table."""

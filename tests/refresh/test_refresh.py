@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
 from collections import defaultdict
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from jobs.errors import Fault
 from jobs.io import Lake
 from jobs.ordering import recommendations
 from jobs.refresh import route
-from jobs.release import releases
+from jobs.release import releases, rollback
 from jobs.release.reader import Reader
 from jobs.retrieval import candidates, index
 from tests import small_shop
@@ -53,9 +54,6 @@ def current(shop: Shop) -> releases.Release:
 @pytest.fixture(scope="module")
 def refreshed(published: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """The night's lake with a refresh of its sixth hour; no test changes it."""
-    import os
-    import shutil
-
     home = tmp_path_factory.mktemp("refreshed")
     shutil.copytree(published.lake.root, home / "lake", copy_function=os.link)
     shop = Shop(Lake(home / "lake").open(), published.source, published.engine)
@@ -268,32 +266,41 @@ def test_a_night_published_after_a_refresh_of_the_one_before_serves(shop: Shop) 
 
 
 def test_tables_of_retired_refreshes_go_and_those_of_nights_stay(shop: Shop) -> None:
-    for number in range(3):
-        folder = shop.lake.root / "tables" / "events" / io.label(hour(number + 1))
-        folder.mkdir()
-        (folder / "PUBLISHED").write_text("x\n")
-    gone = route.forget(shop.lake)
-    assert gone == [io.label(hour(n)) for n in (1, 2, 3)]
-    assert shop.lake.at("events", io.label(AS_OF)) is not None
+    then = shop.lake.published("ranker", AS_OF)
+    chain = route.Refresh(io.label(AS_OF), io.label(AS_OF))
+    for number in (1, 2, 3):
+        route.carry(shop.lake, then, hour(number), "run", chain)
+    # A night of another hour of the day is a night.
+    odd = shop.lake.root / "tables" / "ranker" / io.label(hour(4)) / "run"
+    shutil.copytree(then.folder, odd)
+    (odd.parent / "PUBLISHED").write_text("run\n")
+    assert route.forget(shop.lake) == [io.label(hour(n)) for n in (1, 2, 3)]
+    assert shop.lake.at("ranker", io.label(AS_OF)) is not None
+    assert shop.lake.at("ranker", io.label(hour(4))) is not None
+    assert shop.lake.at("ranker", io.label(hour(1))) is None
+
+
+def test_what_was_rolled_back_is_nothing_to_go_on_from(shop: Shop) -> None:
+    night = current(shop).id
+    shop.refresh(hour(1))
+    assert route.base_of(shop.lake, hour(2)).as_of == hour(1)
+    rollback.rollback(shop.lake, night, None, "test")
+    assert route.base_of(shop.lake, hour(2)).id == night
 
 
 def test_what_a_refresh_cannot_go_on_from_is_refused(shop: Shop, tmp_path: Any) -> None:
     empty = Lake(tmp_path / "empty").open()
+    source = str(shop.source)
     with pytest.raises(Fault, match="no release of a night before"):
-        route.open_refresh(empty, hour(1), "run", str(shop.source))
+        route.open_refresh(empty, hour(1), "run", source, PARAMS)
     with pytest.raises(Fault, match=r"is made from .* not from elsewhere"):
-        route.open_refresh(shop.lake, hour(1), "run", "elsewhere")
+        route.open_refresh(shop.lake, hour(1), "run", "elsewhere", PARAMS)
     with pytest.raises(Fault, match="is not after"):
-        route.open_refresh(shop.lake, AS_OF, "run", str(shop.source))
-    changed = json.dumps({**PARAMS, "embeddings": {"factors": 16}})
-    assert changed
-    night = shop.context("embeddings", hour(1))
-    night.overrides["embeddings"] = {"factors": 16}
-    night.refresh = route.Refresh(io.label(AS_OF), io.label(AS_OF))
-    from jobs.retrieval import embeddings
-
-    with pytest.raises(Fault, match="fitted with other parameters; run a night"):
-        embeddings.refresh(night, night.params_of("embeddings"))
+        route.open_refresh(shop.lake, AS_OF, "run", source, PARAMS)
+    changed = {**PARAMS, "embeddings": {"factors": 16}}
+    with pytest.raises(Fault, match="the parameters of embeddings are others"):
+        route.open_refresh(shop.lake, hour(1), "run", source, changed)
+    assert route.under_way(shop.lake, "run") is None
 
 
 def test_the_route_knows_every_step_and_asks_each_for_what_it_has() -> None:
