@@ -2,7 +2,7 @@
 
 Both hold the same keys and values, UTF-8 JSON throughout (``docs/release-format.md``):
 
-    m                                   {"release_id", "as_of", "entries", …}
+    m                                   {"release_id", "as_of", "surfaces", …}
     i/<key_type>/<key>                  "person_id"
     n/<person_id>                       {"region", "segment", "personalised", "restrictions"}
     b/<person_id>                       {"item_id": […]}: items blocked for this person
@@ -232,7 +232,10 @@ def _environment(folder: Path) -> lmdb.Environment:
     path = str(folder.resolve())
     env = _OPEN.get(path)
     if env is None:
-        env = lmdb.open(path, readonly=True, lock=False, max_dbs=0)
+        try:
+            env = lmdb.open(path, readonly=True, lock=False, max_dbs=0)
+        except lmdb.Error as error:
+            raise Fault(f"release: {path} cannot be read as LMDB ({error})") from None
         _OPEN[path] = env
     return env
 
@@ -298,6 +301,26 @@ class RedisStore:
         with self._clear_errors():
             found = self._client.get(PREFIX + "current")
         return None if found is None else _decoded(found)
+
+    def serving(self) -> tuple[str, list[str]]:
+        """The newest valid release here, and why newer ones were passed over.
+
+        It is the one that the pointer names. Where that lost its entry ``m``, it is the newest
+        other one of an earlier run date that has it. Raises ``Fault`` where there is none.
+        """
+        wanted = self.current()
+        if wanted is None:
+            raise Fault(f"redis: {self.place} has no current release; publish one with a night")
+        older = sorted((one for one in self.releases() if one[:16] < wanted[:16]), reverse=True)
+        passed: list[str] = []
+        for release_id in (wanted, *older):
+            if self.get_of(release_id, "m") is not None:
+                return release_id, passed
+            passed.append(f"redis: {self.place} has lost keys of the release {release_id}")
+        raise Fault(
+            f"redis: {self.place} holds no whole release ({'; '.join(passed)}); write it anew from "
+            f"the files: python -m jobs rollback --to={wanted} --redis-url=…"
+        )
 
     def stage(self, release_id: str, found: Iterable[Entry]) -> int:
         """Write a release's entries, which nothing reads before the pointer names them."""
