@@ -189,13 +189,15 @@ def build(
 
 
 def search(
-    bundle: Bundle, queries: np.ndarray, version: str, k: int
+    bundle: Bundle, queries: np.ndarray, version: str, k: int, allowed: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` items of largest inner product with each (n_queries, dim) query.
 
-    ``version`` is the embedding space that the queries come from. Returns (n_queries, k) int64
-    positions, best first, -1 where there are fewer, and float32 inner products. Raises ``Fault``
-    where the index belongs to another space or another dimension.
+    ``version`` is the embedding space that the queries come from. ``allowed``: (n_bytes,) uint8,
+    only an item whose bit is set is found: bit i of byte i // 8, least significant first, is that
+    of the item at position i; None allows all. Returns (n_queries, k) int64 positions, best first,
+    -1 where there are fewer, and float32 inner products. Raises ``Fault`` where the index belongs
+    to another space or another dimension.
     """
     ours = bundle.facts["embedding_version"]
     if version != ours:
@@ -209,7 +211,7 @@ def search(
             f"{bundle.facts['dim']}; take both from one release"
         )
     bound = bundle.facts["bound"]
-    distances, found = _ask(bundle, query_points(queries, bound), k)
+    distances, found = _ask(bundle, query_points(queries, bound), k, allowed)
     lengths = np.linalg.norm(queries, axis=1, keepdims=True)
     scores = lengths / bound * (bound**2 - distances / 2)
     return found, np.where(found >= 0, scores, -np.inf).astype(np.float32)
@@ -273,12 +275,31 @@ def query_points(queries: np.ndarray, bound: float) -> np.ndarray:
     return np.ascontiguousarray(np.column_stack([scaled, np.zeros(len(queries))]), dtype=np.float32)
 
 
-def _ask(bundle: Bundle, points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _ask(
+    bundle: Bundle, points: np.ndarray, k: int, allowed: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Distances and positions, best first, ties by position."""
-    bundle.index.nprobe = bundle.facts["nprobe"]
-    distances, found = bundle.index.search(points, k)
+    import faiss
+
+    cells, probes, selector = bundle.facts["nlist"], bundle.facts["nprobe"], None
+    if allowed is not None:
+        count = int(np.bitwise_count(allowed).sum())
+        # As many allowed items are looked at as without a filter: what is rare lies further away.
+        probes = min(cells, -(-probes * bundle.facts["count"] // max(count, 1)))
+        selector = faiss.IDSelectorBitmap(allowed)  # type: ignore[call-arg, arg-type]
+    while True:
+        # FAISS's own stubs know neither constructor as Python has it.
+        how = faiss.SearchParametersIVF(sel=selector, nprobe=probes)  # type: ignore[call-arg]
+        distances, found = bundle.index.search(points, k, params=how)
+        if allowed is None or probes == cells or _all_full(found, min(k, count)):
+            break
+        probes = cells
     order = np.lexsort((found, distances), axis=1)
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(found, order, axis=1)
+
+
+def _all_full(found: np.ndarray, places: int) -> bool:
+    return bool(((found >= 0).sum(axis=1) >= places).all())
 
 
 # --- judging ---------------------------------------------------------------------------------

@@ -49,6 +49,26 @@ def test_a_search_with_vectors_of_another_space_is_refused() -> None:
         index.search(bundle, np.ones((1, DIM + 1), np.float32), "tonight", 5)
 
 
+@pytest.mark.parametrize("params", [PARAMS, CELLS])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.02, 0.002, 0.0])
+def test_only_what_is_allowed_is_found_however_rare_it_is(params, share) -> None:
+    vectors, queries = vectors_of_crowds(3000), vectors_of_crowds(40, 1)
+    positions = np.random.default_rng(5).permutation(4000)[:3000]
+    allowed = np.random.default_rng(6).random(4000) < share
+    allowed[positions[:3]] = share > 0
+    bundle = index.build(positions, vectors, "v", params, 7)
+    bits = np.packbits(allowed, bitorder="little")
+    found, scores = index.search(bundle, queries, "v", 10, bits)
+    rows = np.flatnonzero(allowed[positions])
+    best = positions[rows[exact_top(queries, vectors[rows], 10)]]
+    most = min(10, len(rows))
+    assert (found[:, most:] == -1).all()
+    assert np.isneginf(scores[:, most:]).all()
+    assert allowed[found[:, :most]].all()
+    hits = [len(set(one) & set(other)) for one, other in zip(found, best, strict=True)]
+    assert sum(hits) >= (1.0 if params is PARAMS else 0.9) * best.size
+
+
 def test_a_bundle_is_the_same_after_the_way_to_disk(tmp_path) -> None:
     vectors, queries = vectors_of_crowds(2000), vectors_of_crowds(20, 1)
     bundle = index.build(np.arange(2000), vectors, "v", CELLS, 7)
