@@ -175,7 +175,7 @@ def test_it_opens_the_release_that_a_reader_answers_from(lake):
 def test_the_reading_side_starts_no_engine_and_loads_none(lake):
     nights.whole(lake)
     program = (
-        "import sys; from jobs.release import reader, retriever, serving\n"
+        "import sys; from jobs.release import reader, recorder, retriever, serving\n"
         f"serving.Serving.open({str(lake.root)!r}).reader()\n"
         f"retriever.Retriever.open({str(lake.root)!r}).for_person('account:p0')\n"
         "loaded = {'pyspark', 'great_expectations', 'airflow'} & set(sys.modules)\n"
