@@ -15,11 +15,12 @@ A reader answers from one release for good; ``jobs.release.serving`` follows the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, islice, starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.errors import Fault
 from jobs.io import Lake
@@ -31,8 +32,7 @@ log = logging.getLogger("nightjar")
 PERSONAL, SHARED, BESIDE, RETRIEVED, POOLS = "personal", "shared", "beside", "retrieved", "pools"
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """One place of an answer.
 
     ``propensity``: the probability that the item was drawn for it. ``own``: it stands in the
@@ -89,6 +89,9 @@ class Scoped:
 
     def get(self, *parts: str) -> Any:
         return self._store.get_of(self._id, *parts)
+
+    def get_all(self, keys: Sequence[Sequence[str]]) -> list[Any]:
+        return self._store.get_all_of(self._id, keys)
 
 
 def _now() -> datetime:
@@ -163,11 +166,14 @@ class Reader:
 
         Raises ``Fault`` for a surface that the release does not have.
         """
-        if self._known(surface)["grain"] == "item":
+        grain = self._known(surface)["grain"]
+        if grain == "item":
             raise Fault(f"reader: the lists of {surface} are items'; ask beside(items, surface)")
-        facts = None if person_id is None else self._store.get("n", person_id)
+        facts, held = None, None
+        if person_id is not None:
+            facts, held = self._store.get_all([("n", person_id), ("r", surface, person_id)])
         asked = _Asked(person_id, facts or {}, surface, length, context or {}, frozenset(without))
-        if self.surfaces[surface]["grain"] == "context":
+        if grain == "context":
             return self._shared(asked, SHARED, "the surface's lists are shared")
         if facts is None:
             return self._shared(asked, POOLS, "nobody is known by this id")
@@ -178,7 +184,7 @@ class Reader:
             return self._shared(asked, POOLS, why)
         consents = bool(facts["personalised"])
         scored = consents and bool(self.surfaces[surface].get("scored"))
-        own = tuple(_listed(self._store.get("r", surface, str(person_id)), True, scored))
+        own = tuple(_listed(held, True, scored))
         found = tuple(one for one in own if one.item_id not in asked.without)[:length]
         if not own:
             return self._shared(asked, POOLS, f"the person has no list on {surface}")
@@ -203,16 +209,15 @@ class Reader:
         """
         if self._known(surface)["grain"] != "item":
             raise Fault(f"reader: the lists of {surface} are no items'; ask recommendations()")
-        facts = (None if person_id is None else self._store.get("n", person_id)) or {}
+        keys = [("s", surface, item) for item in dict.fromkeys(items)]
+        *known, facts, blocked = self._get_all(keys, person_id, "n", "b")
         left_out, about = frozenset(without), frozenset(items)
-        asked = _Asked(person_id, facts, surface, length, {}, left_out, about)
+        asked = _Asked(person_id, facts or {}, surface, length, {}, left_out, about)
         total: dict[str, float] = {}
-        for item in dict.fromkeys(items):
-            for one in _listed(self._store.get("s", surface, item)):
-                total[one.item_id] = total.get(one.item_id, 0.0) + one.score
+        for one in chain.from_iterable(map(_listed, known)):
+            total[one.item_id] = total.get(one.item_id, 0.0) + one.score
         best = sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))
-        may = self._allowed(asked)
-        found = tuple(Listed(item, score) for item, score in best if may(item))[:length]
+        found = tuple(islice(self._allowed(asked, blocked, starmap(Listed, best)), length))
         if not found:
             return self._shared(asked, POOLS, f"nothing stands beside these on {surface}")
         return asked.answer(self.release_id, BESIDE, "added up over the items", found)
@@ -229,43 +234,55 @@ class Reader:
     def _fill(self, asked: _Asked, before: tuple[Listed, ...]) -> tuple[Listed, ...]:
         """So many items of the lists of the nearest contexts as there is room behind ``before``,
         without what the person may not get."""
-        may, passed = self._allowed(asked), {one.item_id for one in before}
-        found: list[Listed] = []
-        for listed in self._of_contexts(asked):
-            if len(before) + len(found) >= asked.length:
-                break
-            if listed.item_id not in passed and may(listed.item_id):
-                found.append(listed)
-            passed.add(listed.item_id)
-        return tuple(found)
-
-    def _of_contexts(self, asked: _Asked) -> Iterator[Listed]:
         contexts: list[tuple[str, str | None]] = list(asked.context.items())
         contexts += [(kind, asked.facts.get(kind)) for kind in ("region", "segment")]
-        for kind, name in (*contexts, ("all", "")):
-            if name is not None:
-                yield from _listed(self._store.get("c", asked.surface, kind, name))
+        named = [(kind, name) for kind, name in (*contexts, ("all", "")) if name is not None]
+        keys = [("c", asked.surface, kind, name) for kind, name in named]
+        *lists, blocked = self._get_all(keys, asked.person_id, "b")
+        new = _once(chain.from_iterable(map(_listed, lists)), {one.item_id for one in before})
+        room = max(0, asked.length - len(before))
+        return tuple(islice(self._allowed(asked, blocked, new), room))
 
-    def _allowed(self, asked: _Asked) -> Callable[[str], bool]:
-        """Whether the one who asks may get an item of a shared list."""
-        held = self._store.get("b", asked.person_id) if asked.person_id is not None else None
+    def _allowed(
+        self, asked: _Asked, held: dict[str, Any] | None, listed: Iterable[Listed]
+    ) -> Iterator[Listed]:
+        """What of shared lists the one who asks, for whom ``held`` is blocked, may get."""
         blocked, rules = frozenset(held["item_id"] if held else ()), self._rules(asked.facts)
         # The sets are not united: what sold out may be long, and is the same for everybody.
-        return lambda item: (
-            item not in asked.without
-            and item not in asked.about
-            and item not in blocked
-            and not rules & self._excluding(item)
+        left = (
+            one
+            for one in listed
+            if one.item_id not in asked.without
+            and one.item_id not in asked.about
+            and one.item_id not in blocked
         )
+        # As many at a time as are asked for, since every word with Redis takes its time.
+        while some := list(islice(left, max(1, asked.length))):
+            excluded = self._store.get_all([("e", one.item_id) for one in some])
+            for one, by in zip(some, excluded, strict=True):
+                if by is None or rules.isdisjoint(zip(by["kind"], by["value"], strict=True)):
+                    yield one
+
+    def _get_all(
+        self, keys: Sequence[tuple[str, ...]], person_id: str | None, *kinds: str
+    ) -> list[Any]:
+        """The values of these keys, then of the person's of these kinds, None for nobody's."""
+        if person_id is None:
+            return self._store.get_all(keys) + [None] * len(kinds)
+        return self._store.get_all([*keys, *((kind, person_id) for kind in kinds)])
 
     def _rules(self, facts: dict[str, Any]) -> set[tuple[str, str]]:
         """The rules of eligibility that concern a person; nobody known has no region."""
         rules = {self._everyone, ("region", facts.get("region") or self._unknown_region)}
         return rules | {("restriction", name) for name in facts.get("restrictions") or ()}
 
-    def _excluding(self, item_id: str) -> set[tuple[str, str]]:
-        found = self._store.get("e", item_id)
-        return set(zip(found["kind"], found["value"], strict=True)) if found else set()
+
+def _once(listed: Iterable[Listed], passed: set[str]) -> Iterator[Listed]:
+    """Each item where it stands first, without those that ``passed``."""
+    for one in listed:
+        if one.item_id not in passed:
+            passed.add(one.item_id)
+            yield one
 
 
 def _listed(

@@ -54,6 +54,8 @@ class Store(Protocol):
 
     def get(self, *parts: str) -> Any: ...
 
+    def get_all(self, keys: Sequence[Sequence[str]]) -> list[Any]: ...
+
 
 # --- keys and values -------------------------------------------------------------------------
 def key_of(kind: str, *parts: str) -> bytes:
@@ -252,6 +254,12 @@ class LmdbStore:
             found = transaction.get(key_of(*parts))
         return None if found is None else json.loads(found)
 
+    def get_all(self, keys: Sequence[Sequence[str]]) -> list[Any]:
+        """The values behind these keys, each its parts, as :meth:`get` gives them."""
+        with self._env.begin() as transaction:
+            found = [transaction.get(key_of(*parts)) for parts in keys]
+        return [None if value is None else json.loads(value) for value in found]
+
     def count(self) -> int:
         """How many entries it holds."""
         return int(self._env.stat()["entries"])
@@ -295,6 +303,15 @@ class RedisStore:
         with self._clear_errors():
             found = self._client.get(_scope(release_id) + key_of(*parts))
         return None if found is None else json.loads(found)
+
+    def get_all_of(self, release_id: str, keys: Sequence[Sequence[str]]) -> list[Any]:
+        """The values of a named release behind these keys, by one word with Redis."""
+        if not keys:
+            return []
+        scope = _scope(release_id)
+        with self._clear_errors():
+            found = self._client.mget([scope + key_of(*parts) for parts in keys])
+        return [None if value is None else json.loads(value) for value in found]
 
     def current(self) -> str | None:
         """The release id that the pointer names."""
