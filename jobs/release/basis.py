@@ -2,9 +2,8 @@
 at its place where that was not the model.
 
 Reads ``features/`` and ``recommendations/`` of a release. A night writes people in order, so that a
-row group holds few of them and its statistics say which; but it is read whole (128,000 rows: 74 ms
-of a processor for the features of one person, as measured), so that many people are best asked
-about at once. Row groups of 4,096 rows would make it 6 ms for one and more for ten thousand.
+row group holds few of them and its statistics say which; but it is read whole, so that many people
+are best asked about at once (``docs/decisions/release-stores.md``).
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from jobs.release import releases, stores
 log = logging.getLogger("nightjar")
 
 
+SPARE = 4  # items of a shared list that are looked at beyond what there is room for
 PERSONAL, SHARED, BESIDE, RETRIEVED, POOLS = "personal", "shared", "beside", "retrieved", "pools"
 
 
@@ -217,7 +218,7 @@ class Reader:
         for one in chain.from_iterable(map(_listed, known)):
             total[one.item_id] = total.get(one.item_id, 0.0) + one.score
         best = sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))
-        found = tuple(islice(self._allowed(asked, blocked, starmap(Listed, best)), length))
+        found = self._allowed(asked, blocked, starmap(Listed, best), length)
         if not found:
             return self._shared(asked, POOLS, f"nothing stands beside these on {surface}")
         return asked.answer(self.release_id, BESIDE, "added up over the items", found)
@@ -240,13 +241,13 @@ class Reader:
         keys = [("c", asked.surface, kind, name) for kind, name in named]
         *lists, blocked = self._get_all(keys, asked.person_id, "b")
         new = _once(chain.from_iterable(map(_listed, lists)), {one.item_id for one in before})
-        room = max(0, asked.length - len(before))
-        return tuple(islice(self._allowed(asked, blocked, new), room))
+        return self._allowed(asked, blocked, new, asked.length - len(before))
 
     def _allowed(
-        self, asked: _Asked, held: dict[str, Any] | None, listed: Iterable[Listed]
-    ) -> Iterator[Listed]:
-        """What of shared lists the one who asks, for whom ``held`` is blocked, may get."""
+        self, asked: _Asked, held: dict[str, Any] | None, listed: Iterable[Listed], room: int
+    ) -> tuple[Listed, ...]:
+        """The first of shared lists, up to ``room``, that the one who asks may get; ``held`` is
+        what is blocked for them."""
         blocked, rules = frozenset(held["item_id"] if held else ()), self._rules(asked.facts)
         # The sets are not united: what sold out may be long, and is the same for everybody.
         left = (
@@ -256,12 +257,16 @@ class Reader:
             and one.item_id not in asked.about
             and one.item_id not in blocked
         )
-        # As many at a time as are asked for, since every word with Redis takes its time.
-        while some := list(islice(left, max(1, asked.length))):
+        found: list[Listed] = []
+        # Many at a time and a few to spare, since every word with Redis takes its time.
+        while room > len(found) and (some := list(islice(left, room - len(found) + SPARE))):
             excluded = self._store.get_all([("e", one.item_id) for one in some])
-            for one, by in zip(some, excluded, strict=True):
-                if by is None or rules.isdisjoint(zip(by["kind"], by["value"], strict=True)):
-                    yield one
+            found += [
+                one
+                for one, by in zip(some, excluded, strict=True)
+                if by is None or rules.isdisjoint(zip(by["kind"], by["value"], strict=True))
+            ]
+        return tuple(found[: max(0, room)])
 
     def _get_all(
         self, keys: Sequence[tuple[str, ...]], person_id: str | None, *kinds: str
