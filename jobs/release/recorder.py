@@ -112,7 +112,8 @@ class Recorder:
         self._counting, self._writing = threading.Lock(), threading.Lock()
 
     def record(self, answer: Answer, request: Request) -> None:
-        """Keep an answer for the next flush; the one that is too many flushes by itself."""
+        """Keep an answer for the next flush; the one that is too many flushes by itself, and raises
+        as :meth:`flush` does."""
         with self._counting:
             self._served.append((answer, request))
             full = len(self._served) >= self._most

@@ -101,10 +101,13 @@ class Serving:
         held = self._held
         try:
             named = self._shelf.named()
-        except OSError as away:
+        except (Fault, OSError) as away:
             self._tell(f"the pointer cannot be read ({away})")
             return held
-        if named == held.release_id or self._just_passed(named):
+        if named == held.release_id:
+            self._told = ""
+            return held
+        if self._just_passed(named):
             return held
         if not self._turn.acquire(blocking=False):
             return held

@@ -127,6 +127,15 @@ def test_who_has_no_vector_gets_nothing_and_the_reason(retriever):
         assert (answer.items, answer.reason) == ((), "the person has no vector")
 
 
+def test_a_release_without_any_persons_vector_still_searches_by_vectors(lake):
+    none = nights.tables_of_night()["person_factors"].slice(0, 0)
+    nights.publish(lake, person_factors=none)
+    release.publish(nights.stage(lake))
+    retriever = Retriever.open(lake.root, now=fresh)
+    assert retriever.for_person("account:p0").reason == "the person has no vector"
+    assert retriever.for_vector(retriever.vector_of(["i3"]), version=retriever.version).items
+
+
 def test_past_the_age_ceiling_a_persons_vector_is_not_used(lake):
     nights.whole(lake)
     late = Retriever.open(lake.root, now=lambda: nights.AS_OF + timedelta(hours=97))

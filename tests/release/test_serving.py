@@ -111,6 +111,8 @@ def test_a_pointer_that_cannot_be_read_keeps_the_release_in_use(lake, damage):
     assert program.reader().release_id == second
     if damage == "a folder":
         pointer.rmdir()
+        releases.switch(lake, second)
+        assert program.reader().release_id == second
     releases.switch(lake, third)
     assert program.reader().release_id == third
 
@@ -122,6 +124,18 @@ def test_after_a_rollback_to_a_damaged_release_what_was_rolled_back_is_left_all_
     releases.switch(lake, second)
     (releases.root(lake) / second / "scorer/scorer.json").unlink()
     assert program.reader().release_id == first
+
+
+def test_every_time_that_the_pointer_goes_is_told_once(lake, caplog):
+    first = night(lake, 0)
+    program = Serving.open(lake.root, now, retry=AT_ONCE)
+    for _ in range(2):
+        (releases.root(lake) / "CURRENT").unlink()
+        for _ in range(3):
+            program.reader()
+        releases.switch(lake, first)
+        program.reader()
+    assert caplog.text.count("the pointer names no release") == 2
 
 
 def test_a_whole_lake_that_went_away_leaves_the_release_in_use_answering(lake):
