@@ -168,13 +168,19 @@ def count_rows(folder: Path, where: ds.Expression | None = None) -> int:
 
 
 def read_arrow(
-    folder: Path, columns: list[str] | None = None, where: ds.Expression | None = None
+    folder: Path,
+    columns: list[str] | None = None,
+    where: ds.Expression | None = None,
+    coded: str | None = None,
 ) -> pa.Table:
-    """A table folder as an Arrow table."""
+    """A table folder as an Arrow table; a column of texts that is ``coded`` comes as a dictionary's
+    places, a fraction of its size where values repeat."""
     files = [str(path) for path in parquet_files(folder)]
     if not files:
         raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
-    return ds.dataset(files, format="parquet").to_table(columns=columns, filter=where)
+    options = ds.ParquetReadOptions(dictionary_columns={coded} if coded else None)
+    found = ds.dataset(files, format=ds.ParquetFileFormat(read_options=options))
+    return found.to_table(columns=columns, filter=where)
 
 
 def read_chunks(folder: Path, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:

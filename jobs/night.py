@@ -28,6 +28,8 @@ from jobs.spark import Engine
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from jobs.refresh.route import Refresh
+
 log = logging.getLogger("nightjar")
 
 
@@ -37,7 +39,8 @@ class Night:
 
     ``as_of`` is the exclusive UTC instant; ``run_id`` names this attempt in every path it writes;
     ``source`` is what SOURCE named; ``seed`` seeds every random choice; ``redis_url`` is where
-    releases are also served from, if anywhere.
+    releases are also served from, if anywhere; ``refresh`` is what a refresh goes on from, None in
+    a night.
     """
 
     lake: Lake
@@ -48,6 +51,7 @@ class Night:
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     seed: int = 20171201
     redis_url: str | None = None
+    refresh: Refresh | None = None
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -69,8 +73,12 @@ class Night:
         return found
 
     def previous(self, step: str) -> Published | None:
-        """The newest published output with an earlier run date, recorded as an input."""
-        found = self.lake.previous(step, self.as_of)
+        """The newest published output with an earlier run date, in a refresh its base's; recorded
+        as an input."""
+        if self.refresh:
+            found = self.lake.at(step, self.refresh.base)
+        else:
+            found = self.lake.previous(step, self.as_of)
         if found is not None:
             self._record(found)
         return found

@@ -8,6 +8,7 @@ Part ``links``: persons from links, by arrays and by Spark, beside a plain label
 Part ``persons``: how well persons are found in the simulator's noise, and in two and four times it.
 Part ``topk``: the exact best items that each person may get, beside FAISS and implicit.
 Part ``scoring``: features and scores of 200 candidates a person, for rising numbers of people.
+Part ``index``: an hourly refresh of an index of 500,000 items beside building it again.
 Part ``reader``: how long serving waits for an answer from LMDB, from Redis and from the index.
 
 Settings come from the environment: ``EVENTS=1000000,3000000`` (sizes), ``PARTS=night,beside`` (all
@@ -46,11 +47,18 @@ import scipy.sparse as sp
 from jobs import io
 from jobs.io import Lake
 from jobs.retrieval import matrix
-from tools import bench_links, bench_persons, bench_reader, bench_scoring, bench_topk
+from tools import (
+    bench_index,
+    bench_links,
+    bench_persons,
+    bench_reader,
+    bench_scoring,
+    bench_topk,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = dict.fromkeys(
-    ("night", "beside", "links", "persons", "topk", "scoring", "reader")
+    ("night", "beside", "links", "persons", "topk", "scoring", "index", "reader")
 ).keys()  # fmt: skip
 PERSONS_EVENTS = 200_000
 SIZES = "1000000,3000000,10000000"
@@ -131,6 +139,10 @@ def main() -> int:
     if "scoring" in chosen.parts:
         results["scoring"] = bench_scoring.measure(chosen.people, chosen.home, _sample)
         report += bench_scoring.table(results["scoring"])
+        _keep(chosen.home, report, results)
+    if "index" in chosen.parts:
+        results["index"] = bench_index.measure(chosen.rounds)
+        report += bench_index.table(results["index"])
         _keep(chosen.home, report, results)
     if "reader" in chosen.parts:
         results["reader"] = bench_reader.measure(chosen.home, _sample)

@@ -38,6 +38,7 @@ from jobs.release.recorder import Recorder, Request
 from jobs.release.retriever import Retriever
 from jobs.release.serving import Serving
 from jobs.retrieval import index, matrix
+from jobs.retrieval.recall import Strata, draw_queries
 from jobs.scoring import features
 from jobs.tables import SOURCES
 from tools import bench_topk
@@ -266,10 +267,11 @@ def _write_vectors(
     params = index.Params()
     positions = np.arange(len(problem.items))
     bundle = index.build(positions, problem.items, SPACE, params, SEED)
-    strata = {"all": np.zeros(len(problem.items), "<U1")}
-    tune, _ = index.draw_queries(
-        problem.items, problem.people, strata, bundle.facts["bound"], params, SEED
-    )
+    strata = {"all": Strata(("all",), np.zeros(len(problem.items), np.int64))}
+    tune, _ = draw_queries(
+        problem.items, problem.people, strata, bundle.facts["bound"], params.person_queries,
+        params.item_queries, SEED,
+    )  # fmt: skip
     bundle = index.tuned(bundle, positions, problem.items, tune, params.target_recall)
     index.save(bundle, folder / "index")
     io.write_json(folder / "model/embedding.json", {"version": SPACE, "dim": bundle.facts["dim"]})

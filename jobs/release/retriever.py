@@ -15,6 +15,7 @@ restrictions), less the person's blocked items and ``without``.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ from jobs.io import Lake
 from jobs.release import releases, stores
 from jobs.release.reader import RETRIEVED, Answer, Listed
 from jobs.release.releases import Release
-from jobs.retrieval import index, matrix
+from jobs.retrieval import bundles, matrix
 
 SURFACE = "feed"  # the surface that leaves retrieval to serving, as the night is shipped
 GROUPS = 1_024  # bitmaps kept of persons with the same region and restrictions
@@ -120,11 +121,13 @@ class Retriever:
 
     def vector_of(self, items: Sequence[str]) -> np.ndarray | None:
         """(dim,) float32, the mean of these items' vectors; None where the index knows none."""
-        known = [self._position[item] for item in items if item in self._position]
-        if not known:
-            return None
-        points = [self._bundle.index.reconstruct(position) for position in known]
-        return np.asarray(np.mean(points, axis=0)[: self.dim], np.float32)
+        points = []
+        for item in items:
+            # What is not available has a position and stands in no index: a RuntimeError of FAISS.
+            with contextlib.suppress(RuntimeError):
+                if item in self._position:
+                    points.append(self._bundle.index.reconstruct(self._position[item]))
+        return np.asarray(np.mean(points, axis=0)[: self.dim], np.float32) if points else None
 
     def allowed(self, person_id: str | None, without: Collection[str] = ()) -> np.ndarray:
         """(n_bytes,) uint8: bit i of byte i // 8, least significant first, is set where the person
@@ -146,7 +149,7 @@ class Retriever:
         if length < 1:
             return ()
         allowed = self.allowed(person_id, without)
-        found, scores = index.search(self._bundle, query[None], self.version, length, allowed)
+        found, scores = bundles.search(self._bundle, query[None], self.version, length, allowed)
         return tuple(
             Listed(self._item_at[position], score)
             for position, score in zip(found[0].tolist(), scores[0].tolist(), strict=True)
@@ -188,7 +191,7 @@ class Retriever:
         return known
 
 
-def _bundle(release: Release) -> index.Bundle:
+def _bundle(release: Release) -> bundles.Bundle:
     """The index, ready to say an item's vector; of the same space as the persons' vectors."""
     import faiss
 
@@ -196,7 +199,7 @@ def _bundle(release: Release) -> index.Bundle:
         space = io.read_json(release.path("model/embedding.json"))["version"]
     except FileNotFoundError:
         raise Fault(f"retriever: {release.id} has no model/embedding.json") from None
-    bundle = index.load(release.path("index"))
+    bundle = bundles.load(release.path("index"))
     if bundle.facts["embedding_version"] != space:
         raise Fault(
             f"retriever: of {release.id} the persons' vectors are of the embedding space {space}, "

@@ -237,8 +237,12 @@ class InRedis:
             return True  # not to be told; asking it will say that Redis does not answer
 
     def gauges(self, in_use: Reader | None) -> Gauges:
-        newest_first = sorted(self.store.releases(), reverse=True)
-        built = next((known for known in map(self._known, newest_first) if known), None)
+        current, before = self.store.pointed()
+        # By what the pointer says of ages: an hour's refresh has a later run date than the night
+        # after it may have.
+        newer = sorted(self.store.releases() - {current or "", *before}, reverse=True)
+        shelf = (self._known(one) for one in (*newer, current, *before) if one is not None)
+        built = next((known for known in shelf if known), None)
         valid = None
         with contextlib.suppress(Fault):
             valid = self._known(self.store.serving()[0])

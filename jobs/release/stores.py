@@ -16,7 +16,8 @@ Both hold the same keys and values, UTF-8 JSON throughout (``docs/release-format
 In every part of a key but the last, ``%`` is written ``%25`` and ``/`` is written ``%2F``. A key
 longer than 511 bytes is replaced by ``z/`` and the sha256 of the whole key in hexadecimal.
 In Redis every key stands behind ``nightjar:<release id>:``; ``nightjar:current`` names the release
-that serves and is the last key written.
+that serves and is the last key written, together with ``nightjar:before``, a JSON list of the ids
+that may stand in for it, newest first.
 """
 
 from __future__ import annotations
@@ -319,18 +320,24 @@ class RedisStore:
             found = self._client.get(PREFIX + "current")
         return None if found is None else _decoded(found)
 
+    def pointed(self) -> tuple[str | None, list[str]]:
+        """The release id that the pointer names, and those older ones that may stand in for it,
+        newest first; both are of one moment."""
+        with self._clear_errors():
+            current, before = self._client.mget([PREFIX + "current", PREFIX + "before"])
+        return None if current is None else _decoded(current), json.loads(before or "[]")
+
     def serving(self) -> tuple[str, list[str]]:
         """The newest valid release here, and why newer ones were passed over.
 
         It is the one that the pointer names. Where that lost its entry ``m``, it is the newest
-        other one of an earlier run date that has it. Raises ``Fault`` where there is none.
+        older one that has it. Raises ``Fault`` where there is none.
         """
-        wanted = self.current()
+        wanted, before = self.pointed()
         if wanted is None:
             raise Fault(f"redis: {self.place} has no current release; publish one with a night")
-        older = sorted((one for one in self.releases() if one[:16] < wanted[:16]), reverse=True)
         passed: list[str] = []
-        for release_id in (wanted, *older):
+        for release_id in (wanted, *before):
             if self.get_of(release_id, "m") is not None:
                 return release_id, passed
             passed.append(f"redis: {self.place} has lost keys of the release {release_id}")
@@ -365,10 +372,13 @@ class RedisStore:
                 )
         return count
 
-    def point(self, release_id: str) -> None:
-        """Serve this release: one SET."""
+    def point(self, release_id: str, before: Sequence[str] = ()) -> None:
+        """Serve this release, in one atomic step; ``before``: the ids of older ones that may stand
+        in for it, newest first."""
         with self._clear_errors():
-            self._client.set(PREFIX + "current", release_id)
+            self._client.mset(
+                {PREFIX + "current": release_id, PREFIX + "before": json.dumps(list(before))}
+            )
 
     def releases(self) -> set[str]:
         """The ids that have, or had, keys here."""

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from jobs import io
@@ -134,6 +135,18 @@ def test_a_release_without_any_persons_vector_still_searches_by_vectors(lake):
     retriever = Retriever.open(lake.root, now=fresh)
     assert retriever.for_person("account:p0").reason == "the person has no vector"
     assert retriever.for_vector(retriever.vector_of(["i3"]), version=retriever.version).items
+
+
+def test_what_stands_in_no_index_has_no_vector_and_is_not_found(lake):
+    """As a night leaves out what is not available."""
+    vectors = nights.tables_of_night()["item_vectors"]
+    nights.publish(lake, item_vectors=vectors.filter(pc.not_equal(vectors["item_id"], "i5")))
+    release.publish(nights.stage(lake))
+    retriever = Retriever.open(lake.root, now=fresh)
+    assert retriever.vector_of(["i5"]) is None
+    np.testing.assert_array_equal(retriever.vector_of(["i3", "i5"]), retriever.vector_of(["i3"]))
+    found = ids(retriever.for_person("account:p0", length=1_000))
+    assert set(found) == set(exact(vector_of_person("account:p0"), "account:p0", ["i5"]))
 
 
 def test_past_the_age_ceiling_a_persons_vector_is_not_used(lake):

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from jobs import io
 from jobs.errors import Fault
 from jobs.io import Lake
+from jobs.refresh.route import Refresh
 from jobs.release import release, releases, serving, stores
 from jobs.release.rollback import rollback
 from jobs.release.serving import Gauge, Serving
@@ -45,6 +47,15 @@ def place(request, lake, redis_url):
         return Serving.open(lake.root, now, retry=retry)
 
     return open_
+
+
+def hours_between(lake: Lake, redis_url: str | None) -> tuple[str, str, str]:
+    """A night, its refresh five hours after the next run date, and the night of that date."""
+    first, named = night(lake, 0, redis_url), io.label(nights.day(0))
+    five = nights.day(1) + timedelta(hours=5)
+    chain = Refresh(base=named, night=named)
+    hour = nights.whole(lake, five, "hour", redis_url=redis_url, refresh=chain)
+    return first, hour, night(lake, 1, redis_url)
 
 
 # --- following -------------------------------------------------------------------------------
@@ -192,14 +203,15 @@ def test_redis_that_lost_the_newest_release_serves_the_one_before(lake, redis_ur
     assert f"has lost keys of the release {second}" in caplog.text
 
 
-def test_a_release_of_the_same_or_a_later_run_date_never_stands_in(lake, redis_url):
-    first = night(lake, 0, redis_url)
-    nights.whole(lake, nights.day(0), "again", redis_url=redis_url)
-    night(lake, 1, redis_url)
-    rollback(lake, first, redis_url, "test")
+def test_what_was_rolled_back_never_stands_in_whatever_its_run_date(lake, redis_url):
+    first, hour, second = hours_between(lake, redis_url)
+    rollback(lake, hour, redis_url, "test")
+    redis.Redis.from_url(redis_url).delete(f"nightjar:{hour}:m")
+    assert stores.RedisStore(redis_url).serving()[0] == first
     redis.Redis.from_url(redis_url).delete(f"nightjar:{first}:m")
-    with pytest.raises(Fault, match=f"holds no whole release .* --to={first}"):
+    with pytest.raises(Fault, match=f"holds no whole release .* --to={hour}"):
         stores.RedisStore(redis_url).serving()
+    assert stores.RedisStore(redis_url).get_of(second, "m") is not None
 
 
 def test_an_emptied_redis_is_a_fault_and_no_list_of_nothing(lake, redis_url):
@@ -217,6 +229,14 @@ def test_an_emptied_redis_is_a_fault_and_no_list_of_nothing(lake, redis_url):
 def test_while_all_is_well_the_three_gauges_are_one(place, lake, redis_url):
     night(lake, 0, redis_url)
     second = night(lake, 1, redis_url)
+    found = place().gauges()
+    assert found == serving.Gauges(*[Gauge(second, nights.day(1), 48.0)] * 3)
+
+
+def test_a_night_is_newer_than_a_refresh_of_the_one_before_with_a_later_run_date(
+    place, lake, redis_url
+):
+    _, _, second = hours_between(lake, redis_url)
     found = place().gauges()
     assert found == serving.Gauges(*[Gauge(second, nights.day(1), 48.0)] * 3)
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from jobs import io
 from jobs.errors import Fault
-from jobs.retrieval import index, matrix
+from jobs.retrieval import bundles, index, matrix, recall
+from jobs.retrieval.sphere import on_sphere
 from tests.retrieval.conftest import AS_OF, catalogue
 
 DIM = 6
@@ -33,7 +34,7 @@ def test_an_exact_index_finds_the_largest_inner_products_and_says_them() -> None
     vectors, queries = vectors_of_crowds(300), vectors_of_crowds(20, 1)
     positions = np.arange(300) * 3 + 5
     bundle = index.build(positions, vectors, "v", PARAMS, 7)
-    found, scores = index.search(bundle, queries, "v", 10)
+    found, scores = bundles.search(bundle, queries, "v", 10)
     np.testing.assert_array_equal(found, positions[exact_top(queries, vectors, 10)])
     row = (found - 5) // 3
     np.testing.assert_allclose(
@@ -44,9 +45,9 @@ def test_an_exact_index_finds_the_largest_inner_products_and_says_them() -> None
 def test_a_search_with_vectors_of_another_space_is_refused() -> None:
     bundle = index.build(np.arange(50), vectors_of_crowds(50), "tonight", PARAMS, 7)
     with pytest.raises(Fault, match=r"space yesterday, the index holds tonight"):
-        index.search(bundle, vectors_of_crowds(1), "yesterday", 5)
+        bundles.search(bundle, vectors_of_crowds(1), "yesterday", 5)
     with pytest.raises(Fault, match="dimensions"):
-        index.search(bundle, np.ones((1, DIM + 1), np.float32), "tonight", 5)
+        bundles.search(bundle, np.ones((1, DIM + 1), np.float32), "tonight", 5)
 
 
 @pytest.mark.parametrize("params", [PARAMS, CELLS])
@@ -58,7 +59,7 @@ def test_only_what_is_allowed_is_found_however_rare_it_is(params, share) -> None
     allowed[positions[:3]] = share > 0
     bundle = index.build(positions, vectors, "v", params, 7)
     bits = np.packbits(allowed, bitorder="little")
-    found, scores = index.search(bundle, queries, "v", 10, bits)
+    found, scores = bundles.search(bundle, queries, "v", 10, bits)
     rows = np.flatnonzero(allowed[positions])
     best = positions[rows[exact_top(queries, vectors[rows], 10)]]
     most = min(10, len(rows))
@@ -77,7 +78,9 @@ def test_a_bundle_is_the_same_after_the_way_to_disk(tmp_path) -> None:
     assert loaded.facts == bundle.facts
     assert loaded.facts["kind"] == "cells"
     for one, two in zip(
-        index.search(bundle, queries, "v", 10), index.search(loaded, queries, "v", 10), strict=True
+        bundles.search(bundle, queries, "v", 10),
+        bundles.search(loaded, queries, "v", 10),
+        strict=True,
     ):
         np.testing.assert_array_equal(one, two)
 
@@ -114,8 +117,8 @@ def test_many_refreshes_leave_what_one_build_leaves(nights, cells) -> None:
     rebuilt = index.build(np.array(list(held)), np.array(list(held.values())), "v", PARAMS, 7)
     queries = vectors_of_crowds(5, 1)
     k = len(held)
-    found, scores = index.search(everything, queries, "v", k)
-    found_again, scores_again = index.search(rebuilt, queries, "v", k)
+    found, scores = bundles.search(everything, queries, "v", k)
+    found_again, scores_again = bundles.search(rebuilt, queries, "v", k)
     assert bundle.facts["count"] == k
     np.testing.assert_array_equal(np.sort(found), np.sort(found_again))
     np.testing.assert_allclose(scores, scores_again, rtol=1e-2, atol=2e-2)
@@ -128,26 +131,26 @@ def test_a_vector_beyond_the_bound_asks_for_a_new_build() -> None:
         index.update(bundle, np.zeros(0, np.int64), np.array([50]), vectors[:1] * 1000)
 
 
-def judged(bundle: index.Bundle, vectors: np.ndarray, strata: dict) -> dict[tuple, float]:
+def judged(bundle: index.Bundle, vectors: np.ndarray, strata: dict) -> dict[tuple[str, str], float]:
     people = vectors_of_crowds(100, 1)
     bound = bundle.facts["bound"]
-    tune, held = index.draw_queries(vectors, people, strata, bound, PARAMS, 7)
+    tune, held = recall.draw_queries(vectors, people, strata, bound, 20, 10, 7)
     assert not set(tune.own[tune.own >= 0]) & set(held.own[held.own >= 0])
     positions = np.arange(len(vectors))
     bundle = index.tuned(bundle, positions, vectors, tune, 0.95)
-    rows = index.recall_rows(bundle, positions, vectors, held, strata).to_pylist()
-    return {(row["kind"], row["stratum"]): row["recall"] for row in rows}
+    measured = index.judged(bundle, positions, vectors, held, strata)
+    return {(each.kind, each.stratum): each.recall for each in measured}
 
 
 def test_recall_of_an_exact_index_is_one_in_every_stratum() -> None:
     vectors = vectors_of_crowds(400)
-    strata = {"age": np.where(np.arange(400) < 300, "older", "new")}
-    recall = judged(index.build(np.arange(400), vectors, "v", PARAMS, 7), vectors, strata)
-    assert set(recall) == {
+    strata = {"age": recall.Strata(("new", "older"), (np.arange(400) < 300).astype(int))}
+    shares = judged(index.build(np.arange(400), vectors, "v", PARAMS, 7), vectors, strata)
+    assert set(shares) == {
         ("overall", "all"), ("overall", "person"), ("overall", "item"), ("age", "older"),
         ("age", "new"),
     }  # fmt: skip
-    assert set(recall.values()) == {1.0}
+    assert set(shares.values()) == {1.0}
 
 
 def test_recall_by_age_shows_new_items_that_frozen_cells_lose() -> None:
@@ -159,33 +162,68 @@ def test_recall_by_age_shows_new_items_that_frozen_cells_lose() -> None:
     frozen = index.build(np.arange(4000), old, "v", params, 7)
     frozen = index.update(frozen, np.zeros(0, np.int64), np.arange(4000, 4200), fresh)
     vectors = np.concatenate([old, fresh])
-    strata = {"age": np.where(np.arange(4200) < 4000, "older", "new")}
+    strata = {"age": recall.Strata(("new", "older"), (np.arange(4200) < 4000).astype(int))}
     people = vectors_of_crowds(100, 1)
-    _, held = index.draw_queries(vectors, people, strata, frozen.facts["bound"], PARAMS, 7)
+    _, held = recall.draw_queries(vectors, people, strata, frozen.facts["bound"], 20, 10, 7)
     frozen = dataclasses.replace(frozen, facts={**frozen.facts, "nprobe": 12})
-    rows = index.recall_rows(frozen, np.arange(4200), vectors, held, strata).to_pylist()
-    recall = {row["stratum"]: row["recall"] for row in rows}
-    assert recall["new"] < recall["older"] - 0.05
+    measured = index.judged(frozen, np.arange(4200), vectors, held, strata)
+    shares = {each.stratum: each.recall for each in measured}
+    assert shares["new"] < shares["older"] - 0.05
+
+
+@pytest.mark.parametrize("n_items", [3, 40, 260, 20_000])
+def test_the_true_neighbours_are_those_of_a_full_sort(n_items) -> None:
+    vectors = vectors_of_crowds(n_items)
+    bound = 2 * float(np.linalg.norm(vectors, axis=1).max())
+    points = on_sphere(vectors, bound)
+    items = np.arange(n_items)[:30]
+    asked = recall.queries(vectors_of_crowds(30, 1), vectors, items, bound)
+    gaps = np.square(points[None] - asked.points[:, None].astype(np.float64)).sum(axis=2)
+    gaps[np.arange(30, len(gaps)), items] = np.inf
+    expected = np.argsort(gaps, axis=1, kind="stable")[:, : min(recall.K, n_items - 1)]
+    truth = recall.exact(points, asked)
+    assert (truth[:, expected.shape[1] :] == -1).all()
+    np.testing.assert_array_equal(truth[:, : expected.shape[1]], expected)
+
+
+def test_neighbours_found_or_lost_together_count_as_few() -> None:
+    n_queries = 400
+    truth = np.tile(np.arange(recall.K), (n_queries, 1))
+    own = np.full(n_queries, -1)
+    generator = np.random.default_rng(5)
+    apart = generator.random(truth.shape) < 0.8
+    together = np.repeat(generator.random((n_queries, 1)) < 0.8, recall.K, axis=1)
+    counted = [
+        recall.measure(truth, hits, recall.Queries(np.zeros((0, 1)), own), {})[0].effective
+        for hits in (apart, together, np.ones_like(apart))
+    ]
+    assert counted[0] == pytest.approx(n_queries * recall.K, rel=0.2)
+    assert counted[1:] == [n_queries, n_queries]
 
 
 def test_items_of_equal_vectors_may_stand_for_each_other() -> None:
     vectors = np.repeat(vectors_of_crowds(30), 40, axis=0)
-    recall = judged(
+    shares = judged(
         index.build(np.arange(1200), vectors, "v", PARAMS, 7), vectors,
-        {"age": np.array(["older"] * 1200)},
+        {"age": recall.Strata(("older",), np.zeros(1200, int))},
     )  # fmt: skip
-    assert recall["age", "older"] == 1.0
+    assert shares["age", "older"] == 1.0
+
+
+def named(strata: recall.Strata) -> list[str]:
+    return [strata.names[number] for number in strata.of]
 
 
 def test_an_item_is_new_for_the_days_after_it_was_first_seen() -> None:
     seen = [AS_OF - timedelta(days=days) for days in (1, 28, 29)]
     items = catalogue(["a", "b", "c", "d"], first_seen=[*seen, None])
-    assert index.ages(items, AS_OF, 28).tolist() == ["new", "new", "older", "never_seen"]
+    assert named(recall.ages(items, AS_OF, 28)) == ["new", "new", "older", "never_seen"]
 
 
 def test_categories_beyond_the_largest_are_judged_as_one() -> None:
     items = catalogue(["a", "b", "c", "d", "e"], category=["X > 1", "X > 2", "Y", "Z", None])
-    assert index.categories(items, 1).tolist() == ["X", "X", "(other)", "(other)", "(other)"]
+    assert named(recall.categories(items, 1)) == ["X", "X", "(other)", "(other)", "(other)"]
+    assert named(recall.categories(items, 9)) == ["X", "X", "Y", "Z", "(none)"]
 
 
 def publish_a_space(publish, n_items: int = 60) -> None:
@@ -225,8 +263,9 @@ def test_the_step_indexes_every_item_and_says_where_its_vector_came_from(publish
     bundle = index.load(night.staged / index.BUNDLE)
     assert bundle.facts["embedding_version"] == "space"
     assert bundle.facts["count"] == 60
-    recall = io.read_arrow(night.staged / "index_recall").to_pylist()
-    assert {row["recall"] for row in recall} == {1.0}
+    rows = io.read_arrow(night.staged / "index_recall").to_pylist()
+    assert recall.rows(index.remembered(bundle)).to_pylist() == rows
+    assert {row["recall"] for row in rows} == {1.0}
 
 
 def test_a_factor_without_an_item_is_a_fault(publish) -> None:
