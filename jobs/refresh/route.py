@@ -49,6 +49,7 @@ ROUTE: dict[str, str] = {
     "item_lists": ANEW,
     "release": ANEW,
 }
+MADE = tuple(step for step, how in ROUTE.items() if how != CARRIED)
 CARRIED_STEPS = tuple(step for step, how in ROUTE.items() if how == CARRIED)
 
 
