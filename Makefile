@@ -32,7 +32,7 @@ lineage: ## the way back from a table to its source: TABLE=name [AS_OF=YYYY-MM-D
 	$(SETUP) -- -m tools.ask lineage TABLE
 rollback: ## serve an earlier release [TO=release] [LAKE=folder]
 	$(SETUP) -- -m tools.ask rollback
-bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index,refresh]
+bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index,refresh,reader]
 	$(SETUP) --with java -- -m tools.bench
 test: ## all tests, with local Spark and Airflow [TESTS=path]
 	$(SETUP) --dev --with java,redis -- -m tools.ask test

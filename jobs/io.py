@@ -127,6 +127,25 @@ def write_arrow(folder: Path, table: pa.Table, part: int = 0) -> None:
     )
 
 
+def append_arrow(folder: Path, name: str, table: pa.Table) -> Path:
+    """Add one Parquet file to a table folder that others read meanwhile: they see it whole or not
+    at all, also after a power cut. The name must be new."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Neither a data file by its name nor by its ending, to whoever looks at the folder.
+    hidden, path = folder / f".{name}.part", folder / f"{name}.parquet"
+    try:
+        with open(hidden, "wb") as file:
+            pq.write_table(table, file, compression=COMPRESSION, row_group_size=ROWS_PER_GROUP)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(hidden, path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+    sync_folder(folder)
+    return path
+
+
 def kept(frame: DataFrame, folder: Path) -> DataFrame:
     """A Spark frame written to a folder and read back: computed once, and its plan cut off."""
     frame.write.parquet(str(folder))

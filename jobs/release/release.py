@@ -480,7 +480,7 @@ def _switch(night: Night, release: Release) -> str:
         )  # fmt: skip
     if night.redis_url:
         store = stores.RedisStore(night.redis_url)
-        store.point(release.id)
+        store.point(release.id, releases.ids_before(night.lake, release.id))
         store.close()
     return release.id
 

@@ -205,6 +205,11 @@ def before(lake: Lake, release_id: str | None) -> list[Release]:
     return [release for release in shelf if release.id[:16] <= release_id[:16]]
 
 
+def ids_before(lake: Lake, release_id: str) -> list[str]:
+    """The ids of the readable releases older than the named one, newest first."""
+    return [release.id for release in reversed(before(lake, release_id))]
+
+
 def newest_before(lake: Lake, as_of: datetime) -> Release | None:
     """The newest readable release of this run date or an earlier one."""
     found = [release for release in readable(lake) if release.as_of <= as_of]

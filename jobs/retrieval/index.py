@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +23,12 @@ from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import embeddings, matrix, recall
+from jobs.retrieval.bundles import FORMAT, Bundle, ask, load, save
 from jobs.retrieval.content_embeddings import map_to_collaborative
-from jobs.retrieval.sphere import on_sphere, query_points
+from jobs.retrieval.sphere import on_sphere
 
 log = logging.getLogger("nightjar")
 BUNDLE = "index_bundle"
-FORMAT = 1
 HOW_TO = {
     "metric": "squared Euclidean distance D; ids are items.position",
     "item": "append sqrt(bound^2 - |x|^2) to the item's vector x",
@@ -75,14 +73,6 @@ class Params:
         check(self.categories >= 1, "categories must be at least 1")
         check(self.map_strength > 0, "map_strength must be positive")
         check(0 <= self.cold_norm_quantile <= 1, "cold_norm_quantile must be in 0..1")
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A FAISS index whose ids are ``items.position``, and the facts needed to ask it."""
-
-    index: Any
-    facts: dict[str, Any]
 
 
 def run(night: Night, params: Params) -> None:
@@ -219,33 +209,6 @@ def build(
     return Bundle(index, facts)
 
 
-def search(
-    bundle: Bundle, queries: np.ndarray, version: str, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` items of largest inner product with each (n_queries, dim) query.
-
-    ``version`` is the embedding space that the queries come from. Returns (n_queries, k) int64
-    positions, best first, -1 where there are fewer, and float32 inner products. Raises ``Fault``
-    where the index belongs to another space or another dimension.
-    """
-    ours = bundle.facts["embedding_version"]
-    if version != ours:
-        raise Fault(
-            f"index: the queries are vectors of the embedding space {version}, the index holds "
-            f"{ours}; take both from one release"
-        )
-    if queries.shape[1] != bundle.facts["dim"]:
-        raise Fault(
-            f"index: the queries have {queries.shape[1]} dimensions, the index "
-            f"{bundle.facts['dim']}; take both from one release"
-        )
-    bound = bundle.facts["bound"]
-    distances, found = _ask(bundle, query_points(queries, bound), k)
-    lengths = np.linalg.norm(queries, axis=1, keepdims=True)
-    scores = lengths / bound * (bound**2 - distances / 2)
-    return found, np.where(found >= 0, scores, -np.inf).astype(np.float32)
-
-
 def update(
     bundle: Bundle, removed: np.ndarray, positions: np.ndarray, vectors: np.ndarray
 ) -> Bundle:
@@ -269,33 +232,6 @@ def update(
     index.remove_ids(faiss.IDSelectorBatch(gone))
     index.add_with_ids(on_sphere(vectors, bound), np.ascontiguousarray(positions, dtype=np.int64))
     return Bundle(index, {**bundle.facts, "count": int(index.ntotal)})
-
-
-def save(bundle: Bundle, folder: Path) -> None:
-    """Write ``items.faiss`` and ``index.json``."""
-    import faiss
-
-    folder.mkdir(parents=True, exist_ok=True)
-    faiss.write_index(bundle.index, str(folder / "items.faiss"))
-    io.write_json(folder / "index.json", bundle.facts)
-
-
-def load(folder: Path) -> Bundle:
-    """Read what :func:`save` wrote; raises ``Fault`` for another format."""
-    import faiss
-
-    facts = io.read_json(folder / "index.json")
-    if facts["format"] != FORMAT:
-        raise Fault(f"index: {folder} has the format {facts['format']}, this code reads {FORMAT}")
-    return Bundle(faiss.read_index(str(folder / "items.faiss")), facts)
-
-
-def _ask(bundle: Bundle, points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distances and positions, best first, ties by position."""
-    bundle.index.nprobe = bundle.facts["nprobe"]
-    distances, found = bundle.index.search(points, k)
-    order = np.lexsort((found, distances), axis=1)
-    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(found, order, axis=1)
 
 
 def tuned(
@@ -347,7 +283,7 @@ def hits_of(
     truth: np.ndarray,
 ) -> np.ndarray:
     """(n_queries, K) bool: which of the true neighbours (rows of ``points``) the bundle finds."""
-    found = _ask(bundle, queries.points, recall.K + 1)[1]
+    found = ask(bundle, queries.points, recall.K + 1)[1]
     return recall.hits_of(found, positions, points, queries, truth)
 
 
