@@ -306,7 +306,7 @@ def guard(
     """Recall of the bundle against exact search, in as many looks as it takes to leave no doubt."""
     generator = np.random.default_rng(seed)
     drawn = recall.draw_items(generator, strata, params.looks * params.item_queries)
-    who = people[generator.permutation(len(people))]
+    who = people[generator.permutation(len(people))[: params.looks * params.person_queries]]
     points = on_sphere(now.vectors, bundle.facts["bound"])
     answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     own = np.zeros(0, np.int64)
