@@ -8,10 +8,12 @@ VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS MASTER TO EVEN
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 .DEFAULT_GOAL := help
-.PHONY: run ui show why docs staleness ghosts backtest lineage rollback bench test check help clean
+.PHONY: run refresh ui show why docs staleness ghosts backtest lineage rollback bench test check help clean
 
 run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
 	$(SETUP) --with java -- -m tools.night
+refresh: ## what changed since the night, in a release of its own [AS_OF=YYYY-MM-DDTHH:MM] [SOURCE=…] [LAKE=…] [PARAMS=json] [MASTER=…]
+	$(SETUP) --with java -- -m tools.refresh
 ui: ## Airflow's web UI on this machine, one trigger away from a night [LAKE=folder]
 	$(SETUP) --with java -- -m tools.ui
 show: ## what a person did lately and what is recommended, and why: PERSON=id [SURFACE=homepage] [LAKE=folder]
@@ -30,7 +32,7 @@ lineage: ## the way back from a table to its source: TABLE=name [AS_OF=YYYY-MM-D
 	$(SETUP) -- -m tools.ask lineage TABLE
 rollback: ## serve an earlier release [TO=release] [LAKE=folder]
 	$(SETUP) -- -m tools.ask rollback
-bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index]
+bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index,refresh,reader]
 	$(SETUP) --with java -- -m tools.bench
 test: ## all tests, with local Spark and Airflow [TESTS=path]
 	$(SETUP) --dev --with java,redis -- -m tools.ask test

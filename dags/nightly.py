@@ -37,125 +37,46 @@ cores. Connection `nightjar_redis`, where it exists, receives the release too.
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from airflow.sdk import (
     DAG,
-    Asset,
-    Connection,
     CronTriggerTimetable,
-    ExceptionRetryPolicy,
     Param,
-    RetryAction,
-    RetryRule,
     TaskGroup,
-    Variable,
     get_current_context,
     task,
 )
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
-
-# The same code on the same input fails again in the same way: these are never retried.
-BUGS: list[type[BaseException] | str] = [
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError,
-    TypeError, ValueError,
-]  # fmt: skip
-RETRIES: dict[str, Any] = {
-    "retries": 2,
-    "retry_delay": timedelta(seconds=20),
-    "retry_exponential_backoff": True,
-    "max_retry_delay": timedelta(minutes=5),
-    "retry_policy": ExceptionRetryPolicy(
-        rules=[RetryRule(exception=BUGS, action=RetryAction.FAIL)]
-    ),
-    "execution_timeout": timedelta(hours=2),
-}
-NEVER_AGAIN: dict[str, Any] = {"retries": 0, "execution_timeout": timedelta(hours=1)}
-
-
-def run_date(params: dict[str, Any], dag_run: Any) -> str:
-    """The run's date as ISO text: ``params.as_of``, else the day after the partition key, else
-    midnight UTC of ``run_after``."""
-    if params.get("as_of"):
-        return str(params["as_of"])
-    key = getattr(dag_run, "partition_key", None)
-    if key:
-        return (datetime.fromisoformat(key) + timedelta(days=1)).date().isoformat()
-    return dag_run.run_after.astimezone(UTC).date().isoformat()
-
-
-def command_line(verb: str, *step: str) -> list[str]:
-    """The arguments of ``python -m jobs`` for a task of the current run."""
-    context = get_current_context()
-    params, run = context["params"], context["dag_run"]
-    line = [verb, *step, f"--as-of={run_date(params, run)}", f"--run-id={run.run_id}"]
-    for option in ("lake", "source"):
-        value = params.get(option) or Variable.get(f"nightjar_{option}", default=None)
-        if value:
-            line.append(f"--{option}={value}")
-    if params.get("params"):
-        line.append(f"--params={json.dumps(params['params'])}")
-    return line
-
-
-def spark_options() -> list[str]:
-    """Master and settings of the connection ``nightjar_spark``; nothing where it is absent."""
-    found = connection("nightjar_spark")
-    if found is None:
-        return []
-    master = found.host or "local[*]"
-    if not master.startswith("local"):
-        master = master if "://" in master else f"spark://{master}"
-        master = f"{master}:{found.port}" if found.port else master
-    settings = found.extra_dejson.get("conf", {})
-    return [f"--master={master}", *(f"--conf={name}={value}" for name, value in settings.items())]
-
-
-def redis_options(step: str) -> list[str]:
-    """Where the release also goes: the connection ``nightjar_redis``, if there is one."""
-    found = connection("nightjar_redis") if step == "release" else None
-    if found is None:
-        return []
-    login = f"{quote(found.login or '')}:{quote(found.password)}@" if found.password else ""
-    return [f"--redis-url=redis://{login}{found.host}:{found.port or 6379}/{found.schema or 0}"]
-
-
-def connection(name: str) -> Connection | None:
-    try:
-        return Connection.get(name)
-    except AirflowNotFoundException:
-        return None
-
-
-def call(line: list[str]) -> None:
-    """Run the jobs' command line; a fault fails the task for good, with the fault's own words."""
-    from jobs.__main__ import command
-    from jobs.errors import Fault
-
-    try:
-        command(line)
-    except Fault as fault:
-        raise AirflowFailException(str(fault)) from None
+from airflow.sdk.exceptions import AirflowFailException
+from nightjar_tasks import (
+    NEVER_AGAIN,
+    RETRIES,
+    call,
+    command_line,
+    judged,
+    params_of_run,
+    redis_options,
+    run_date,
+    spark_options,
+)
 
 
 @task(**RETRIES)
 def open_night() -> None:
     """Check the parameters, take the lake for this run, start the engine."""
-    call([*command_line("open-night"), *spark_options()])
+    from jobs.errors import Busy
+
+    try:
+        call([*command_line("open-night"), *spark_options()])
+    except Busy as busy:
+        raise AirflowFailException(str(busy)) from None
 
 
 @task(**RETRIES)
 def run_step(step: str) -> None:
     """Do a step's work and stage its tables."""
     call([*command_line("run", step), *redis_options(step)])
-
-
-def judged(step: str) -> Asset:
-    """What a green gate announces: this step's tables of the lake are new."""
-    return Asset(name=f"nightjar/{step}", uri=f"nightjar://lake/{step}")
 
 
 @task(**NEVER_AGAIN)
@@ -207,30 +128,7 @@ with DAG(
             description="Read only what had been received before this date, 00:00 UTC. Empty: "
             "midnight of the day the run is due.",
         ),
-        "source": Param(
-            None,
-            type=["null", "string"],
-            minLength=1,
-            title="Source",
-            description="completejourney, online_retail, retailrocket, or a folder in the source "
-            "contract. Empty: the Variable nightjar_source, else completejourney.",
-        ),
-        "lake": Param(
-            None,
-            type=["null", "string"],
-            minLength=1,
-            title="Lake",
-            description="The folder of tables and releases. Empty: the Variable nightjar_lake, "
-            "else the environment's NIGHTJAR_LAKE, else var/lake.",
-        ),
-        "params": Param(
-            {},
-            type="object",
-            additionalProperties={"type": "object"},
-            title="Parameters of the jobs",
-            description='Overrides for this run, by step: {"candidates": {"depth": 200}}. An '
-            "unknown step or parameter fails the run's first task with the names there are.",
-        ),
+        **params_of_run(),
     },
 ) as nightly:
     opened = open_night()

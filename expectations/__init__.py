@@ -34,6 +34,6 @@ VIEWS: dict[str, View] = {
     "events_identified": View("identities", "events"),
     "history_placed": View("interactions", "history"),
     "items_described": View("content_embeddings", "items"),
-    "items_indexed": View("index", "items"),
+    "items_indexed": View("index", "items", where="available"),
     "persons_served": View("recommendations", "persons", where="personalised"),
 }

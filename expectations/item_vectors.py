@@ -7,12 +7,13 @@ from datetime import datetime
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.columns import Column, Finite, Found, Length
-from expectations.rules import among, between, distinct, filled, holds, rows, unique
+from expectations.rules import among, between, distinct, filled, holds, never, rows, unique
 
 COLUMNS: dict[str, Column] = {
     "length": Length("vector"),
     "finite": Finite("vector"),
     "placed": Found(("item_id", "position"), "items"),
+    "delisted": Found(("item_id",), "items", where=(("available", False),)),
 }
 
 
@@ -32,6 +33,7 @@ def suite(as_of: datetime) -> list[Expectation]:
         distinct("Vectors of several lengths do not fit one index.", "length", 1, 1),
         between("A vector without an entry is near nothing.", "length", 1),
         holds("A NaN in the index makes searches return nonsense.", "finite"),
+        never("An item that nobody can buy takes the place of one in every answer.", "delisted"),
         holds(
             "The index's id is not the item's place in the id map: answers name other items.",
             "placed",

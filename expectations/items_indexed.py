@@ -1,4 +1,4 @@
-"""items_indexed: the catalogue, each item of which must be in the index."""
+"""items_indexed: the items that are available, each of which must be in the index."""
 
 from __future__ import annotations
 

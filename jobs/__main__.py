@@ -7,6 +7,9 @@ bad place, 3 a red gate.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import gc
 import importlib
 import json
 import logging
@@ -16,17 +19,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from jobs import io, lock, params, spark, steps
-from jobs.errors import Fault, exit_code
+from jobs.errors import Busy, Fault, exit_code
 from jobs.io import Lake
 from jobs.night import Night, engine_file, scratch_folder
+from jobs.refresh import route
 
 log = logging.getLogger("nightjar")
+PATIENCE_SECONDS = 900
 DEFAULT_LAKE = "var/lake"
 DEFAULT_SOURCE = "completejourney"
 
@@ -51,22 +59,59 @@ def main() -> int:
 # --- the night -------------------------------------------------------------------------------
 def open_night(chosen: argparse.Namespace) -> None:
     """Check the run's parameters, take the lake, and start the engine."""
-    lake = Lake(chosen.lake).open()
-    check_overrides(params.from_json(chosen.params))
-    io.parse_as_of(chosen.as_of)
-    lock.acquire(lake, chosen.run_id)
+    lake = _open(chosen)
     try:
-        stale = engine_file(lake)
-        if stale.exists():
-            spark.Engine.load(stale).stop()
-        engine = spark.start(
-            chosen.master, lake.root / ".night" / "spark.log", dict(chosen.conf or [])
-        )
-        engine.save(stale)
+        _start_engine(chosen, lake)
     except BaseException:
         lock.release(lake, chosen.run_id)
         raise
+
+
+def open_refresh(chosen: argparse.Namespace) -> None:
+    """The same for a refresh, with the release that it goes on from."""
+    lake = _open(chosen)
+    try:
+        route.open_refresh(
+            lake, io.parse_as_of(chosen.as_of), chosen.run_id, chosen.source,
+            params.from_json(chosen.params),
+        )  # fmt: skip
+        _start_engine(chosen, lake)
+    except BaseException:
+        route.close(lake, chosen.run_id)
+        lock.release(lake, chosen.run_id)
+        raise
+
+
+def _open(chosen: argparse.Namespace) -> Lake:
+    lake = Lake(chosen.lake).open()
+    check_overrides(params.from_json(chosen.params))
+    io.parse_as_of(chosen.as_of)
+    _take(lake, chosen.run_id)
+    return lake
+
+
+def _start_engine(chosen: argparse.Namespace, lake: Lake) -> None:
+    stale = engine_file(lake)
+    if stale.exists():
+        spark.Engine.load(stale).stop()
+    engine = spark.start(chosen.master, lake.root / ".night" / "spark.log", dict(chosen.conf or []))
+    engine.save(stale)
     log.info("engine=%s master=%s", engine.url, engine.master)
+
+
+def _take(lake: Lake, run_id: str) -> None:
+    """Take the lake; a refresh at work is waited for, since it takes minutes, and a night hours."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            lock.acquire(lake, run_id)
+            return
+        except Busy:
+            holder = lock.holder_of(lake)
+            refreshing = holder and route.under_way(lake, holder["owner"])
+            if holder and (not refreshing or time.monotonic() > deadline):
+                raise
+        time.sleep(1)
 
 
 def close_night(chosen: argparse.Namespace) -> None:
@@ -81,6 +126,7 @@ def close_night(chosen: argparse.Namespace) -> None:
         spark.Engine.load(engine_file(lake)).stop()
         engine_file(lake).unlink()
     shutil.rmtree(scratch_folder(lake), ignore_errors=True)
+    route.close(lake, chosen.run_id)
     lock.release(lake, chosen.run_id)
 
 
@@ -91,8 +137,12 @@ def run_step(chosen: argparse.Namespace) -> None:
     module = steps.module(night.step)
     chosen_params = night.params_of(night.step)
     night.reset()
-    module.run(night, chosen_params)
+    if night.refresh and route.ROUTE[night.step] == route.ONWARD:
+        module.refresh(night, chosen_params)
+    else:
+        module.run(night, chosen_params)
     night.close(chosen_params, code_version())
+    give_back()
 
 
 def gate_step(chosen: argparse.Namespace) -> None:
@@ -101,7 +151,33 @@ def gate_step(chosen: argparse.Namespace) -> None:
 
     night = _night(chosen)
     lock.renew(night.lake, night.run_id)
-    gate.judge(night)
+    try:
+        gate.judge(night)
+    finally:
+        give_back()
+
+
+def give_back() -> None:
+    """Return freed memory to the system: a process that does many steps would otherwise hold what
+    the greatest of them took, beside the engine, for the rest of the night."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc's; other systems have no such call
+
+
+def carry_over(chosen: argparse.Namespace) -> None:
+    """Publish for a refresh what it does not make anew, as its base has it."""
+    lake = Lake(chosen.lake)
+    lock.renew(lake, chosen.run_id)
+    refresh = route.under_way(lake, chosen.run_id)
+    if refresh is None:
+        raise Fault(f"refresh: the run {chosen.run_id} is none; start it with open-refresh")
+    as_of = io.parse_as_of(chosen.as_of)
+    for step in route.CARRIED_STEPS:
+        found = lake.published(step, io.parse_as_of(refresh.base))
+        route.carry(lake, found, as_of, chosen.run_id, refresh)
+        log.info("step=%s carried_from=%s", step, refresh.base)
 
 
 def measure_staleness(chosen: argparse.Namespace) -> None:
@@ -155,8 +231,8 @@ def check_overrides(overrides: dict[str, dict[str, Any]]) -> None:
     """Refuse overrides of unknown steps or parameters, all named at once."""
     found = []
     for step, values in overrides.items():
-        if step not in steps.STEPS:
-            found.append(f"there is no step {step!r} (there are: {', '.join(steps.STEPS)})")
+        if step not in steps.EVERY:
+            found.append(f"there is no step {step!r} (there are: {', '.join(steps.EVERY)})")
         else:
             found += params.faults(step, steps.module(step).Params, values)
     if found:
@@ -178,14 +254,16 @@ def code_version() -> str:
 
 def _night(chosen: argparse.Namespace) -> Night:
     as_of: datetime = io.parse_as_of(chosen.as_of)
+    lake = Lake(chosen.lake).open()
     return Night(
-        lake=Lake(chosen.lake).open(),
+        lake=lake,
         as_of=as_of,
         run_id=chosen.run_id,
         source=chosen.source,
         step=chosen.step,
         overrides=params.from_json(chosen.params),
         redis_url=chosen.redis_url,
+        refresh=route.under_way(lake, chosen.run_id),
     )
 
 
@@ -234,10 +312,12 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     add_engine("open-night", open_night, "take the lake and start the engine")
+    add_engine("open-refresh", open_refresh, "take the lake and choose what a refresh goes on from")
+    add_run("carry-over", carry_over, "publish for a refresh what it does not make anew")
     add_engine("staleness", measure_staleness, "what lists lose as tables age")
     add_run("close-night", close_night, "end the engine and let the lake go")
-    add_run("run", run_step, "do a step").add_argument("step", choices=steps.STEPS)
-    add_run("gate", gate_step, "judge and publish a step").add_argument("step", choices=steps.STEPS)
+    add_run("run", run_step, "do a step").add_argument("step", choices=steps.EVERY)
+    add_run("gate", gate_step, "judge and publish a step").add_argument("step", choices=steps.EVERY)
 
     show = add("show", _later("jobs.release.show"), "a person's recent signals and list")
     show.add_argument("person", help="a person_id, key_type:key, or a key that is unambiguous")

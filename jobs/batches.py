@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from jobs import io, tables
 from jobs.night import Night
+from jobs.retrieval import matrix
 
 if TYPE_CHECKING:
     from expectations.columns import Column, Forbidden, Found, Portion, Share
@@ -35,6 +36,7 @@ class Others:
     def __init__(self, folder_of: Locate) -> None:
         self._folder_of = folder_of
         self._read: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
+        self._keys: dict[Found, Keys] = {}
 
     def read(self, table: str, columns: Sequence[str]) -> pa.Table:
         """These columns of a table."""
@@ -42,6 +44,48 @@ class Others:
         if asked not in self._read:
             self._read[asked] = io.read_arrow(self._folder_of(table), list(asked[1]))
         return self._read[asked]
+
+    def keys(self, column: Found) -> Keys:
+        """What a row is looked for among."""
+        if column not in self._keys:
+            names = column.keys or column.columns
+            rows = self.read(column.table, [*names, *(name for name, _ in column.where)])
+            for name, value in column.where:
+                rows = rows.filter(pc.equal(rows[name], pa.scalar(value)))
+            self._keys[column] = Keys.of([rows[name] for name in names])
+        return self._keys[column]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Rows of some columns: the different values of each, and the rows as ascending integers."""
+
+    values: list[pa.Array]
+    codes: np.ndarray
+
+    @staticmethod
+    def of(columns: Sequence[pa.ChunkedArray]) -> Keys:
+        values = [_values(column) for column in columns]
+        codes, known = _together(columns, values)
+        return Keys(values, np.unique(codes[known]))
+
+    def hold(self, columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
+        """(n_rows,) bool: which rows of these columns are among them; null is not."""
+        codes, known = _together(columns, self.values)
+        return known & matrix.among(codes, self.codes)
+
+
+def _together(
+    columns: Sequence[pa.ChunkedArray], values: Sequence[pa.Array]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n_rows,) int64, equal where rows are, and (n_rows,) bool: all of whose values are known."""
+    codes = np.zeros(len(columns[0]), np.int64)
+    known = np.ones(len(columns[0]), bool)
+    for column, own in zip(columns, values, strict=True):
+        place = _places(column, own)
+        known &= place >= 0
+        codes = codes * (len(own) + 1) + place + 1
+    return codes, known
 
 
 @dataclass(frozen=True)
@@ -91,8 +135,8 @@ def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.Data
     """
     code = np.zeros(0, np.int64)
     for number, name in enumerate(keys):
-        column = _counted(batch, io.read_arrow(batch.folder, _read_for(batch, [name])))[name]
-        encoded = column.combine_chunks().dictionary_encode()
+        column = _counted(batch, io.read_arrow(batch.folder, _read_for(batch, [name]), coded=name))
+        encoded = _coded(column[name])
         size = len(encoded.dictionary) + 1
         own = pc.fill_null(encoded.indices, size - 1).to_numpy(zero_copy_only=False)
         if number and code.max(initial=0) >= np.iinfo(np.int64).max // size:
@@ -107,6 +151,14 @@ def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.Data
         kept.append(chunk[twice[first : first + len(chunk)]])
         first += len(chunk)
     return pd.concat(kept, ignore_index=True)
+
+
+def _coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column in one piece, as places among its different values."""
+    if not pa.types.is_dictionary(column.type):
+        return column.combine_chunks().dictionary_encode()
+    whole = column.unify_dictionaries().combine_chunks()
+    return whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
 
 
 def _read_for(batch: Batch, names: Sequence[str]) -> list[str]:
@@ -149,24 +201,7 @@ def _arrow_backed(kind: pa.DataType) -> pd.ArrowDtype | None:
 
 # --- derived columns --------------------------------------------------------------------------
 def _found(table: pa.Table, column: Found, others: Others) -> pa.Array:
-    keys = column.keys or column.columns
-    wanted = [name for name, _ in column.where]
-    other = others.read(column.table, [*keys, *wanted])
-    for name, value in column.where:
-        other = other.filter(pc.equal(other[name], pa.scalar(value)))
-    if len(keys) == 1:
-        return pc.is_in(table[column.columns[0]], value_set=_values(other[keys[0]]))
-    left = np.zeros(table.num_rows, np.int64)
-    right = np.zeros(other.num_rows, np.int64)
-    known = np.ones(table.num_rows, bool)
-    for name, key in zip(column.columns, keys, strict=True):
-        values = pc.drop_null(pc.unique(_whole(other[key])))
-        place = pc.fill_null(pc.index_in(table[name], value_set=values), -1).to_numpy()
-        theirs = pc.fill_null(pc.index_in(other[key], value_set=values), -1).to_numpy()
-        known &= place >= 0
-        left = left * (len(values) + 1) + place + 1
-        right = right * (len(values) + 1) + theirs + 1
-    return pa.array(known & np.isin(left, right))
+    return pa.array(others.keys(column).hold([table[name] for name in column.columns]))
 
 
 def _forbidden(table: pa.Table, column: Forbidden, others: Others) -> pa.Array:

@@ -10,6 +10,10 @@ class Fault(Exception):
     """Bad input or a bad place: running again unchanged would fail again, so nothing retries it."""
 
 
+class Busy(Fault):
+    """Another run holds the lake."""
+
+
 class GateRed(Fault):
     """A critical expectation failed: the staged tables stay unpublished."""
 

@@ -112,9 +112,20 @@ def _asked(frame: pd.DataFrame, expectations: list[Expectation]) -> dict[int, An
     validator = _validator(frame)
     by_row = [e for e in expectations if _is_row_rule(e)]
     results = _validate(validator, [e for e in expectations if not _is_row_rule(e)], "BASIC")
-    results |= _validate(validator, by_row, "BOOLEAN_ONLY")
+    results |= _held(frame, by_row)
     failed = [e for e in by_row if not results[_place(e)].success]
     return results | _validate(validator, failed, COUNTED)
+
+
+def _held(frame: pd.DataFrame, expectations: list[Expectation]) -> dict[int, Any]:
+    """Whether row rules hold. Those under a condition look at their own columns alone, since the
+    rows that meet it are copied for each of them."""
+    under = [e for e in expectations if e.configuration.kwargs.get("row_condition")]
+    plain = [e for e in expectations if e not in under]
+    results = _validate(_validator(frame), plain, "BOOLEAN_ONLY") if plain else {}
+    if under:
+        results |= _validate(_validator(frame[_used(under)]), under, "BOOLEAN_ONLY")
+    return results
 
 
 @dataclass
@@ -145,17 +156,20 @@ def _by_chunks(batch: Batch, expectations: list[Expectation], shown: list[str]) 
     some chunk breaks them; ``shown``: the columns of the rows kept as samples."""
     mostly = {_place(e): e.configuration.kwargs.get("mostly", 1.0) for e in expectations}
     strict = [e for e in expectations if mostly[_place(e)] == 1]
+    loose = [e for e in expectations if e not in strict]
     results: dict[int, Any] = {}
-    for frame in batches.chunks(batch, _used(strict)) if strict else ():
-        results |= _validate(_validator(frame), strict, "BOOLEAN_ONLY")
+    tallies = {_place(e): Tally() for e in loose}
+    for frame in batches.chunks(batch, _used(expectations)) if expectations else ():
+        results |= _held(frame, strict)
         strict = [e for e in strict if results[_place(e)].success]
-        if not strict:
-            break
-    held = {_place(e) for e in strict}
-    counted = [e for e in expectations if _place(e) not in held]
-    tallies = {_place(e): Tally() for e in counted}
-    for frame in batches.chunks(batch, shown) if counted else ():
-        for place, result in _validate(_validator(frame), counted, COUNTED).items():
+        for place, result in _validate(_validator(frame), loose, COUNTED).items():
+            tallies[place].add(result, mostly[place])
+    # Rows are looked at again for what failed alone, to count them and to show some.
+    poor = [e for e in loose if not tallies[_place(e)].success]
+    failed = [e for e in expectations if e not in strict and (e not in loose or e in poor)]
+    tallies |= {_place(e): Tally() for e in failed}
+    for frame in batches.chunks(batch, shown) if failed else ():
+        for place, result in _validate(_validator(frame), failed, COUNTED).items():
             tallies[place].add(result, mostly[place])
     return results | tallies
 

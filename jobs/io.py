@@ -127,6 +127,25 @@ def write_arrow(folder: Path, table: pa.Table, part: int = 0) -> None:
     )
 
 
+def append_arrow(folder: Path, name: str, table: pa.Table) -> Path:
+    """Add one Parquet file to a table folder that others read meanwhile: they see it whole or not
+    at all, also after a power cut. The name must be new."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Neither a data file by its name nor by its ending, to whoever looks at the folder.
+    hidden, path = folder / f".{name}.part", folder / f"{name}.parquet"
+    try:
+        with open(hidden, "wb") as file:
+            pq.write_table(table, file, compression=COMPRESSION, row_group_size=ROWS_PER_GROUP)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(hidden, path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+    sync_folder(folder)
+    return path
+
+
 def kept(frame: DataFrame, folder: Path) -> DataFrame:
     """A Spark frame written to a folder and read back: computed once, and its plan cut off."""
     frame.write.parquet(str(folder))
@@ -149,13 +168,19 @@ def count_rows(folder: Path, where: ds.Expression | None = None) -> int:
 
 
 def read_arrow(
-    folder: Path, columns: list[str] | None = None, where: ds.Expression | None = None
+    folder: Path,
+    columns: list[str] | None = None,
+    where: ds.Expression | None = None,
+    coded: str | None = None,
 ) -> pa.Table:
-    """A table folder as an Arrow table."""
+    """A table folder as an Arrow table; a column of texts that is ``coded`` comes as a dictionary's
+    places, a fraction of its size where values repeat."""
     files = [str(path) for path in parquet_files(folder)]
     if not files:
         raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
-    return ds.dataset(files, format="parquet").to_table(columns=columns, filter=where)
+    options = ds.ParquetReadOptions(dictionary_columns={coded} if coded else None)
+    found = ds.dataset(files, format=ds.ParquetFileFormat(read_options=options))
+    return found.to_table(columns=columns, filter=where)
 
 
 def read_chunks(folder: Path, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:

@@ -133,3 +133,6 @@ RANKING_PEOPLE = 200
 # people see, so the night stops until the rules move into the objective or the filters.
 OVERRIDE_UNUSUAL = 0.15
 OVERRIDE = 0.20
+
+# Share of people or items that a refresh touches: an hour of a shop is a few per cent.
+TOUCHED_UNUSUAL = 0.5

@@ -27,8 +27,8 @@ def main(chosen: argparse.Namespace) -> None:
 def find(lake: Lake, table: str, as_of: str | None) -> Published:
     """The published step that holds a table (or the step of that name), the newest by default."""
     step = tables.TABLES[table].step if table in tables.TABLES else table
-    if step not in steps.STEPS:
-        known = sorted({*tables.TABLES, *steps.STEPS})
+    if step not in steps.EVERY:
+        known = sorted({*tables.TABLES, *steps.EVERY})
         close = difflib.get_close_matches(table, known, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(close)}?" if close else f"there are: {', '.join(known)}"
         raise Fault(f"lineage: there is no table {table!r}; {hint}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import io
-from jobs.errors import Fault
+from jobs.errors import Busy, Fault
 from jobs.io import Lake
 from jobs.spark import Engine
 
@@ -28,13 +28,13 @@ def path(lake: Lake) -> Path:
 
 
 def acquire(lake: Lake, owner: str) -> None:
-    """Take the lake for a run, or raise ``Fault`` that names who holds it."""
+    """Take the lake for a run, or raise ``Busy`` that names who holds it."""
     path(lake).parent.mkdir(parents=True, exist_ok=True)
     if _create(lake, owner):
         return
     holder = holder_of(lake)
     if holder is not None and holder["owner"] != owner and not _abandoned(lake, holder):
-        raise Fault(
+        raise Busy(
             f"lake: {lake.root} is in use by the run {holder['owner']} on {holder['host']} since "
             f"{holder['taken']}; wait for it to end, or, if it is dead, for "
             f"{holder['expires']}, when its hold runs out"

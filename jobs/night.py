@@ -6,6 +6,7 @@ recorded, so that every table's manifest names the way back.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import shutil
@@ -28,6 +29,8 @@ from jobs.spark import Engine
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from jobs.refresh.route import Refresh
+
 log = logging.getLogger("nightjar")
 
 
@@ -37,7 +40,8 @@ class Night:
 
     ``as_of`` is the exclusive UTC instant; ``run_id`` names this attempt in every path it writes;
     ``source`` is what SOURCE named; ``seed`` seeds every random choice; ``redis_url`` is where
-    releases are also served from, if anywhere.
+    releases are also served from, if anywhere; ``refresh`` is what a refresh goes on from, None in
+    a night.
     """
 
     lake: Lake
@@ -48,6 +52,7 @@ class Night:
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     seed: int = 20171201
     redis_url: str | None = None
+    refresh: Refresh | None = None
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -69,11 +74,24 @@ class Night:
         return found
 
     def previous(self, step: str) -> Published | None:
-        """The newest published output with an earlier run date, recorded as an input."""
-        found = self.lake.previous(step, self.as_of)
+        """The newest published output with an earlier run date, in a refresh its base's; recorded
+        as an input."""
+        if self.refresh:
+            found = self.lake.at(step, self.refresh.base)
+        else:
+            found = self.lake.previous(step, self.as_of)
         if found is not None:
             self._record(found)
         return found
+
+    def previous_night(self, step: str) -> Published | None:
+        """The newest published output of an earlier night, whatever was refreshed since; recorded
+        as an input. A night is then the same with and without the hours before it."""
+        for found in self.lake.earlier(step, self.as_of):
+            if not found.manifest.get("refresh"):
+                self._record(found)
+                return found
+        return None
 
     def earlier(self, step: str, label: str) -> Published:
         """A step's published output for an earlier run date, recorded as an input."""
@@ -149,8 +167,6 @@ class Night:
 
     def close(self, params: Any, code_version: str) -> dict[str, Any]:
         """Write the step's manifest beside its tables and return it."""
-        import dataclasses
-
         manifest: dict[str, Any] = {
             "step": self.step,
             "as_of": self.as_of.isoformat(),
@@ -159,6 +175,7 @@ class Night:
             "code_version": code_version,
             "params": dataclasses.asdict(params),
             "seed": self.seed,
+            "refresh": dataclasses.asdict(self.refresh) if self.refresh else None,
             "inputs": self.inputs,
             "tables": {
                 table.name: {

@@ -1,6 +1,6 @@
-"""The steps of a night in their order: which module does the work.
+"""The steps of a night in their order, and those of a refresh: which module does the work.
 
-The DAG draws the same steps; a test holds the two together.
+The DAGs draw the same steps; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ STEPS: dict[str, str] = {
     "item_lists": "jobs.ordering.item_lists",
     "release": "jobs.release.release",
 }
+# What only a refresh does; which of the night's steps it does, and how: jobs/refresh/route.py.
+REFRESH: dict[str, str] = {"changes": "jobs.refresh.changes"}
+EVERY = STEPS | REFRESH
 
 
 def module(step: str) -> ModuleType:
-    """The job module of a step: it has ``Params`` and ``run(night, params)``."""
-    return importlib.import_module(STEPS[step])
+    """The job module of a step: it has ``Params`` and ``run(night, params)``, or where a refresh
+    goes on from its base ``refresh(night, params)``."""
+    return importlib.import_module(EVERY[step])

@@ -255,6 +255,27 @@ _table(
     person_id=S, item_id=S, reason=S, since=TIME, until=_maybe(TIME),
 )  # fmt: skip
 
+# --- refreshing ------------------------------------------------------------------------------
+_table(
+    "intervals", "changes",
+    "one row per hour, or part of one, since the night: how many events were received in it; read: "
+    "by the refresh of that hour, healed: by a later one; late: those that an earlier refresh of "
+    "it had not found", "started",
+    started=TIME, ended=TIME, state=S, events=I64, late=I64,
+)  # fmt: skip
+_table(
+    "touched_people", "changes", "one row per person whose lists are made anew, and why",
+    "person_id reason", person_id=S, reason=S,
+)  # fmt: skip
+_table(
+    "touched_items", "changes", "one row per item that is not as in the base, and how",
+    "item_id reason", item_id=S, reason=S,
+)  # fmt: skip
+_table(
+    "change_counts", "changes", "one row for persons and one for items", "what",
+    what=S, known=I64, touched=I64, share=F64,
+)  # fmt: skip
+
 # --- scoring and ordering --------------------------------------------------------------------
 _table(
     "examples", "examples",

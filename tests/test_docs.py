@@ -208,4 +208,4 @@ def test_a_lake_without_a_night_has_an_index_and_a_missing_lake_is_a_fault(tmp_p
 
 
 def test_every_step_of_the_registry_has_a_place_in_the_pages() -> None:
-    assert {table.step for table in tables.TABLES.values()} <= set(steps.STEPS)
+    assert {table.step for table in tables.TABLES.values()} <= set(steps.EVERY)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DAG_ID = "nightly"
+DAG_IDS = ("nightly", "hourly_refresh")
 
 
 class InUse(Exception):
@@ -146,7 +146,8 @@ def end_unfinished_runs() -> list[str]:
 
     ended = []
     with create_session() as session:
-        running = select(DagRun).where(DagRun.dag_id == DAG_ID, DagRun.state == DagRunState.RUNNING)
+        ours, running_now = DagRun.dag_id.in_(DAG_IDS), DagRun.state == DagRunState.RUNNING
+        running = select(DagRun).where(ours, running_now)
         for run in session.scalars(running):
             for task in run.get_task_instances(session=session):
                 if task.state not in State.finished:

@@ -9,6 +9,8 @@ Part ``persons``: how well persons are found in the simulator's noise, and in tw
 Part ``topk``: the exact best items that each person may get, beside FAISS and implicit.
 Part ``scoring``: features and scores of 200 candidates a person, for rising numbers of people.
 Part ``index``: an hourly refresh of an index of 500,000 items beside building it again.
+Part ``refresh``: a refresh four hours after a night, beside that night, at each of ``EVENTS``.
+Part ``reader``: how long serving waits for an answer from LMDB, from Redis and from the index.
 
 Settings come from the environment: ``EVENTS=1000000,3000000`` (sizes), ``PARTS=night,beside`` (all
 where it is not given), ``ROUNDS=3`` (alternations of the contenders; Spark MLlib runs in the first
@@ -32,6 +34,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -46,10 +49,20 @@ import scipy.sparse as sp
 from jobs import io
 from jobs.io import Lake
 from jobs.retrieval import matrix
-from tools import bench_index, bench_links, bench_persons, bench_scoring, bench_topk
+from tools import (
+    bench_index,
+    bench_links,
+    bench_persons,
+    bench_reader,
+    bench_refresh,
+    bench_scoring,
+    bench_topk,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = dict.fromkeys(("night", "beside", "links", "persons", "topk", "scoring", "index")).keys()
+PARTS = dict.fromkeys(
+    ("night", "beside", "links", "persons", "topk", "scoring", "index", "refresh", "reader")
+).keys()  # fmt: skip
 PERSONS_EVENTS = 200_000
 SIZES = "1000000,3000000,10000000"
 END = "2024-03-01"  # the run date that sees all of the simulator's events
@@ -130,9 +143,20 @@ def main() -> int:
         results["scoring"] = bench_scoring.measure(chosen.people, chosen.home, _sample)
         report += bench_scoring.table(results["scoring"])
         _keep(chosen.home, report, results)
+    if "refresh" in chosen.parts:
+        results["refresh"] = []
+        for events in chosen.sizes:
+            found = bench_refresh.measure(events, chosen.home, partial(_measured, events))
+            results["refresh"].append(found)
+            report += bench_refresh.table(found)
+            _keep(chosen.home, report, results)
     if "index" in chosen.parts:
         results["index"] = bench_index.measure(chosen.rounds)
         report += bench_index.table(results["index"])
+        _keep(chosen.home, report, results)
+    if "reader" in chosen.parts:
+        results["reader"] = bench_reader.measure(chosen.home, _sample)
+        report += bench_reader.table(results["reader"])
         _keep(chosen.home, report, results)
     print("\n".join(report))
     print(f"\nWritten to {chosen.home / 'report.md'} and {chosen.home / 'results.json'}.")
@@ -184,6 +208,10 @@ def night(events: int, home: Path) -> Measured:
         return _drive(lake, END, f"simulated:events={events}", (), Measured(events))
     finally:
         shutil.rmtree(lake, ignore_errors=True)
+
+
+def _measured(events: int, lake: Path, as_of: str, source: str) -> Measured:
+    return _drive(lake, as_of, source, (), Measured(events))
 
 
 def _drive(

@@ -1,8 +1,8 @@
 """A child of the benchmark: one night by the jobs' own command line, its progress as JSON lines.
 
-``python -m tools.bench_night LAKE AS_OF SOURCE [STEP …]``; without steps, all of them. ``PARAMS``
-and ``MASTER`` in the environment are those of ``make run``. Its parent (``tools.bench``) reads when
-each begins and ends, and watches the memory of this process tree.
+``python -m tools.bench_night LAKE AS_OF SOURCE [STEP …]``; without steps, all of them. A run date
+with an hour is a refresh. ``PARAMS`` and ``MASTER`` in the environment are those of ``make run``.
+Its parent (``tools.bench``) reads when each begins and ends, and watches the memory of this tree.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 
 from jobs import steps
 from jobs.__main__ import command
+from jobs.refresh import route
 from tools import by_hand
 from tools.bench_contenders import processor_seconds
 
@@ -23,12 +24,16 @@ def main() -> int:
     lake, as_of, source, *chosen = sys.argv[1:]
     where = by_hand.arguments(lake, as_of, source, RUN_ID)
 
-    def night() -> None:
-        for step in chosen or steps.STEPS:
+    hourly = "T" in as_of
+
+    def work() -> None:
+        if hourly:
+            _timed("carried", ["carry-over", *where])
+        for step in chosen or (route.MADE if hourly else steps.STEPS):
             for verb, name in (("run", step), ("gate", f"{step}_gate")):
                 _timed(name, [verb, *where, step])
 
-    return by_hand.opened(where, night)
+    return by_hand.opened(where, work, "open-refresh" if hourly else "open-night")
 
 
 def _timed(name: str, line: list[str]) -> None:

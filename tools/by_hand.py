@@ -21,14 +21,14 @@ def arguments(lake: str, as_of: str, source: str, run_id: str) -> list[str]:
     return [*where, f"--params={os.environ.get('PARAMS', '')}"]
 
 
-def opened(where: list[str], work: Callable[[], None]) -> int:
+def opened(where: list[str], work: Callable[[], None], verb: str = "open-night") -> int:
     """Take the lake, start the engine, do the work, and close whatever happened; the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the night is closed
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     master = os.environ.get("MASTER")
 
     def night() -> None:
-        command(["open-night", *where, *(["--master", master] if master else [])])
+        command([verb, *where, *(["--master", master] if master else [])])
         work()
 
     try:

@@ -39,7 +39,7 @@ def main() -> int:
 
     try:
         conf = trigger(os.environ)
-        with airflow_home.alone("make run"), _signals():
+        with airflow_home.alone("make run"), signals():
             return _night(conf)
     except (BadInput, airflow_home.InUse) as unable:
         print(f"error: {unable}", file=sys.stderr)
@@ -85,28 +85,12 @@ def trigger(values: Mapping[str, str]) -> dict[str, Any]:
 def _night(conf: dict[str, Any]) -> int:
     from rich.console import Console
 
-    from tools import progress
-
-    if os.environ.get("MASTER"):
-        os.environ["AIRFLOW_CONN_NIGHTJAR_SPARK"] = json.dumps(
-            {"conn_type": "spark", "host": os.environ["MASTER"]}
-        )
-    logs = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
-    with progress.quiet(logs / "night.log") as terminal:
-        told = progress.Progress(terminal, logs, BEGAN)
-        print(
-            f"The night of {conf['as_of']}, source {conf.get('source', 'completejourney')}; "
-            f"logs in {logs}",
-            file=terminal,
-            flush=True,
-        )
-        state = _run_dag(conf, told)
+    source = conf.get("source", "completejourney")
+    state, told = run("nightly", conf, f"The night of {conf['as_of']}, source {source}")
     seconds = time.monotonic() - BEGAN
-    from jobs.__main__ import DEFAULT_LAKE
-    from jobs.io import Lake
     from tools import closing
 
-    lake = Lake(conf.get("lake") or os.environ.get("NIGHTJAR_LAKE") or DEFAULT_LAKE)
+    lake = lake_of(conf)
     as_of = datetime.fromisoformat(conf["as_of"]).replace(tzinfo=UTC)
     console = Console()
     closing.show(console, lake, as_of, told.tasks, seconds)
@@ -117,7 +101,31 @@ def _night(conf: dict[str, Any]) -> int:
     return 1
 
 
-def _run_dag(conf: dict[str, Any], told: Any) -> str:
+def lake_of(conf: Mapping[str, Any]) -> Any:
+    """The lake that a run with these params uses."""
+    from jobs.__main__ import DEFAULT_LAKE
+    from jobs.io import Lake
+
+    return Lake(conf.get("lake") or os.environ.get("NIGHTJAR_LAKE") or DEFAULT_LAKE)
+
+
+def run(dag_id: str, conf: dict[str, Any], title: str) -> tuple[str, Any]:
+    """Run a DAG in this process, a line a task under the title; returns the DagRun's state and
+    the ``progress.Progress`` with its tasks."""
+    from tools import progress
+
+    if os.environ.get("MASTER"):
+        os.environ["AIRFLOW_CONN_NIGHTJAR_SPARK"] = json.dumps(
+            {"conn_type": "spark", "host": os.environ["MASTER"]}
+        )
+    logs = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
+    with progress.quiet(logs / "night.log") as terminal:
+        told = progress.Progress(terminal, logs, BEGAN)
+        print(f"{title}; logs in {logs}", file=terminal, flush=True)
+        return _run_dag(dag_id, conf, told), told
+
+
+def _run_dag(dag_id: str, conf: dict[str, Any], told: Any) -> str:
     """Run the DAG to its end and return the DagRun's state; ends its traces when stopped."""
     if airflow_home.migrate():
         print(f"  ✓ Airflow's metadata in {airflow_home.home()}", file=told.terminal, flush=True)
@@ -128,9 +136,9 @@ def _run_dag(conf: dict[str, Any], told: Any) -> str:
 
     folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name="dags-folder")
-    dag = bag.dags.get(airflow_home.DAG_ID)
+    dag = bag.dags.get(dag_id)
     if dag is None:
-        raise BadInput(f"{folder} holds no DAG {airflow_home.DAG_ID}: {bag.import_errors}")
+        raise BadInput(f"{folder} holds no DAG {dag_id}: {bag.import_errors}")
     get_listener_manager().add_listener(told)
     threading.Thread(target=heavy.load, daemon=True).start()
     try:
@@ -156,7 +164,7 @@ def _clean_up(conf: dict[str, Any], run_id: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
+def signals() -> Iterator[None]:
     """Turn Ctrl-C, a terminate and a hang-up into ``Stopped`` inside the block."""
     from tools.progress import Stopped
 

@@ -69,7 +69,8 @@ def _serve() -> int:
         if not stop.asked:
             print(
                 f"Airflow: {address}\n  login    admin\n  password {password}\n"
-                f"  a night  {address}/dags/{airflow_home.DAG_ID}, button Trigger\n"
+                f"  a night  {address}/dags/nightly, button Trigger\n"
+                f"  an hour  {address}/dags/hourly_refresh, likewise\n"
                 f"  logs     {airflow_home.home() / 'logs'}\nCtrl-C ends it.",
                 flush=True,
             )

@@ -95,6 +95,10 @@ class Listing:
         self._delivered, self._places = Counter[str](), 0
         self._short_people, self._short_slots = Counter[str](), Counter[str]()
 
+    def standing(self, item: np.ndarray) -> None:
+        """Count lists that stand already: a code for each place that holds an item."""
+        self._shown += np.bincount(item, minlength=self.n_items)
+
     def _chain(self) -> tuple[str, ...]:
         return self.surface.fallback if self.surface.grain == CONTEXT else ()
 

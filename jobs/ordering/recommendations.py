@@ -19,22 +19,27 @@ Lists are made for a block of people after the other, so memory does not grow wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from jobs import io
+from jobs.errors import Fault
 from jobs.filtering.allowed import Allowed
 from jobs.night import Night
-from jobs.ordering import lists, logged, rules
+from jobs.ordering import lists, logged, relisting, rules
 from jobs.ordering.listing import COLUMNS, Chosen, Gathered, Listing
 from jobs.ordering.rules import Rule
 from jobs.ordering.stages import Ordered
 from jobs.ordering.starvation import Starvation
 from jobs.ordering.surfaces import ALWAYS, CONTEXT, MOST, PERSON, RETRIEVAL, SURFACES, Surface
 from jobs.params import check
+from jobs.refresh import changes, onward
 from jobs.retrieval import matrix
 from jobs.retrieval.sources import pools
 from jobs.scoring import features
@@ -45,6 +50,12 @@ from jobs.tables import TABLES
 
 # People whose lists are made at a time: some 700 named rows each, 150 bytes a row at the widest.
 BLOCK = 5_000
+# What is counted of the lists of each surface.
+EVIDENCE = ("overrides", "explore_shares", "delivery", "shortfalls")
+# The tables whose rows are persons'.
+OF_PERSONS = ("recommendations", "model_lists", "features")
+# Where a part of a table goes: its name, the number of the part, the rows.
+Add = Callable[[str, int, pa.Table], None]
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,93 @@ def run(night: Night, params: Params) -> None:
     known = rules.loaded(night.arrow("rules_in_force"), items)
     made = of_persons(night, params, items, shared, known)
     made |= of_contexts(night, params, items, shared, known)
-    for table in ("overrides", "explore_shares", "delivery", "shortfalls"):
+    for table in EVIDENCE:
         night.write(table, pa.concat_tables(getattr(one, table)() for one in made.values()))
+
+
+def refresh(night: Night, params: Params) -> None:
+    """Stage the base's lists with those of touched people made anew, and in everybody else's the
+    places filled that may not stand any more; the lists of contexts are all new.
+
+    What the night counted of persons' lists stays: a few people's are no measure of a source.
+    """
+    base = night.previous("recommendations")
+    if base is None:
+        raise Fault("recommendations: there is no release to go on from; run a night, then refresh")
+    items = night.arrow("items", COLUMNS).sort_by("item_id")
+    shared = pools.Lists(night.arrow("pools"), items["item_id"], params.pool_depth)
+    known = rules.loaded(night.arrow("rules_in_force"), items)
+    surfaces = params.of_grain(PERSON)
+    touched = everybody(night) if rules_changed(night) else changes.people(night)
+    apart = pa.concat_arrays([touched, changes.gone(night)])
+    lost = lawful(night, items, known).lost(base.table("recommendations"), apart)
+    short = people_of(lost.group_by("person_id").aggregate([]))
+    before = {name: relisting.rows_of(base.table(name), short) for name in OF_PERSONS}
+    anew = pa.concat_arrays([apart, short])
+    first = {
+        name: onward.without(base.table(name), night.staged / name, anew) for name in OF_PERSONS
+    }
+    offered: dict[str, list[pa.Table]] = {
+        name: [TABLES[name].schema.empty_table()] for name in OF_PERSONS
+    }
+
+    def add(name: str, number: int, rows: pa.Table) -> None:
+        schema, aside = TABLES[name].schema, pc.is_in(rows["person_id"], value_set=short)
+        offered[name].append(rows.filter(aside).select(schema.names).cast(schema))
+        night.add(name, first[name] + 1 + number, rows.filter(pc.invert(aside)))
+
+    asked = people_of(pa.table({"person_id": pa.concat_arrays([touched, short])}))
+    night.add("recommendations", first["recommendations"], offered["recommendations"][0])
+    stand = io.read_arrow(night.staged / "recommendations", ["surface", "item_id"])
+    make(night, surfaces, items, shared, known, add, asked, stand)
+    now = {name: pa.concat_tables(parts) for name, parts in offered.items()}
+    scored = [name for name, one in surfaces.items() if one.scored]
+    whole = relisting.filled(
+        before["recommendations"], lost, now["recommendations"], before["features"],
+        now["features"], scored,
+    )  # fmt: skip
+    night.add("recommendations", first["recommendations"], whole.rows)
+    night.add("features", first["features"], whole.features)
+    night.add("model_lists", first["model_lists"], now["model_lists"])
+    made = of_contexts(night, params, items, shared, known)
+    for name in EVIDENCE:
+        before = io.read_arrow(base.table(name))
+        stays = before.filter(pc.is_in(before["surface"], value_set=pa.array(list(surfaces))))
+        night.write(name, stays, *(getattr(one, name)() for one in made.values()))
+    night.notes["lists"] = {
+        "people_anew": len(touched), "people_filled": len(short), "places_lost": lost.num_rows,
+    }  # fmt: skip
+
+
+def everybody(night: Night) -> pa.StringArray:
+    """The sorted ids of all people."""
+    return people_of(night.arrow("persons", ["person_id"]))
+
+
+def rules_changed(night: Night) -> bool:
+    """Whether the rules in force that order lists are others than in the base; a ban or margin
+    floor alone takes out places, which needs nobody's whole list."""
+    base = night.previous("catalogue")
+    then = io.read_arrow(base.table("rules_in_force")) if base else None
+    return then is None or ordering_rules(then) != ordering_rules(night.arrow("rules_in_force"))
+
+
+def ordering_rules(in_force: pa.Table) -> list[dict[str, Any]]:
+    """The rows of ``rules_in_force`` that boost, pin or cap, in the order of their ids."""
+    held = pc.equal(in_force["outcome"], rules.IN_FORCE)
+    ordering = pc.is_in(in_force["kind"], value_set=pa.array(["boost", "pin", "cap"]))
+    rows = in_force.filter(pc.and_(held, ordering)).drop_columns(["items", "unjudged"])
+    return rows.sort_by("rule_id").to_pylist()
+
+
+def lawful(night: Night, items: pa.Table, known: list[Rule]) -> relisting.Lawful:
+    """What may stand in lists now."""
+    persons = night.arrow("persons", ["person_id", "region", "restrictions"]).sort_by("person_id")
+    item_ids = pa.concat_arrays(items["item_id"].chunks)
+    blocked = night.arrow("blocked_pairs", ["person_id", "item_id"])
+    pairs = Lately.of(blocked, persons, item_ids, "blocked_pairs").keys
+    allowed = Allowed.of(night.arrow("eligibility"), persons, items["position"].to_numpy(), pairs)
+    return relisting.Lawful(persons, item_ids, allowed, known)
 
 
 # --- of persons ------------------------------------------------------------------------------
@@ -93,7 +189,23 @@ def of_persons(
     """Stage the lists of every person; returns the surfaces with what was counted.
 
     ``known``: the rules in force on any surface."""
-    making = Making(night, params.of_grain(PERSON), items, shared, known)
+    return make(night, params.of_grain(PERSON), items, shared, known, night.add)
+
+
+def make(
+    night: Night, surfaces: Mapping[str, Surface], items: pa.Table, shared: pools.Lists,
+    known: list[Rule], add: Add, people: pa.StringArray | None = None,
+    stand: pa.Table | None = None,
+) -> dict[str, Listing]:  # fmt: skip
+    """Make the lists of these people, None for everybody, and ``add`` them part by part;
+    ``stand``: surface and item_id of places in other people's lists, which stay."""
+    if people is not None and len(people) == 0:
+        return {}
+    making = Making(night, surfaces, items, shared, known, add, people)
+    if stand is not None:
+        for name, one in making.listings.items():
+            mine = stand.filter(pc.equal(stand["surface"], name))["item_id"]
+            one.standing(matrix.known(mine, items["item_id"], "item of recommendations"))
     for number, first in enumerate(range(0, making.persons.num_rows, BLOCK)):
         making.block(number, first, making.persons.slice(first, BLOCK))
     return making.listings
@@ -104,15 +216,18 @@ class Making:
 
     def __init__(
         self, night: Night, surfaces: Mapping[str, Surface], items: pa.Table,
-        shared: pools.Lists, known: list[Rule],
+        shared: pools.Lists, known: list[Rule], add: Add, people: pa.StringArray | None,
     ):  # fmt: skip
         """``items``: the columns of ``listing.COLUMNS``, sorted by id."""
         persons = night.arrow("persons", ["person_id", "region", "segment", "restrictions"])
-        self.persons = persons.sort_by("person_id")
+        asked = persons
+        if people is not None:
+            asked = persons.filter(pc.is_in(persons["person_id"], value_set=people))
+        self.persons = asked.sort_by("person_id")
         self.listings = {
             name: Listing(night, name, one, items, known) for name, one in surfaces.items()
         }
-        self._night, self._shared = night, shared
+        self._night, self._shared, self._add = night, shared, add
         self._item_ids = pa.concat_arrays(items["item_id"].chunks)
         self._scored = Scored.read(night, people_of(persons), items)
         self._lately = {
@@ -122,7 +237,7 @@ class Making:
             )
             for name, one in surfaces.items()
         }
-        blocked = night.arrow("blocked_pairs", ["person_id", "item_id", "reason"])
+        blocked = self._asked(night.arrow("blocked_pairs", ["person_id", "item_id", "reason"]))
         self._allowed = Allowed.of(
             night.arrow("eligibility"), self.persons, items["position"].to_numpy(),
             self._pairs(blocked, "blocked_pairs").keys,
@@ -154,10 +269,10 @@ class Making:
             ordered, score = self._order(name, gathered, mine, foretold, first)
             self._count_starved(listing, gathered, mine, ordered, people, may, first)
             part = number * len(chosen) + place
-            add(self._night, part, name, gathered, mine, ordered, score, self._item_ids, own)
+            self._places(part, name, gathered, mine, ordered, score, own)
             used[mine.rows[ordered.published.pair]] |= listing.surface.scored
         listed = pairs.of(used)
-        self._night.add("features", number, features.stamped(
+        self._add("features", number, features.stamped(
             people["person_id"].take(pa.array(listed.person)).combine_chunks(),
             self._item_ids.take(pa.array(listed.item)), rows[used[needed]], self._night.as_of,
         ))  # fmt: skip
@@ -198,45 +313,46 @@ class Making:
             ))  # fmt: skip
 
     def _pairs(self, rows: pa.Table, what: str) -> Lately:
-        return Lately.of(rows, self.persons, self._item_ids, what)
+        return Lately.of(self._asked(rows), self.persons, self._item_ids, what)
 
+    def _asked(self, rows: pa.Table) -> pa.Table:
+        """The rows of the people whose lists are made."""
+        return rows.filter(pc.is_in(rows["person_id"], value_set=self.persons["person_id"]))
 
-def add(
-    night: Night, part: int, surface: str, gathered: Gathered, chosen: Chosen, ordered: Ordered,
-    score: np.ndarray, item_ids: pa.StringArray, own: pa.Table,
-) -> None:  # fmt: skip
-    """Stage one block of one surface's lists; ``own``: the personal candidates, whose rows stand
-    first in what was gathered."""
-    ids = pa.array(gathered.ids, pa.string())
+    def _places(
+        self, part: int, surface: str, gathered: Gathered, chosen: Chosen, ordered: Ordered,
+        score: np.ndarray, own: pa.Table,
+    ) -> None:  # fmt: skip
+        """Stage one block of one surface's lists; ``own``: the personal candidates, whose rows
+        stand first in what was gathered."""
+        ids = pa.array(gathered.ids, pa.string())
 
-    def places(listed: lists.Listed) -> dict[str, pa.Array]:
-        return {
-            "surface": pa.repeat(surface, len(listed.pair)),
-            "person_id": ids.take(pa.array(chosen.pairs.person[listed.pair])),
-            "item_id": item_ids.take(pa.array(chosen.pairs.item[listed.pair])),
-            "rank": listed.rank.astype(np.int32),
-            "score": score[listed.pair],
-        }
+        def places(listed: lists.Listed) -> dict[str, pa.Array]:
+            return {
+                "surface": pa.repeat(surface, len(listed.pair)),
+                "person_id": ids.take(pa.array(chosen.pairs.person[listed.pair])),
+                "item_id": self._item_ids.take(pa.array(chosen.pairs.item[listed.pair])),
+                "rank": listed.rank.astype(np.int32),
+                "score": score[listed.pair],
+            }
 
-    listed = ordered.published
-    sources, provenance = lists.provenance(
-        gathered.named, chosen.pairs, listed, gathered.scores, own
-    )
-    night.add("recommendations", part, pa.table({
-        **places(listed), **ordered.columns, "sources": sources, "provenance": provenance,
-    }))  # fmt: skip
-    night.add("model_lists", part, pa.table(places(ordered.model)))
+        listed = ordered.published
+        sources, provenance = lists.provenance(
+            gathered.named, chosen.pairs, listed, gathered.scores, own
+        )
+        self._add("recommendations", part, pa.table({
+            **places(listed), **ordered.columns, "sources": sources, "provenance": provenance,
+        }))  # fmt: skip
+        self._add("model_lists", part, pa.table(places(ordered.model)))
 
 
 def candidates_of(night: Night, person_ids: pa.ChunkedArray) -> pa.Table:
     """The personal candidates of these people, who stand sorted: files that hold none of them are
     passed over by their statistics."""
     own = (ds.field("person_id") >= person_ids[0]) & (ds.field("person_id") <= person_ids[-1])
-    return night.arrow(
-        "candidates",
-        ["person_id", "item_id", "source", "rank", "score", "seed_item", "seed_time"],
-        own,
-    )
+    columns = ["person_id", "item_id", "source", "rank", "score", "seed_item", "seed_time"]
+    rows = night.arrow("candidates", columns, own)
+    return rows.filter(pc.is_in(rows["person_id"], value_set=person_ids))
 
 
 def gather(

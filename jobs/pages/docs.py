@@ -86,7 +86,7 @@ def current(lake: Lake) -> str | None:
 def night(lake: Lake, label: str) -> dict[str, Any]:
     """The gates of a run date in the order of the steps, each with its newest evidence."""
     gates = []
-    for step in steps.STEPS:
+    for step in steps.EVERY:
         home = lake.root / "evidence" / label / step
         files = sorted(home.glob("*.json"), key=lambda path: (path.stat().st_mtime, path.name))
         judged = [io.read_json(path) for path in files]

@@ -8,16 +8,19 @@ as wrong as they are stale: the answer is then a shared list of the same surface
     answer = reader.recommendations(reader.person("account", "900"))
     print(answer.reason, [item.item_id for item in answer.items])
     reader.beside(["995242", "1029743"], surface="cart")
+
+A reader answers from one release for good; ``jobs.release.serving`` follows the pointer.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, islice, starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.errors import Fault
 from jobs.io import Lake
@@ -26,14 +29,24 @@ from jobs.release import releases, stores
 log = logging.getLogger("nightjar")
 
 
-@dataclass(frozen=True)
-class Listed:
-    """One place of an answer; ``propensity``: the probability that the item was drawn for it."""
+SPARE = 4  # items of a shared list that are looked at beyond what there is room for
+PERSONAL, SHARED, BESIDE, RETRIEVED, POOLS = "personal", "shared", "beside", "retrieved", "pools"
+
+
+class Listed(NamedTuple):
+    """One place of an answer.
+
+    ``propensity``: the probability that the item was drawn for it. ``own``: it stands in the
+    person's own list, no shared one filled it. ``scored``: the score is the model's for this person
+    and item, and ``features/`` has the row that it was computed from.
+    """
 
     item_id: str
     score: float
     sources: tuple[str, ...] = ()
     propensity: float = 1.0
+    own: bool = False
+    scored: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,18 +54,21 @@ class Answer:
     """A list and why it is the one that was given.
 
     ``kind`` is ``personal``; ``shared``, of a surface whose lists many share; ``beside``, of what
-    stands beside items; or ``pools`` where shared lists stand in. ``reason`` says why.
+    stands beside items; ``retrieved``, by a search of the index; or ``pools`` where shared lists
+    stand in. ``reason`` says why. ``person_id`` is who asked on ``surface``, if it is known.
     """
 
     release_id: str
     kind: str
     reason: str
     items: tuple[Listed, ...]
+    surface: str
+    person_id: str | None
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """One request."""
+    """One request; ``about``: the items that the answer is to stand beside."""
 
     person_id: str | None
     facts: dict[str, Any]
@@ -60,9 +76,13 @@ class _Asked:
     length: int
     context: Mapping[str, str]
     without: frozenset[str]
+    about: frozenset[str] = frozenset()
+
+    def answer(self, release_id: str, kind: str, why: str, items: tuple[Listed, ...]) -> Answer:
+        return Answer(release_id, kind, why, items, self.surface, self.person_id)
 
 
-class _Scoped:
+class Scoped:
     """One release in Redis, so that an answer never mixes two."""
 
     def __init__(self, store: stores.RedisStore, release_id: str):
@@ -71,13 +91,16 @@ class _Scoped:
     def get(self, *parts: str) -> Any:
         return self._store.get_of(self._id, *parts)
 
+    def get_all(self, keys: Sequence[Sequence[str]]) -> list[Any]:
+        return self._store.get_all_of(self._id, keys)
+
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
 class Reader:
-    """Answers from one release; open another one after a new release was published."""
+    """Answers from one release, from as many threads as there are."""
 
     def __init__(self, store: stores.Store, now: Callable[[], datetime] = _now):
         self._store = store
@@ -107,12 +130,15 @@ class Reader:
 
     @classmethod
     def open_redis(cls, url: str, now: Callable[[], datetime] = _now) -> Reader:
-        """The current release of a Redis; raises ``Fault`` where it has none."""
+        """The newest valid release of a Redis, found as :meth:`open` does.
+
+        Raises ``Fault`` where it has none and ``ConnectionError`` where it does not answer.
+        """
         store = stores.RedisStore(url)
-        current = store.current()
-        if current is None:
-            raise Fault(f"redis: {store.place} has no current release; publish one with a night")
-        return cls(_Scoped(store, current), now)
+        release_id, passed = store.serving()
+        for why in passed:
+            log.warning("reader=passed_over %s", why)
+        return cls(Scoped(store, release_id), now)
 
     @property
     def stale(self) -> bool:
@@ -136,57 +162,66 @@ class Reader:
 
         ``context``: what else is known of the request, kind to name, the nearest first, such as
         ``{"category": "DAIRY"}``; it is heeded in shared lists. ``without``: items that may not be
-        shown after all, such as those that just sold out; shared lists fill their places.
+        shown after all, since they just sold out or the person bought them after the release was
+        made; shared lists fill their places. A frozenset of them is not copied.
 
         Raises ``Fault`` for a surface that the release does not have.
         """
-        if self._known(surface)["grain"] == "item":
+        grain = self._known(surface)["grain"]
+        if grain == "item":
             raise Fault(f"reader: the lists of {surface} are items'; ask beside(items, surface)")
-        facts = None if person_id is None else self._store.get("n", person_id)
+        facts, held = None, None
+        if person_id is not None:
+            facts, held = self._store.get_all([("n", person_id), ("r", surface, person_id)])
         asked = _Asked(person_id, facts or {}, surface, length, context or {}, frozenset(without))
-        if self.surfaces[surface]["grain"] == "context":
-            return self._shared(asked, "shared", "the surface's lists are shared")
+        if grain == "context":
+            return self._shared(asked, SHARED, "the surface's lists are shared")
         if facts is None:
-            return self._shared(asked, "pools", "nobody is known by this id")
+            return self._shared(asked, POOLS, "nobody is known by this id")
         if self.stale:
             hours = round((self._now() - self.as_of) / timedelta(hours=1))
             limit = round(self.ceiling / timedelta(hours=1))
             why = f"the release is {hours} hours old, its ceiling is {limit}"
-            return self._shared(asked, "pools", why)
-        own = tuple(_listed(self._store.get("r", surface, str(person_id))))
+            return self._shared(asked, POOLS, why)
+        consents = bool(facts["personalised"])
+        scored = consents and bool(self.surfaces[surface].get("scored"))
+        own = tuple(_listed(held, True, scored))
         found = tuple(one for one in own if one.item_id not in asked.without)[:length]
+        if not own:
+            return self._shared(asked, POOLS, f"the person has no list on {surface}")
         if not found:
-            return self._shared(asked, "pools", f"the person has no list on {surface}")
+            return self._shared(asked, POOLS, "nothing of the person's list may be shown")
         if len(found) < min(length, len(own)):
             found += self._fill(asked, found)
-        if not facts["personalised"]:
+        if not consents:
             why = "the person does not consent to personalisation"
-            return Answer(self.release_id, "pools", why, found)
-        return Answer(self.release_id, "personal", "the person's own list", found)
+            return asked.answer(self.release_id, POOLS, why, found)
+        return asked.answer(self.release_id, PERSONAL, "the person's own list", found)
 
     def beside(
         self, items: Sequence[str], surface: str = "similar", person_id: str | None = None,
-        length: int = 20,
+        length: int = 20, *, without: Collection[str] = (),
     ) -> Answer:  # fmt: skip
         """What stands beside these items, a page's one or a basket's several: their lists added
-        up, without the items themselves and what the person may not get.
+        up, without the items themselves, what the person may not get, and ``without``, as in
+        :meth:`recommendations`.
 
         Raises ``Fault`` for a surface that the release does not have.
         """
         if self._known(surface)["grain"] != "item":
             raise Fault(f"reader: the lists of {surface} are no items'; ask recommendations()")
-        facts = (None if person_id is None else self._store.get("n", person_id)) or {}
-        asked = _Asked(person_id, facts, surface, length, {}, frozenset(items))
+        keys = [("s", surface, item) for item in dict.fromkeys(items)]
+        *known, facts, blocked = self._get_all(keys, person_id, "n", "b")
+        left_out, about = frozenset(without), frozenset(items)
+        asked = _Asked(person_id, facts or {}, surface, length, {}, left_out, about)
         total: dict[str, float] = {}
-        for item in dict.fromkeys(items):
-            for one in _listed(self._store.get("s", surface, item)):
-                total[one.item_id] = total.get(one.item_id, 0.0) + one.score
+        for one in chain.from_iterable(map(_listed, known)):
+            total[one.item_id] = total.get(one.item_id, 0.0) + one.score
         best = sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))
-        may = self._allowed(asked)
-        found = tuple(Listed(item, score) for item, score in best if may(item))[:length]
+        found = self._allowed(asked, blocked, starmap(Listed, best), length)
         if not found:
-            return self._shared(asked, "pools", f"nothing stands beside these on {surface}")
-        return Answer(self.release_id, "beside", "added up over the items", found)
+            return self._shared(asked, POOLS, f"nothing stands beside these on {surface}")
+        return asked.answer(self.release_id, BESIDE, "added up over the items", found)
 
     def _known(self, surface: str) -> dict[str, Any]:
         if surface not in self.surfaces:
@@ -195,46 +230,69 @@ class Reader:
         return self.surfaces[surface]
 
     def _shared(self, asked: _Asked, kind: str, why: str) -> Answer:
-        return Answer(self.release_id, kind, why, self._fill(asked, ()))
+        return asked.answer(self.release_id, kind, why, self._fill(asked, ()))
 
     def _fill(self, asked: _Asked, before: tuple[Listed, ...]) -> tuple[Listed, ...]:
         """So many items of the lists of the nearest contexts as there is room behind ``before``,
         without what the person may not get."""
-        may, passed = self._allowed(asked), {one.item_id for one in before}
-        found: list[Listed] = []
-        for listed in self._of_contexts(asked):
-            if len(before) + len(found) >= asked.length:
-                break
-            if listed.item_id not in passed and may(listed.item_id):
-                found.append(listed)
-            passed.add(listed.item_id)
-        return tuple(found)
-
-    def _of_contexts(self, asked: _Asked) -> Iterator[Listed]:
         contexts: list[tuple[str, str | None]] = list(asked.context.items())
         contexts += [(kind, asked.facts.get(kind)) for kind in ("region", "segment")]
-        for kind, name in (*contexts, ("all", "")):
-            if name is not None:
-                yield from _listed(self._store.get("c", asked.surface, kind, name))
+        named = [(kind, name) for kind, name in (*contexts, ("all", "")) if name is not None]
+        keys = [("c", asked.surface, kind, name) for kind, name in named]
+        *lists, blocked = self._get_all(keys, asked.person_id, "b")
+        new = _once(chain.from_iterable(map(_listed, lists)), {one.item_id for one in before})
+        return self._allowed(asked, blocked, new, asked.length - len(before))
 
-    def _allowed(self, asked: _Asked) -> Callable[[str], bool]:
-        """Whether the one who asks may get an item of a shared list."""
-        held = self._store.get("b", asked.person_id) if asked.person_id is not None else None
-        passed = asked.without | set(held["item_id"] if held else ())
-        rules = self._rules(asked.facts)
-        return lambda item: item not in passed and not rules & self._excluding(item)
+    def _allowed(
+        self, asked: _Asked, held: dict[str, Any] | None, listed: Iterable[Listed], room: int
+    ) -> tuple[Listed, ...]:
+        """The first of shared lists, up to ``room``, that the one who asks may get; ``held`` is
+        what is blocked for them."""
+        blocked, rules = frozenset(held["item_id"] if held else ()), self._rules(asked.facts)
+        # The sets are not united: what sold out may be long, and is the same for everybody.
+        left = (
+            one
+            for one in listed
+            if one.item_id not in asked.without
+            and one.item_id not in asked.about
+            and one.item_id not in blocked
+        )
+        found: list[Listed] = []
+        # Many at a time and a few to spare, since every word with Redis takes its time.
+        while room > len(found) and (some := list(islice(left, room - len(found) + SPARE))):
+            excluded = self._store.get_all([("e", one.item_id) for one in some])
+            found += [
+                one
+                for one, by in zip(some, excluded, strict=True)
+                if by is None or rules.isdisjoint(zip(by["kind"], by["value"], strict=True))
+            ]
+        return tuple(found[: max(0, room)])
+
+    def _get_all(
+        self, keys: Sequence[tuple[str, ...]], person_id: str | None, *kinds: str
+    ) -> list[Any]:
+        """The values of these keys, then of the person's of these kinds, None for nobody's."""
+        if person_id is None:
+            return self._store.get_all(keys) + [None] * len(kinds)
+        return self._store.get_all([*keys, *((kind, person_id) for kind in kinds)])
 
     def _rules(self, facts: dict[str, Any]) -> set[tuple[str, str]]:
         """The rules of eligibility that concern a person; nobody known has no region."""
         rules = {self._everyone, ("region", facts.get("region") or self._unknown_region)}
         return rules | {("restriction", name) for name in facts.get("restrictions") or ()}
 
-    def _excluding(self, item_id: str) -> set[tuple[str, str]]:
-        found = self._store.get("e", item_id)
-        return set(zip(found["kind"], found["value"], strict=True)) if found else set()
+
+def _once(listed: Iterable[Listed], passed: set[str]) -> Iterator[Listed]:
+    """Each item where it stands first, without those that ``passed``."""
+    for one in listed:
+        if one.item_id not in passed:
+            passed.add(one.item_id)
+            yield one
 
 
-def _listed(value: dict[str, Any] | None) -> Iterator[Listed]:
+def _listed(
+    value: dict[str, Any] | None, own: bool = False, scored: bool = False
+) -> Iterator[Listed]:
     if value is None:
         return
     sources = value.get("sources") or [()] * len(value["item_id"])
@@ -242,4 +300,4 @@ def _listed(value: dict[str, Any] | None) -> Iterator[Listed]:
     for item_id, score, named, chance in zip(
         value["item_id"], value["score"], sources, propensity, strict=True
     ):
-        yield Listed(item_id, score, tuple(named), chance)
+        yield Listed(item_id, score, tuple(named), chance, own, scored)

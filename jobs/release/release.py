@@ -34,9 +34,11 @@ import pyarrow.compute as pc
 from jobs import io, params, steps, tables
 from jobs.errors import Fault
 from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
+from jobs.io import Lake
 from jobs.night import Night
 from jobs.ordering import rules
 from jobs.params import check
+from jobs.refresh import route
 from jobs.release import checks, groups, releases, stores
 from jobs.release.releases import Release
 from jobs.retrieval.sources.pools import SHARED as POOLS
@@ -80,7 +82,7 @@ SHARED = {
     "promises": "reports/promises",
     "conversion_windows": "reports/conversion_windows",
 }
-KINDS = ("nightly", "hourly")
+NIGHTLY, HOURLY = "nightly", "hourly"
 # How a reader tells what a person may get by the rules of filters/ineligible_items/.
 ELIGIBILITY = {"everyone": EVERYONE, "unknown_region": UNKNOWN_REGION}
 
@@ -89,8 +91,7 @@ ELIGIBILITY = {"everyone": EVERYONE, "unknown_region": UNKNOWN_REGION}
 class Params:
     """What a release says of itself and how long it stays."""
 
-    # Retention counts each kind apart, so that hourly releases never push out a night.
-    kind: str = "nightly"
+    # Retention counts nights and refreshes apart, so that these never push out a night.
     # Three nights to return to: a fault found on Monday can be older than the weekend.
     keep_nightly: int = 3
     # Six hours of refreshes, a working morning.
@@ -100,7 +101,6 @@ class Params:
     age_ceiling_hours: int = 96
 
     def __post_init__(self) -> None:
-        check(self.kind in KINDS, f"kind must be one of {', '.join(KINDS)}")
         check(self.keep_nightly >= 3, "keep_nightly must be at least 3")
         check(self.keep_hourly >= 6, "keep_hourly must be at least 6")
         check(self.age_ceiling_hours >= 24, "age_ceiling_hours must be at least 24")
@@ -184,8 +184,9 @@ def publish(night: Night) -> str:
             if missing:
                 _stage_in_redis(night.redis_url, release.id, release.folder)
         serving = _switch(night, release)
-        keep = {"nightly": chosen.keep_nightly, "hourly": chosen.keep_hourly}
+        keep = {NIGHTLY: chosen.keep_nightly, HOURLY: chosen.keep_hourly}
         gone = releases.retire(night.lake, keep, spare={release.id})
+        route.forget(night.lake)
     if night.redis_url:
         store = stores.RedisStore(night.redis_url)
         store.retire({one.id for one in releases.readable(night.lake)})
@@ -363,7 +364,9 @@ def describe(
     return {
         "format": releases.FORMAT,
         "id": release_id,
-        "kind": chosen.kind,
+        "kind": HOURLY if night.refresh else NIGHTLY,
+        "night": night.refresh.night if night.refresh else io.label(night.as_of),
+        "base": night.refresh.base if night.refresh else None,
         "as_of": night.as_of.isoformat(),
         "run_id": night.run_id,
         "source": night.source,
@@ -464,9 +467,9 @@ def _own_code_version(night: Night) -> str:
 
 
 def _switch(night: Night, release: Release) -> str:
-    """Point files and Redis at the release; an older run date never replaces a newer one."""
+    """Point files and Redis at the release; an older one never replaces a newer one."""
     now = releases.current_id(night.lake)
-    if now is not None and now[:16] > release.id[:16]:
+    if now is not None and now != release.id and _is_newer(night.lake, now, release):
         log.info("release=%s older_than=%s pointer=unchanged", release.id, now)
         return str(now)
     if now != release.id:
@@ -477,9 +480,18 @@ def _switch(night: Night, release: Release) -> str:
         )  # fmt: skip
     if night.redis_url:
         store = stores.RedisStore(night.redis_url)
-        store.point(release.id)
+        store.point(release.id, releases.ids_before(night.lake, release.id))
         store.close()
     return release.id
+
+
+def _is_newer(lake: Lake, now: str, release: Release) -> bool:
+    """Whether the release ``now`` has a later night, or the same and a later run date."""
+    try:
+        serving = releases.load(releases.root(lake) / now)
+    except releases.Broken:
+        return now[:16] > release.id[:16]
+    return serving.age[:2] > release.age[:2]
 
 
 def _stage_in_redis(url: str, release_id: str, folder: Path) -> None:

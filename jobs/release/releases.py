@@ -57,9 +57,17 @@ class Release:
         return datetime.fromisoformat(self.manifest["as_of"])
 
     @property
-    def age(self) -> tuple[str, str, str]:
-        """Sorts releases from old to new: by run date, then by the moment of publishing."""
-        return (self.as_of.astimezone(UTC).isoformat(), self.manifest.get("created", ""), self.id)
+    def night(self) -> datetime:
+        """The run date of its night: its own, or that of the night which a refresh goes on from."""
+        named = self.manifest.get("night")
+        return io.parse_as_of(named) if named else self.as_of
+
+    @property
+    def age(self) -> tuple[str, str, str, str]:
+        """Sorts releases from old to new: by their night, by run date, by the moment of
+        publishing. A night that is published after refreshes of the one before is newer."""
+        night, as_of = (moment.astimezone(UTC).isoformat() for moment in (self.night, self.as_of))
+        return (night, as_of, self.manifest.get("created", ""), self.id)
 
     def path(self, name: str) -> Path:
         """The path of one of its files or folders."""
@@ -197,6 +205,11 @@ def before(lake: Lake, release_id: str | None) -> list[Release]:
     return [release for release in shelf if release.id[:16] <= release_id[:16]]
 
 
+def ids_before(lake: Lake, release_id: str) -> list[str]:
+    """The ids of the readable releases older than the named one, newest first."""
+    return [release.id for release in reversed(before(lake, release_id))]
+
+
 def newest_before(lake: Lake, as_of: datetime) -> Release | None:
     """The newest readable release of this run date or an earlier one."""
     found = [release for release in readable(lake) if release.as_of <= as_of]
@@ -268,6 +281,12 @@ def link(source: Path, target: Path) -> None:
         if error.errno in (ENOSPC, EDQUOT, EROFS):
             raise
         shutil.copy2(source, target)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Share every file below a folder."""
+    for name in sorted(files_of(source)):
+        link(source / name, target / name)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def rollback(
     if now != target.id:
         releases.switch(lake, target.id)
     if store is not None:
-        store.point(target.id)
+        store.point(target.id, releases.ids_before(lake, target.id))
         store.close()
     if now != target.id:
         releases.record(

@@ -2,7 +2,7 @@
 
 Both hold the same keys and values, UTF-8 JSON throughout (``docs/release-format.md``):
 
-    m                                   {"release_id", "as_of", "entries", …}
+    m                                   {"release_id", "as_of", "surfaces", …}
     i/<key_type>/<key>                  "person_id"
     n/<person_id>                       {"region", "segment", "personalised", "restrictions"}
     b/<person_id>                       {"item_id": […]}: items blocked for this person
@@ -16,7 +16,8 @@ Both hold the same keys and values, UTF-8 JSON throughout (``docs/release-format
 In every part of a key but the last, ``%`` is written ``%25`` and ``/`` is written ``%2F``. A key
 longer than 511 bytes is replaced by ``z/`` and the sha256 of the whole key in hexadecimal.
 In Redis every key stands behind ``nightjar:<release id>:``; ``nightjar:current`` names the release
-that serves and is the last key written.
+that serves and is the last key written, together with ``nightjar:before``, a JSON list of the ids
+that may stand in for it, newest first.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Store(Protocol):
     """What a reader needs of a store."""
 
     def get(self, *parts: str) -> Any: ...
+
+    def get_all(self, keys: Sequence[Sequence[str]]) -> list[Any]: ...
 
 
 # --- keys and values -------------------------------------------------------------------------
@@ -232,7 +235,10 @@ def _environment(folder: Path) -> lmdb.Environment:
     path = str(folder.resolve())
     env = _OPEN.get(path)
     if env is None:
-        env = lmdb.open(path, readonly=True, lock=False, max_dbs=0)
+        try:
+            env = lmdb.open(path, readonly=True, lock=False, max_dbs=0)
+        except lmdb.Error as error:
+            raise Fault(f"release: {path} cannot be read as LMDB ({error})") from None
         _OPEN[path] = env
     return env
 
@@ -248,6 +254,12 @@ class LmdbStore:
         with self._env.begin() as transaction:
             found = transaction.get(key_of(*parts))
         return None if found is None else json.loads(found)
+
+    def get_all(self, keys: Sequence[Sequence[str]]) -> list[Any]:
+        """The values behind these keys, each its parts, as :meth:`get` gives them."""
+        with self._env.begin() as transaction:
+            found = [transaction.get(key_of(*parts)) for parts in keys]
+        return [None if value is None else json.loads(value) for value in found]
 
     def count(self) -> int:
         """How many entries it holds."""
@@ -293,11 +305,46 @@ class RedisStore:
             found = self._client.get(_scope(release_id) + key_of(*parts))
         return None if found is None else json.loads(found)
 
+    def get_all_of(self, release_id: str, keys: Sequence[Sequence[str]]) -> list[Any]:
+        """The values of a named release behind these keys, by one word with Redis."""
+        if not keys:
+            return []
+        scope = _scope(release_id)
+        with self._clear_errors():
+            found = self._client.mget([scope + key_of(*parts) for parts in keys])
+        return [None if value is None else json.loads(value) for value in found]
+
     def current(self) -> str | None:
         """The release id that the pointer names."""
         with self._clear_errors():
             found = self._client.get(PREFIX + "current")
         return None if found is None else _decoded(found)
+
+    def pointed(self) -> tuple[str | None, list[str]]:
+        """The release id that the pointer names, and those older ones that may stand in for it,
+        newest first; both are of one moment."""
+        with self._clear_errors():
+            current, before = self._client.mget([PREFIX + "current", PREFIX + "before"])
+        return None if current is None else _decoded(current), json.loads(before or "[]")
+
+    def serving(self) -> tuple[str, list[str]]:
+        """The newest valid release here, and why newer ones were passed over.
+
+        It is the one that the pointer names. Where that lost its entry ``m``, it is the newest
+        older one that has it. Raises ``Fault`` where there is none.
+        """
+        wanted, before = self.pointed()
+        if wanted is None:
+            raise Fault(f"redis: {self.place} has no current release; publish one with a night")
+        passed: list[str] = []
+        for release_id in (wanted, *before):
+            if self.get_of(release_id, "m") is not None:
+                return release_id, passed
+            passed.append(f"redis: {self.place} has lost keys of the release {release_id}")
+        raise Fault(
+            f"redis: {self.place} holds no whole release ({'; '.join(passed)}); write it anew from "
+            f"the files: python -m jobs rollback --to={wanted} --redis-url=…"
+        )
 
     def stage(self, release_id: str, found: Iterable[Entry]) -> int:
         """Write a release's entries, which nothing reads before the pointer names them."""
@@ -325,10 +372,13 @@ class RedisStore:
                 )
         return count
 
-    def point(self, release_id: str) -> None:
-        """Serve this release: one SET."""
+    def point(self, release_id: str, before: Sequence[str] = ()) -> None:
+        """Serve this release, in one atomic step; ``before``: the ids of older ones that may stand
+        in for it, newest first."""
         with self._clear_errors():
-            self._client.set(PREFIX + "current", release_id)
+            self._client.mset(
+                {PREFIX + "current": release_id, PREFIX + "before": json.dumps(list(before))}
+            )
 
     def releases(self) -> set[str]:
         """The ids that have, or had, keys here."""

@@ -11,7 +11,7 @@ and gathers what they name. Deduplication comes later and keeps every source.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -21,9 +21,11 @@ import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.errors import Fault
 from jobs.filtering.allowed import Allowed
 from jobs.night import Night
 from jobs.params import check
+from jobs.refresh import changes, onward
 from jobs.retrieval import als, matrix
 from jobs.retrieval.matrix import Interactions
 from jobs.retrieval.sources import (
@@ -83,13 +85,49 @@ class Seen:
 
 def run(night: Night, params: Params) -> None:
     """Stage ``candidates``, ``pools`` and ``candidate_counts``."""
+    seen = of_night(night)
+    for number, part in enumerate(personal(night, seen, params)):
+        night.add("candidates", number, part)
+    _write_shared(night, seen, params)
+
+
+def refresh(night: Night, params: Params) -> None:
+    """Stage the base's candidates with those of touched people named anew; pools are all new."""
+    base = night.previous("candidates")
+    if base is None:
+        raise Fault("candidates: there is no release to go on from; run a night, then refresh")
+    touched, gone = changes.people(night), changes.gone(night)
+    number = onward.without(
+        base.table("candidates"), night.staged / "candidates", pa.concat_arrays([touched, gone])
+    )
+    seen = of_night(night)
+    for place, part in enumerate(personal(night, replace(seen, people=touched), params)):
+        if part.num_rows:
+            night.add("candidates", number + place, part)
+    _write_shared(night, seen, params)
+
+
+def _write_shared(night: Night, seen: Seen, params: Params) -> None:
+    night.write("pools", shared(seen, params))
+    read = night.spark.read
+    night.write(
+        "candidate_counts",
+        counts(
+            read.parquet(str(night.staged / "candidates")),
+            read.parquet(str(night.staged / "pools")),
+        ),
+    )
+
+
+def of_night(night: Night) -> Seen:
+    """What the sources may look at as of the run date, from the published tables."""
     known = matrix.build(
         night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
     )
     catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
     record = Record(night.published("sessions").table("history"), night.as_of, catalogue.ids)
     everybody = people_of(night.arrow("persons", ["person_id"]))
-    seen = Seen(
+    return Seen(
         as_of=night.as_of,
         history=night.frame("history"),
         record=record,
@@ -102,17 +140,6 @@ def run(night: Night, params: Params) -> None:
         factors=als.Factors(
             people=_aligned(night.arrow("person_factors"), "person_id", known.person_ids),
             items=_aligned(night.arrow("item_factors"), "item_id", known.item_ids),
-        ),
-    )
-    for number, part in enumerate(personal(night, seen, params)):
-        night.add("candidates", number, part)
-    night.write("pools", shared(seen, params))
-    read = night.spark.read
-    night.write(
-        "candidate_counts",
-        counts(
-            read.parquet(str(night.staged / "candidates")),
-            read.parquet(str(night.staged / "pools")),
         ),
     )
 
@@ -144,6 +171,8 @@ def personal(night: Night, seen: Seen, params: Params) -> Iterator[pa.Table]:
     if seen.people is not None:
         rows = np.sort(matrix.positions(seen.people, everybody.person_ids))
         rows = rows[rows >= 0]
+        if len(rows) == 0:
+            return
         chosen, people_factors = everybody.of_people(rows), factors.people[rows]
     allowed = np.ones(len(everybody.item_ids), dtype=bool)
     now = int(seen.as_of.timestamp() * 1_000_000)

@@ -16,11 +16,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
+from jobs import io
+from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
+from jobs.refresh.changes import SHOWN
+from jobs.release import releases
 from jobs.retrieval import matrix
 from jobs.tables import BELOW
 
@@ -83,11 +88,37 @@ def run(night: Night, params: Params) -> None:
     }
 
 
-def token_counts(items: pa.Table, params: Params) -> sp.csr_matrix:
+def refresh(night: Night, params: Params) -> None:
+    """Stage the base's vectors, with those of new and newly described items in the axes of the
+    night, so that no other item moves."""
+    base = night.previous("content_embeddings")
+    if base is None or night.refresh is None:
+        raise Fault("content_embeddings: there is no release to go on from; run a night")
+    before = io.read_arrow(base.table("content_vectors"))
+    touched = night.arrow("touched_items")
+    moved = touched.filter(pc.not_equal(touched["reason"], SHOWN))["item_id"]
+    if len(moved) == 0:
+        releases.link_tree(base.table("content_vectors"), night.staged / "content_vectors")
+        return
+    fitted = io.read_arrow(
+        night.earlier("catalogue", night.refresh.night).table("items"), COLUMNS
+    ).sort_by("item_id")
+    now = night.arrow("items", COLUMNS).sort_by("item_id")
+    now = now.filter(pc.is_in(now["item_id"], value_set=moved))
+    bags = token_counts(pa.concat_tables([fitted, now]), params, fitted.num_rows)
+    vectors = embed(bags, params, night.seed, fitted.num_rows)[0][fitted.num_rows :]
+    kept = before.filter(pc.invert(pc.is_in(before["item_id"], value_set=now["item_id"])))
+    made = pa.table({"item_id": now["item_id"], "vector": matrix.vector_column(vectors)})
+    rows = pa.concat_tables([kept, made.cast(kept.schema)]).sort_by("item_id")
+    night.write("content_vectors", rows)
+    night.notes["content"] = {"made": len(vectors), "items": rows.num_rows}
+
+
+def token_counts(items: pa.Table, params: Params, counted: int | None = None) -> sp.csr_matrix:
     """(n_items, n_tokens) float32 CSR: which tokens each row of ``items`` has, by field weight.
 
     Columns are the tokens of at least ``min_items`` items, the ``max_tokens`` most frequent,
-    sorted by name.
+    sorted by name. ``counted``: how many rows, from the first, decide which; None is all.
     """
     columns = [items[name].to_pylist() for name in COLUMNS[1:]]
     vocabulary: dict[str, int] = {}
@@ -99,7 +130,8 @@ def token_counts(items: pa.Table, params: Params) -> sp.csr_matrix:
             codes.append(vocabulary.setdefault(token, len(vocabulary)))
         ends.append(len(codes))
     names = np.array(list(vocabulary), dtype=object)
-    item_counts = np.bincount(codes, minlength=len(names)) if codes else np.zeros(0, np.int64)
+    first = codes[: ends[len(items) if counted is None else counted]]
+    item_counts = np.bincount(first, minlength=len(names)) if first else np.zeros(len(names), int)
     by_name = np.argsort(names) if len(names) else np.zeros(0, np.int64)
     # Stable, so that among equally frequent tokens the first by name are kept.
     frequent = by_name[np.argsort(-item_counts[by_name], kind="stable")][: params.max_tokens]
@@ -150,29 +182,37 @@ def tokens(
             yield f"attribute:{name}={value}"
 
 
-def embed(bags: sp.csr_matrix, params: Params, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def embed(
+    bags: sp.csr_matrix, params: Params, seed: int, fitted: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(n_items, dim) float32 rows of length 1, and (n_items,) bool: whether the item has content.
 
     An item without any token that another item shares lies at the catalogue's mean direction: a
-    neighbour of everything a little and of nothing much.
+    neighbour of everything a little and of nothing much. ``fitted``: how many rows, from the
+    first, weigh the tokens and give the axes, onto which the others are laid; None is all.
     """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfTransformer
 
-    n_items, n_tokens = bags.shape
+    n_tokens = bags.shape[1]
+    n_items = bags.shape[0] if fitted is None else fitted
     dim = max(1, min(params.dim, n_tokens - 1, n_items - 1))
     described = np.diff(bags.indptr) > 0
-    if n_tokens < 2 or n_items < 2 or not described.any():
-        return np.ones((n_items, 1), np.float32), described
-    weighted = TfidfTransformer(sublinear_tf=False).fit_transform(bags).astype(np.float32)
+    if n_tokens < 2 or n_items < 2 or not described[:n_items].any():
+        return np.ones((bags.shape[0], 1), np.float32), described
+    tf_idf = TfidfTransformer(sublinear_tf=False).fit(bags[:n_items])
+    weighted = tf_idf.transform(bags).astype(np.float32)
     with threadpool_limits(limits=1, user_api="blas"):
         # Flips each axis so that its largest loading is positive: without it the signs are free.
         decomposition = TruncatedSVD(dim, n_iter=3, random_state=seed)
-        vectors = decomposition.fit_transform(weighted).astype(np.float32)
+        vectors = decomposition.fit_transform(weighted[:n_items]).astype(np.float32)
+        if n_items < len(described):
+            laid = decomposition.transform(weighted[n_items:]).astype(np.float32)
+            vectors = np.concatenate([vectors, laid])
     vectors = unit(vectors)
     # A described item of length 0 has only tokens that the kept axes do not see.
     seen = np.linalg.norm(vectors, axis=1) > 0
-    mean = unit(vectors[seen].mean(axis=0, keepdims=True))[0]
+    mean = unit(vectors[:n_items][seen[:n_items]].mean(axis=0, keepdims=True))[0]
     vectors[~seen] = mean
     return vectors, described
 

@@ -21,14 +21,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from jobs import io
+from jobs.errors import Fault
 from jobs.io import Published
 from jobs.night import Night
 from jobs.params import check
+from jobs.refresh import changes
 from jobs.retrieval import als, matrix
 from jobs.retrieval.als import Factors
+from jobs.retrieval.content_embeddings import map_to_collaborative
 
 FILE = "embedding.json"
 # Of a vector's own norm: what counts as moved in the report.
@@ -77,7 +81,7 @@ def run(night: Night, params: Params) -> None:
     """Stage the factors, their report and ``embedding.json``."""
     rows = night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
     interactions = matrix.build(rows)
-    predecessor = load(night.previous("embeddings"))
+    predecessor = load(night.previous_night("embeddings"))
     digest = config_digest(params, night.seed)
     factors, warm = refit(interactions, params, night.seed, predecessor, digest)
     space = version(interactions, factors)
@@ -99,9 +103,72 @@ def run(night: Night, params: Params) -> None:
         "predecessor": predecessor.version if predecessor else None,
         "warm": warm,
         "config_digest": digest,
+        "mean_weight": als.mean_weight(interactions.matrix),
+        "guessed_items": [],
     }
     io.write_json(night.staged / FILE, facts)
     night.notes["embedding"] = facts
+
+
+def refresh(night: Night, params: Params) -> None:
+    """Stage the base's space with the vectors of touched people made anew from all they did.
+
+    Items stand as the night fitted them. One that was first chosen since has the vector that its
+    content says, and is named in ``guessed_items``, so that nobody learns from it. Raises ``Fault``
+    where the space is another one than the parameters ask for: that takes a night.
+    """
+    base = night.previous("embeddings")
+    before = load(base)
+    digest = config_digest(params, night.seed)
+    if base is None or before is None or before.config_digest != digest:
+        raise Fault(
+            "embeddings: the space that serves was fitted with other parameters; run a night, "
+            "then refresh"
+        )
+    facts = io.read_json(base.table(FILE))
+    rows = night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
+    interactions = matrix.build(rows)
+    items, guessed = _items_now(night, interactions, before, facts["guessed_items"])
+    held = matrix.positions(interactions.person_ids, before.person_ids)
+    touched = matrix.positions(interactions.person_ids, changes.people(night)) >= 0
+    anew = np.flatnonzero(touched | (held < 0))
+    people = before.factors.people[held]
+    people[anew] = als.fold_in(
+        interactions.matrix[anew], items, regularization=params.regularization,
+        confidence=params.confidence, mean=facts["mean_weight"],
+    )  # fmt: skip
+    factors = Factors(people, items)
+    measures = report(interactions, factors, before, warm=True)
+    night.write("item_factors", factor_rows("item_id", interactions.item_ids, items))
+    night.write("person_factors", factor_rows("person_id", interactions.person_ids, people))
+    night.write(
+        "embedding_report",
+        pa.table({"measure": list(measures), "value": [float(v) for v in measures.values()]}),
+    )
+    io.write_json(night.staged / FILE, {**facts, "guessed_items": guessed})
+    night.notes["embedding"] = {**facts, "guessed_items": len(guessed), "folded_in": len(anew)}
+
+
+def _items_now(
+    night: Night, interactions: matrix.Interactions, before: Predecessor, guessed: list[str]
+) -> tuple[np.ndarray, list[str]]:
+    """(n_items, dim) vectors of the items of the interactions, and the ids of those guessed.
+
+    ``guessed``: the ids of those whose vectors in ``before`` are guesses."""
+    fitted = pc.invert(pc.is_in(before.item_ids, value_set=pa.array(guessed, pa.string())))
+    learnt, vectors = before.item_ids.filter(fitted), before.factors.items[fitted.to_numpy(False)]
+    place = matrix.positions(interactions.item_ids, learnt)
+    items, unknown = vectors[place], place < 0
+    if unknown.any():
+        content, how = night.arrow("content_vectors"), night.params_of("index")
+        mapped = map_to_collaborative(
+            matrix.vectors_of(content),
+            matrix.known(learnt, content["item_id"], "item of item_factors"),
+            vectors, how.map_strength, how.cold_norm_quantile,
+        )  # fmt: skip
+        new = interactions.item_ids.filter(pa.array(unknown))
+        items[unknown] = mapped[matrix.known(new, content["item_id"], "item of interactions")]
+    return items, interactions.item_ids.filter(pa.array(unknown)).to_pylist()
 
 
 def fit(weights: sp.csr_matrix, params: Params, seed: int, start: Factors | None = None) -> Factors:

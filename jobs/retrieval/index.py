@@ -1,9 +1,9 @@
 """A vector index over every item of the catalogue, with its recall measured before it is used.
 
 Reads ``item_factors``, ``person_factors``, ``content_vectors``, ``items`` and ``embedding.json``.
-Writes ``item_vectors`` (a row per item: its collaborative vector, or for an item nobody chose the
-one guessed from its content), ``index_recall`` (a row per stratum of held queries) and the folder
-``index_bundle`` (``items.faiss`` and ``index.json``).
+Writes ``item_vectors`` (a row per available item: its collaborative vector, or for an item nobody
+chose the one guessed from its content), ``index_recall`` (a row per stratum of held queries) and
+the folder ``index_bundle`` (``items.faiss`` and ``index.json``).
 
 Inner products are searched as distances on a sphere (``sphere.py``), and recall is split by the age
 and category of items (``recall.py``).
@@ -11,23 +11,24 @@ and category of items (``recall.py``).
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs import io
 from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import embeddings, matrix, recall
+from jobs.retrieval.bundles import FORMAT, Bundle, ask, load, save
 from jobs.retrieval.content_embeddings import map_to_collaborative
-from jobs.retrieval.sphere import on_sphere, query_points
+from jobs.retrieval.sphere import on_sphere
 
+log = logging.getLogger("nightjar")
 BUNDLE = "index_bundle"
-FORMAT = 1
 HOW_TO = {
     "metric": "squared Euclidean distance D; ids are items.position",
     "item": "append sqrt(bound^2 - |x|^2) to the item's vector x",
@@ -74,21 +75,10 @@ class Params:
         check(0 <= self.cold_norm_quantile <= 1, "cold_norm_quantile must be in 0..1")
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """A FAISS index whose ids are ``items.position``, and the facts needed to ask it."""
-
-    index: Any
-    facts: dict[str, Any]
-
-
 def run(night: Night, params: Params) -> None:
     """Stage the vectors, the index and its recall."""
     space = io.read_json(night.published("embeddings").table(embeddings.FILE))
-    items = night.arrow("items", ["item_id", "position", "category", "first_seen"])
-    items = items.sort_by("position")
-    factors = night.arrow("item_factors")
-    vectors, learnt = item_vectors(items, factors, night.arrow("content_vectors"), params)
+    items, vectors, learnt = on_sale(night, night.arrow("item_factors"), params)
     positions = items["position"].to_numpy()
     bundle = build(positions, vectors, space["version"], params, night.seed)
     people = matrix.vectors_of(night.arrow("person_factors", ["vector"]))
@@ -106,6 +96,51 @@ def run(night: Night, params: Params) -> None:
     night.write("index_recall", recall.rows(measured))
     save(remembering(bundle, measured), night.staged / BUNDLE)
     night.notes["index"] = {**bundle.facts, "learnt": int(learnt.sum())}
+
+
+def refresh(night: Night, params: Params) -> None:
+    """Stage the base's index with new items in it, changed ones moved and delisted ones out; built
+    again where its recall says so."""
+    from jobs.retrieval import index_refresh  # which changes what this module builds
+
+    base = night.previous("index")
+    if base is None:
+        raise Fault("index: there is no release to go on from; run a night, then refresh")
+    space = io.read_json(night.published("embeddings").table(embeddings.FILE))
+    factors = night.arrow("item_factors")
+    guessed = pa.array(space["guessed_items"], pa.string())
+    fitted = factors.filter(pc.invert(pc.is_in(factors["item_id"], value_set=guessed)))
+    items, vectors, learnt = on_sale(night, fitted, params)
+    before = io.read_arrow(base.table("item_vectors"))
+    held = index_refresh.Items(before["position"].to_numpy(), matrix.vectors_of(before))
+    now = index_refresh.Items(items["position"].to_numpy(), vectors)
+    how = index_refresh.Params()
+    found = index_refresh.refresh(
+        load(base.table(BUNDLE)), held, now, space["version"],
+        index_refresh.strata_of(items, held.positions, night.as_of, how),
+        matrix.vectors_of(night.arrow("person_factors", ["vector"])), how, params, night.seed,
+    )  # fmt: skip
+    night.write("item_vectors", vector_rows(items, vectors, learnt))
+    night.write("index_recall", found.recall)
+    save(found.bundle, night.staged / BUNDLE)
+    changed = {"added": found.added, "moved": found.moved, "removed": found.removed}
+    night.notes["index"] = {**found.bundle.facts, **changed, "built_again": list(found.reasons)}
+    for reason in found.reasons:
+        log.warning("index=built_again %s", reason)
+
+
+def on_sale(
+    night: Night, factors: pa.Table, params: Params
+) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """The items that are available, by position, with their vectors and whether these are learnt.
+
+    What is not available stands in no index: it would take the place of something that is.
+    """
+    columns = ["item_id", "position", "category", "first_seen", "created_time", "available"]
+    items = night.arrow("items", columns).sort_by("position")
+    vectors, learnt = item_vectors(items, factors, night.arrow("content_vectors"), params)
+    there = items["available"].to_numpy()
+    return items.filter(items["available"]), vectors[there], learnt[there]
 
 
 def item_vectors(
@@ -174,33 +209,6 @@ def build(
     return Bundle(index, facts)
 
 
-def search(
-    bundle: Bundle, queries: np.ndarray, version: str, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` items of largest inner product with each (n_queries, dim) query.
-
-    ``version`` is the embedding space that the queries come from. Returns (n_queries, k) int64
-    positions, best first, -1 where there are fewer, and float32 inner products. Raises ``Fault``
-    where the index belongs to another space or another dimension.
-    """
-    ours = bundle.facts["embedding_version"]
-    if version != ours:
-        raise Fault(
-            f"index: the queries are vectors of the embedding space {version}, the index holds "
-            f"{ours}; take both from one release"
-        )
-    if queries.shape[1] != bundle.facts["dim"]:
-        raise Fault(
-            f"index: the queries have {queries.shape[1]} dimensions, the index "
-            f"{bundle.facts['dim']}; take both from one release"
-        )
-    bound = bundle.facts["bound"]
-    distances, found = _ask(bundle, query_points(queries, bound), k)
-    lengths = np.linalg.norm(queries, axis=1, keepdims=True)
-    scores = lengths / bound * (bound**2 - distances / 2)
-    return found, np.where(found >= 0, scores, -np.inf).astype(np.float32)
-
-
 def update(
     bundle: Bundle, removed: np.ndarray, positions: np.ndarray, vectors: np.ndarray
 ) -> Bundle:
@@ -224,33 +232,6 @@ def update(
     index.remove_ids(faiss.IDSelectorBatch(gone))
     index.add_with_ids(on_sphere(vectors, bound), np.ascontiguousarray(positions, dtype=np.int64))
     return Bundle(index, {**bundle.facts, "count": int(index.ntotal)})
-
-
-def save(bundle: Bundle, folder: Path) -> None:
-    """Write ``items.faiss`` and ``index.json``."""
-    import faiss
-
-    folder.mkdir(parents=True, exist_ok=True)
-    faiss.write_index(bundle.index, str(folder / "items.faiss"))
-    io.write_json(folder / "index.json", bundle.facts)
-
-
-def load(folder: Path) -> Bundle:
-    """Read what :func:`save` wrote; raises ``Fault`` for another format."""
-    import faiss
-
-    facts = io.read_json(folder / "index.json")
-    if facts["format"] != FORMAT:
-        raise Fault(f"index: {folder} has the format {facts['format']}, this code reads {FORMAT}")
-    return Bundle(faiss.read_index(str(folder / "items.faiss")), facts)
-
-
-def _ask(bundle: Bundle, points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distances and positions, best first, ties by position."""
-    bundle.index.nprobe = bundle.facts["nprobe"]
-    distances, found = bundle.index.search(points, k)
-    order = np.lexsort((found, distances), axis=1)
-    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(found, order, axis=1)
 
 
 def tuned(
@@ -303,7 +284,7 @@ def hits_of(
     truth: np.ndarray,
 ) -> np.ndarray:
     """(n_queries, K) bool: which of the true neighbours (rows of ``points``) the bundle finds."""
-    found = _ask(bundle, queries.points, recall.K + 1)[1]
+    found = ask(bundle, queries.points, recall.K + 1)[1]
     return recall.hits_of(found, positions, points, queries, truth)
 
 

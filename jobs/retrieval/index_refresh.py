@@ -20,7 +20,7 @@ from jobs import limits
 from jobs.errors import Fault
 from jobs.params import check
 from jobs.retrieval import index, recall
-from jobs.retrieval.index import Bundle
+from jobs.retrieval.bundles import Bundle
 from jobs.retrieval.recall import Measured, Queries, Strata
 from jobs.retrieval.sphere import on_sphere
 

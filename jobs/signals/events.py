@@ -25,6 +25,8 @@ from jobs.params import check
 from jobs.sources import contract
 from jobs.tables import EVENT_TYPES
 
+DAY = 86_400_000_000  # microseconds
+
 
 @dataclass(frozen=True)
 class Params:
@@ -70,8 +72,8 @@ def run(night: Night, params: Params) -> None:
         night.write("events_rejected", rejected(judged))
     finally:
         judged.unpersist()
-    days = io.read_arrow(night.staged / "events", ["event_date"])["event_date"]
-    night.write("events_volume", volume(days.to_numpy(), night.as_of, params.volume_weeks))
+    times = io.read_arrow(night.staged / "events", ["event_time"])["event_time"]
+    night.write("events_volume", volume(times.to_numpy(), night.as_of, params.volume_weeks))
 
 
 def judge(raw: DataFrame, as_of: datetime, params: Params) -> DataFrame:
@@ -218,19 +220,19 @@ def with_shares(counts: pa.Table, received: int) -> pa.Table:
     return pa.table({"outcome": outcomes, "rows": rows, "share": shares})
 
 
-def volume(days: np.ndarray, as_of: datetime, weeks: int) -> pa.Table:
-    """The newest day's rows against the median of the same weekday in the weeks before it.
+def volume(times: np.ndarray, as_of: datetime, weeks: int) -> pa.Table:
+    """The rows of the last 24 hours against the median of the same hours in the weeks before.
 
-    ``days``: (n_events,) datetime64[D], the event dates. A day without events counts as 0 once
-    the source has begun. Where there is no history the ratio is 1: nothing to compare with.
+    ``times``: (n_events,) datetime64, when they happened. Hours without events count as 0 once the
+    source has begun. Where there is no history the ratio is 1: nothing to compare with.
     """
     newest = np.datetime64((as_of - timedelta(microseconds=1)).date(), "D")
-    dates, rows = np.unique(days.astype("datetime64[D]"), return_counts=True)
-    per_day = dict(zip(dates.tolist(), rows.tolist(), strict=True))
-    begun = dates.min() if len(dates) else newest
-    before = [newest - np.timedelta64(7 * week, "D") for week in range(1, weeks + 1)]
-    history = [per_day.get(day.item(), 0) for day in before if day >= begun]
-    today = per_day.get(newest.item(), 0)
+    now = np.datetime64(as_of.replace(tzinfo=None), "us").astype(np.int64)
+    ago = np.maximum(now - 1 - times.astype("datetime64[us]").astype(np.int64), 0) // DAY
+    per_day = np.bincount(ago, minlength=7 * weeks + 1)
+    begun = len(per_day) if len(times) == 0 else int(ago.max())
+    history = [per_day[7 * week] for week in range(1, weeks + 1) if 7 * week <= begun]
+    today = int(per_day[0])
     median = float(np.median(history)) if history else 0.0
     ratio = today / max(median, 1.0) if history and (median or today) else 1.0
     weekday = newest.item().isoweekday()

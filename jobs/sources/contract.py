@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import types as T
 
 from jobs import io
 from jobs.errors import Fault
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import types as T
 
 TEXT = pa.string()
 INTEGER = pa.int32()
@@ -438,6 +438,9 @@ def _escape(path: str) -> str:
 
 
 def _spark_type(kind: pa.DataType) -> T.DataType:
+    # Here and not above: who records what was served has the contract's types and no Spark.
+    from pyspark.sql import types as T
+
     if pa.types.is_list(kind):
         return T.ArrayType(_spark_type(kind.value_type))
     if pa.types.is_map(kind):
@@ -450,6 +453,8 @@ def _spark_type(kind: pa.DataType) -> T.DataType:
 
 
 def _spark_schema(table: str) -> T.StructType:
+    from pyspark.sql import types as T
+
     return T.StructType(
         [T.StructField(column.name, _spark_type(column.type)) for column in CONTRACT[table]]
     )

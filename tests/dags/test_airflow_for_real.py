@@ -115,12 +115,13 @@ class Airflow:
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
-    def trigger(self, **conf: Any) -> tuple[int, Any]:
-        return self.ask("/api/v2/dags/nightly/dagRuns", {"logical_date": None, "conf": conf})
+    def trigger(self, dag: str = "nightly", **conf: Any) -> tuple[int, Any]:
+        return self.ask(f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})
 
-    def wait(self, run_id: str) -> dict[str, str]:
+    def wait(self, run_id: str, dag: str = "nightly") -> dict[str, str]:
         """Wait until a run ends; the state of each task, and of the run under ''."""
-        run = f"/api/v2/dags/nightly/dagRuns/{urllib.parse.quote(run_id)}"
+        run = f"/api/v2/dags/{dag}/dagRuns/{urllib.parse.quote(run_id)}"
+        last = "close_night" if dag == "nightly" else "close_refresh"
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             _, found = self.ask(run)
@@ -131,7 +132,7 @@ class Airflow:
         while time.monotonic() < deadline:
             _, answer = self.ask(f"{run}/taskInstances?limit=100")
             states = {task["task_id"]: task["state"] for task in answer["task_instances"]}
-            if states["close_night"] in ("success", "failed", "upstream_failed"):
+            if states[last] in ("success", "failed", "upstream_failed"):
                 break
             time.sleep(1)
         return {**states, "": found["state"]}
@@ -168,6 +169,8 @@ def published(lake: Path, date: str) -> dict[str, list[dict[str, Any]]]:
     """Every table of a night, its rows in an order of their own."""
     found = {}
     for name, table in tables.TABLES.items():
+        if table.step in steps.REFRESH:
+            continue
         as_of = datetime.fromisoformat(date).replace(tzinfo=UTC)
         rows = io.read_arrow(Lake(lake).published(table.step, as_of).table(name)).to_pylist()
         found[name] = sorted(rows, key=lambda row: json.dumps(row, default=str, sort_keys=True))
@@ -236,6 +239,33 @@ def test_the_ui_shows_the_nights_of_make_run_with_their_logs(airflow):
         f"/api/v2/dags/nightly/dagRuns/{run_id}/taskInstances/signals.events/logs/1"
     )
     assert "table=events" in json.dumps(log["content"])
+
+
+def test_refreshes_go_on_from_the_night_by_hand_and_by_the_scheduler(
+    airflow, environment, single, shop, tmp_path
+):
+    lake = tmp_path / "lake"
+    shutil.copytree(single.lake, lake, copy_function=os.link)
+    first = f"{DATES[1]}T01:00:00Z"
+    status, run = airflow.trigger("hourly_refresh", as_of=first, source=str(shop), lake=str(lake))
+    assert status == 200
+    states = airflow.wait(run["dag_run_id"], "hourly_refresh")
+    assert set(states.values()) == {"success"}, states
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.refresh"], cwd=ROOT, capture_output=True, text=True,
+        env={**environment, "LAKE": str(lake), "NIGHTJAR_AIRFLOW_HOME": str(tmp_path / "home")},
+        timeout=SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in ("changes", "carried", "persons", "touched", "received in 2 hours"):
+        assert words in done.stdout
+    current = (lake / "releases" / "CURRENT").read_text().strip()
+    assert current.startswith("20240301T020000Z")
+    assert current in done.stdout
+    manifest = io.read_json(lake / "releases" / current / "manifest.json")
+    assert (manifest["night"], manifest["base"]) == (DATES[1], f"{DATES[1]}T010000")
+    assert not (lake / ".night" / "lock.json").exists()
+    assert not (lake / ".night" / "refresh.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ def bag():
 
 @pytest.fixture(scope="module")
 def dag(bag):
-    assert set(bag.dags) == {"nightly"}, bag.import_errors
     return bag.dags["nightly"]
 
 
@@ -39,8 +38,8 @@ def jobs_of(dag) -> dict[str, str]:
     }
 
 
-def test_there_is_exactly_one_dag_and_it_parses(bag):
-    assert set(bag.dags) == {"nightly"}
+def test_there_are_two_dags_and_they_parse(bag):
+    assert set(bag.dags) == {"nightly", "hourly_refresh"}
     assert not bag.import_errors
 
 
@@ -183,7 +182,7 @@ def test_parsing_imports_nothing_heavy():
         "from airflow.dag_processing.dagbag import BundleDagBag; "
         f"folder = Path({str(FOLDER)!r}); "
         "bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name='b'); "
-        "assert set(bag.dags) == {'nightly'}, bag.import_errors; "
+        "assert set(bag.dags) == {'nightly', 'hourly_refresh'}, bag.import_errors; "
         f"import json; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     )
     shown = subprocess.run(
@@ -198,21 +197,21 @@ def run(after: datetime, key: str | None = None) -> SimpleNamespace:
 
 
 def test_the_run_date_is_the_parameter_where_it_is_given():
-    from dags.nightly import run_date
+    from dags.nightjar_tasks import run_date
 
     given = run(datetime(2024, 5, 5, 2, tzinfo=UTC), "2024-05-01")
     assert run_date({"as_of": "2017-12-01"}, given) == "2017-12-01"
 
 
 def test_the_run_date_is_the_day_after_the_partition_key():
-    from dags.nightly import run_date
+    from dags.nightjar_tasks import run_date
 
     given = run(datetime(2024, 5, 5, 2, tzinfo=UTC), "2024-02-29")
     assert run_date({"as_of": None}, given) == "2024-03-01"
 
 
 def test_the_run_date_is_else_the_midnight_before_the_run_is_due():
-    from dags.nightly import run_date
+    from dags.nightjar_tasks import run_date
 
     assert run_date({}, run(datetime(2024, 5, 5, 23, 59, tzinfo=UTC))) == "2024-05-05"
 
@@ -220,7 +219,7 @@ def test_the_run_date_is_else_the_midnight_before_the_run_is_due():
 def test_the_run_date_is_in_utc_whatever_zone_the_run_is_due_in():
     from datetime import timedelta, timezone
 
-    from dags.nightly import run_date
+    from dags.nightjar_tasks import run_date
 
     east = datetime(2024, 5, 5, 1, tzinfo=timezone(timedelta(hours=3)))
     assert run_date({}, run(east)) == "2024-05-04"
@@ -238,14 +237,14 @@ def test_the_run_date_is_in_utc_whatever_zone_the_run_is_due_in():
     ],
 )
 def test_the_engine_is_what_the_spark_connection_names(stored, master, monkeypatch):
-    from dags.nightly import spark_options
+    from dags.nightjar_tasks import spark_options
 
     monkeypatch.setenv("AIRFLOW_CONN_NIGHTJAR_SPARK", stored)
     assert spark_options() == [f"--master={master}"]
 
 
 def test_settings_of_the_spark_connection_reach_the_engine(monkeypatch):
-    from dags.nightly import spark_options
+    from dags.nightjar_tasks import spark_options
 
     stored = {"conn_type": "spark", "host": "local[1]", "extra": {"conf": {"spark.a": "1 2"}}}
     monkeypatch.setenv("AIRFLOW_CONN_NIGHTJAR_SPARK", json.dumps(stored))
@@ -253,7 +252,7 @@ def test_settings_of_the_spark_connection_reach_the_engine(monkeypatch):
 
 
 def test_a_redis_connection_gives_the_release_its_address(monkeypatch):
-    from dags.nightly import redis_options
+    from dags.nightjar_tasks import redis_options
 
     monkeypatch.setenv("AIRFLOW_CONN_NIGHTJAR_REDIS", "redis://:p%40ss@cache:6380/2")
     assert redis_options("release") == ["--redis-url=redis://:p%40ss@cache:6380/2"]

@@ -33,9 +33,31 @@ def table(name: str, rows: list[dict[str, Any]] | dict[str, Any]) -> pa.Table:
 
 def all_tables() -> dict[str, pa.Table]:
     """A good table under each name of ``jobs.tables.TABLES``."""
-    found = {**signals(), **audits(), **retrieval(), **lists()}
+    found = {**signals(), **audits(), **retrieval(), **changes(), **lists()}
     assert set(found) == set(tables.TABLES)
     return found
+
+
+def changes() -> dict[str, pa.Table]:
+    hours = [AS_OF - timedelta(hours=n) for n in range(6, -1, -1)]
+    return {
+        "intervals": table("intervals", {
+            "started": hours[:-1], "ended": hours[1:], "state": "read", "events": 30, "late": 0,
+        }),
+        "touched_people": table("touched_people", [
+            {"person_id": PERSONS[0], "reason": "events"},
+            {"person_id": PERSONS[0], "reason": "facts"},
+            {"person_id": PERSONS[1], "reason": "came"},
+            {"person_id": "account:gone", "reason": "went"},
+        ]),
+        "touched_items": table("touched_items", [
+            {"item_id": ITEMS[0], "reason": "described"}, {"item_id": ITEMS[1], "reason": "came"},
+        ]),
+        "change_counts": table("change_counts", [
+            {"what": "persons", "known": 1_000, "touched": 2, "share": 0.002},
+            {"what": "items", "known": 50, "touched": 2, "share": 0.04},
+        ]),
+    }  # fmt: skip
 
 
 def signals() -> dict[str, pa.Table]:

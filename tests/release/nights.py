@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 
@@ -17,6 +16,7 @@ from jobs.filtering import filters
 from jobs.io import Lake
 from jobs.night import Night
 from jobs.release import release
+from jobs.retrieval import index
 from jobs.scoring import features
 
 AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
@@ -250,8 +250,5 @@ def _vectors(name: str, key: str, ids: list[str], vectors: np.ndarray) -> pa.Tab
 
 def _write_index(folder: Path, rows: pa.Table) -> None:
     vectors = np.stack(rows["vector"].to_numpy())
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-    index.add_with_ids(vectors, rows["position"].to_numpy())
-    folder.mkdir()
-    faiss.write_index(index, str(folder / "items.faiss"))
-    io.write_json(folder / "index.json", {"embedding_version": "space-1", "dim": 4})
+    positions = rows["position"].to_numpy()
+    index.save(index.build(positions, vectors, "space-1", index.Params(), 7), folder)

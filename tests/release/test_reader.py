@@ -102,6 +102,37 @@ def test_what_just_sold_out_is_left_out_and_shared_lists_fill_its_place(reader):
     assert ids(answer) == ["i2", "i3", "i5", "i28", "i27"]
 
 
+def test_what_the_person_bought_since_the_release_is_left_out_of_every_answer(reader):
+    bought = frozenset({"i1", "i2"})
+    answer = reader.recommendations("account:p0", length=5, without=bought)
+    assert ids(answer) == ["i3", "i4", "i5", "i28", "i27"]
+    assert [item.own for item in answer.items] == [True, True, True, False, False]
+    assert ids(reader.recommendations("account:p0", "trending", 3, without={"i28"})) == [
+        "i27", "i1", "i2",
+    ]  # fmt: skip
+    assert ids(reader.beside(["i9"], "cart", "account:p0", without=bought)) == ["i3", "i4"]
+    beside = reader.beside(["nobody"], "cart", "account:p0", 3, without={"i28", "i27"})
+    assert beside.kind == "pools"
+    assert ids(beside) == ["i1", "i2", "i3"]  # i0 is blocked for this person
+
+
+def test_a_list_of_which_nothing_may_be_shown_gives_way_to_a_shared_one(reader):
+    all_own = [f"i{n}" for n in range(1, 6)]
+    answer = reader.recommendations("account:p0", length=2, without=all_own)
+    assert (answer.kind, answer.reason) == ("pools", "nothing of the person's list may be shown")
+    assert ids(answer) == ["i28", "i27"]
+
+
+def test_an_answer_says_who_asked_where_and_which_scores_are_the_models(reader):
+    answer = reader.recommendations("account:p0", without={"i1"}, length=5)
+    assert (answer.surface, answer.person_id) == ("homepage", "account:p0")
+    assert [item.scored for item in answer.items] == [True, True, True, True, False]
+    silent = reader.recommendations("account:p1")
+    assert {(item.own, item.scored) for item in silent.items} == {(True, False)}
+    assert reader.recommendations(None, "trending").person_id is None
+    assert not any(item.scored for item in reader.beside(["i9"]).items)
+
+
 def test_what_stands_beside_a_basket_is_added_up_without_the_basket(reader):
     answer = reader.beside(["i9", "i0"], surface="cart", length=4)
     assert (answer.kind, answer.reason) == ("beside", "added up over the items")

@@ -18,6 +18,7 @@ import pytest
 from jobs import gate, io, params, tables
 from jobs.errors import Fault, GateRed
 from jobs.io import Lake
+from jobs.refresh.route import Refresh
 from jobs.release import release, releases, rollback
 from tests.release import nights
 
@@ -115,9 +116,8 @@ def test_hourly_releases_never_push_out_a_night(lake):
     for hour in range(1, 8):
         as_of = nights.AS_OF.replace(hour=hour)
         nights.publish(lake, as_of)
-        made = nights.night(lake, as_of, overrides={"release": {"kind": "hourly"}})
-        made.reset()
-        release.run(made, params.build(release.Params, made.overrides["release"]))
+        chain = Refresh(base=io.label(nights.AS_OF), night=io.label(nights.AS_OF))
+        made = nights.stage(lake, as_of, refresh=chain)
         release.publish(made)
     kinds = [one.manifest["kind"] for one in releases.readable(lake)]
     assert kinds == ["nightly"] + ["hourly"] * 6
@@ -237,7 +237,6 @@ def test_pools_lose_what_nobody_may_get_and_their_ranks_close_up(lake):
     [
         ({"keep_nightly": 2}, "keep_nightly must be at least 3"),
         ({"keep_hourly": 1}, "keep_hourly must be at least 6"),
-        ({"kind": "weekly"}, "kind must be one of nightly, hourly"),
         ({"age_ceiling_hours": 1}, "age_ceiling_hours must be at least 24"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jobs import io
 from jobs.errors import Fault
-from jobs.retrieval import index, matrix, recall
+from jobs.retrieval import bundles, index, matrix, recall
 from jobs.retrieval.sphere import on_sphere
 from tests.retrieval.conftest import AS_OF, catalogue
 
@@ -34,7 +34,7 @@ def test_an_exact_index_finds_the_largest_inner_products_and_says_them() -> None
     vectors, queries = vectors_of_crowds(300), vectors_of_crowds(20, 1)
     positions = np.arange(300) * 3 + 5
     bundle = index.build(positions, vectors, "v", PARAMS, 7)
-    found, scores = index.search(bundle, queries, "v", 10)
+    found, scores = bundles.search(bundle, queries, "v", 10)
     np.testing.assert_array_equal(found, positions[exact_top(queries, vectors, 10)])
     row = (found - 5) // 3
     np.testing.assert_allclose(
@@ -45,9 +45,29 @@ def test_an_exact_index_finds_the_largest_inner_products_and_says_them() -> None
 def test_a_search_with_vectors_of_another_space_is_refused() -> None:
     bundle = index.build(np.arange(50), vectors_of_crowds(50), "tonight", PARAMS, 7)
     with pytest.raises(Fault, match=r"space yesterday, the index holds tonight"):
-        index.search(bundle, vectors_of_crowds(1), "yesterday", 5)
+        bundles.search(bundle, vectors_of_crowds(1), "yesterday", 5)
     with pytest.raises(Fault, match="dimensions"):
-        index.search(bundle, np.ones((1, DIM + 1), np.float32), "tonight", 5)
+        bundles.search(bundle, np.ones((1, DIM + 1), np.float32), "tonight", 5)
+
+
+@pytest.mark.parametrize("params", [PARAMS, CELLS])
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.02, 0.002, 0.0])
+def test_only_what_is_allowed_is_found_however_rare_it_is(params, share) -> None:
+    vectors, queries = vectors_of_crowds(3000), vectors_of_crowds(40, 1)
+    positions = np.random.default_rng(5).permutation(4000)[:3000]
+    allowed = np.random.default_rng(6).random(4000) < share
+    allowed[positions[:3]] = share > 0
+    bundle = index.build(positions, vectors, "v", params, 7)
+    bits = np.packbits(allowed, bitorder="little")
+    found, scores = bundles.search(bundle, queries, "v", 10, bits)
+    rows = np.flatnonzero(allowed[positions])
+    best = positions[rows[exact_top(queries, vectors[rows], 10)]]
+    most = min(10, len(rows))
+    assert (found[:, most:] == -1).all()
+    assert np.isneginf(scores[:, most:]).all()
+    assert allowed[found[:, :most]].all()
+    hits = [len(set(one) & set(other)) for one, other in zip(found, best, strict=True)]
+    assert sum(hits) >= (1.0 if params is PARAMS else 0.9) * best.size
 
 
 def test_a_bundle_is_the_same_after_the_way_to_disk(tmp_path) -> None:
@@ -58,7 +78,9 @@ def test_a_bundle_is_the_same_after_the_way_to_disk(tmp_path) -> None:
     assert loaded.facts == bundle.facts
     assert loaded.facts["kind"] == "cells"
     for one, two in zip(
-        index.search(bundle, queries, "v", 10), index.search(loaded, queries, "v", 10), strict=True
+        bundles.search(bundle, queries, "v", 10),
+        bundles.search(loaded, queries, "v", 10),
+        strict=True,
     ):
         np.testing.assert_array_equal(one, two)
 
@@ -95,8 +117,8 @@ def test_many_refreshes_leave_what_one_build_leaves(nights, cells) -> None:
     rebuilt = index.build(np.array(list(held)), np.array(list(held.values())), "v", PARAMS, 7)
     queries = vectors_of_crowds(5, 1)
     k = len(held)
-    found, scores = index.search(everything, queries, "v", k)
-    found_again, scores_again = index.search(rebuilt, queries, "v", k)
+    found, scores = bundles.search(everything, queries, "v", k)
+    found_again, scores_again = bundles.search(rebuilt, queries, "v", k)
     assert bundle.facts["count"] == k
     np.testing.assert_array_equal(np.sort(found), np.sort(found_again))
     np.testing.assert_allclose(scores, scores_again, rtol=1e-2, atol=2e-2)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import Fault
-from jobs.retrieval import index, index_refresh, recall
+from jobs.retrieval import bundles, index, index_refresh, recall
 from jobs.retrieval.index_refresh import Expected, Items, Params
 from jobs.retrieval.recall import Measured, Strata
 from tests.retrieval.conftest import AS_OF, catalogue
@@ -167,10 +167,10 @@ def test_a_delisted_item_is_never_found_again_and_a_moved_one_is_found_where_it_
     found = changed(small, now)
     assert (found.rebuilt, found.added, found.moved, found.removed) == (False, 0, 1, 1)
     everything = dataclasses.replace(found.bundle, facts={**found.bundle.facts, "nprobe": 10_000})
-    positions, _ = index.search(everything, small.now.vectors[[gone, moved]], "v", 1500)
+    positions, _ = bundles.search(everything, small.now.vectors[[gone, moved]], "v", 1500)
     assert gone not in positions
-    assert moved in index.search(found.bundle, there[None], "v", 10)[0]
-    assert moved not in index.search(found.bundle, -there[None], "v", 10)[0]
+    assert moved in bundles.search(found.bundle, there[None], "v", 10)[0]
+    assert moved not in bundles.search(found.bundle, -there[None], "v", 10)[0]
 
 
 def test_a_vector_that_differs_in_its_last_bit_has_moved() -> None:
@@ -236,7 +236,7 @@ def test_a_vector_beyond_the_bound_is_taken_in_by_a_new_build(small) -> None:
     found = changed(small, with_item(small.now, 2000, far))
     assert found.rebuilt
     assert "does not fit under the bound" in found.reasons[0]
-    assert 2000 in index.search(found.bundle, far[None], "v", 3)[0]
+    assert 2000 in bundles.search(found.bundle, far[None], "v", 3)[0]
     assert index.remembered(found.bundle), "later refreshes are held to the new cells"
 
 

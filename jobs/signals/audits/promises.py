@@ -86,6 +86,8 @@ def run(night: Night, params: Params) -> pa.Table:
     final = {row["released"] for row in carried if row["final"]}
     shelf = {}
     for release in night.lake.earlier("release", night.as_of):
+        if release.manifest.get("refresh"):
+            continue  # its ranking is its night's, which promised it
         nights = {step: night.lake.at(step, release.as_of) for step in STEPS}
         if all(nights.values()):
             promise = promise_of(nights, params.horizon_days)  # type: ignore[arg-type]

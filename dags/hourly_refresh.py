@@ -1,0 +1,125 @@
+"""
+# Hourly refresh: what changed since the night, in a release of its own
+
+A refresh goes on from its **base**, the newest release of the newest night, and ends with a
+release in which only what changed is changed: the lists of people who did something (from all
+they ever did, not from the last hour alone), the lists that hold an item which may not be shown
+any more, the vectors and the index of new items, the pools of trending items, and every filter.
+A recalled item is out of everything within one refresh.
+
+The model, its evidence and the audits are the night's. **The run date** (`as_of`, an exclusive
+UTC instant) is the trigger's, else the last full hour. Hours that were missed need no backfill: a
+refresh reads whatever the source holds that its base did not know, and the table `intervals` says
+which hours it healed.
+
+## A red gate, a failed job
+As in the DAG `nightly`: nothing of the stage is published, and the release before it serves.
+The next hour's refresh starts from the same base again.
+
+## Beside the night
+A lake belongs to one run at a time. A refresh that finds the night at work is skipped, and a
+night that finds a refresh at work waits for it. Where the parameters of the night's model were
+changed, or there is no night to go on from, a refresh is refused: run `nightly`.
+
+## Stages
+One task each, to pay for one start of Python a stage: within it every step's job is followed by
+its gate, as in the night. `nightly` has the pictures of the steps and the places of lake, source,
+engine and Redis.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.sdk import DAG, CronTriggerTimetable, Param, get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+from nightjar_tasks import (
+    HOURLY,
+    NEVER_AGAIN,
+    RETRIES,
+    call,
+    command_line,
+    judged,
+    params_of_run,
+    redis_options,
+    run_date,
+    spark_options,
+)
+
+# In the order of a refresh; jobs/refresh/route.py says what each does, a test that both agree.
+STAGES: dict[str, tuple[str, ...]] = {
+    "signals": (
+        "source", "events", "catalogue", "identities", "sessions", "interactions", "filters",
+        "changes",
+    ),
+    "retrieval": ("content_embeddings", "embeddings", "index", "candidates"),
+    "ordering": ("recommendations", "item_lists"),
+    "release": ("release",),
+}  # fmt: skip
+
+
+@task(**RETRIES)
+def open_refresh() -> None:
+    """Take the lake, choose the base, start the engine; skipped where the night is at work."""
+    from jobs.errors import Busy
+
+    try:
+        call([*command_line("open-refresh"), *spark_options()])
+        call(command_line("carry-over"))
+    except Busy as busy:
+        raise AirflowSkipException(str(busy)) from None
+
+
+@task(**RETRIES)
+def run_stage(stage: str, *, outlet_events: Any = None) -> None:
+    """Do each step of a stage and judge it; the first red gate ends the refresh."""
+    for step in STAGES[stage]:
+        call([*command_line("run", step), *redis_options(step)])
+        call([*command_line("gate", step), *redis_options(step)])
+    if stage == "release":
+        context = get_current_context()
+        run = run_date(context["params"], context["dag_run"], hourly=True)
+        outlet_events[judged("release")].extra = {"as_of": run}
+
+
+@task(**NEVER_AGAIN)
+def close_refresh() -> None:
+    """End the engine and let the lake go, whatever happened before."""
+    call(command_line("close-night"))
+
+
+with DAG(
+    dag_id=HOURLY,
+    description="What changed since the night, in a gated release of its own",
+    doc_md=__doc__,
+    schedule=CronTriggerTimetable("5 * * * *", timezone="UTC"),
+    start_date=datetime(2010, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["nightjar"],
+    params={
+        "as_of": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="Run date (as_of)",
+            description="Read only what had been received before this instant, UTC: "
+            "2017-12-01T06:00:00Z. Empty: the last full hour before the run is due.",
+        ),
+        **params_of_run(),
+    },
+) as hourly_refresh:
+    opened = open_refresh()
+    stages = [
+        run_stage.override(task_id=stage, outlets=[judged(stage)] if stage == "release" else [])(
+            stage
+        )
+        for stage in STAGES
+    ]
+    closed = close_refresh().as_teardown(setups=opened)
+    before = opened
+    for each in stages:
+        before >> each
+        before = each
+    stages >> closed

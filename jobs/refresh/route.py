@@ -1,0 +1,203 @@
+"""What a refresh does at each step, from which release it goes on, and when it must not.
+
+A refresh is a run of the steps for an hour of the day. Signals and filters are computed as in the
+night, so that they are the rebuild's; the model and what judges it are carried over from the night;
+vectors, index, candidates and lists go on from the release before it, its *base*, and change only
+for the people and items that changed.
+
+The base is the newest refresh of the newest night, or that night itself. A night published since
+then is the base of the next refresh, whatever was refreshed meanwhile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jobs import io, params, steps
+from jobs.errors import Fault
+from jobs.io import Lake, Published
+from jobs.release import releases
+from jobs.release.releases import Release
+
+log = logging.getLogger("nightjar")
+
+ANEW, ONWARD, CARRIED = "anew", "onward", "carried"
+# In the order of a refresh.
+ROUTE: dict[str, str] = {
+    "source": ANEW,
+    "events": ANEW,
+    "catalogue": ANEW,
+    "identities": ANEW,
+    "sessions": ANEW,
+    "interactions": ANEW,
+    "filters": ANEW,
+    "audits": CARRIED,
+    "examples": CARRIED,
+    "ranker": CARRIED,
+    "changes": ONWARD,
+    "content_embeddings": ONWARD,
+    "embeddings": ONWARD,
+    "index": ONWARD,
+    "candidates": ONWARD,
+    "recommendations": ONWARD,
+    "item_lists": ANEW,
+    "release": ANEW,
+}
+MADE = tuple(step for step, how in ROUTE.items() if how != CARRIED)
+CARRIED_STEPS = tuple(step for step, how in ROUTE.items() if how == CARRIED)
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """A refresh under way: labels of the run date that it goes on from and of the night at the
+    beginning of that chain."""
+
+    base: str
+    night: str
+
+
+def file(lake: Lake) -> Path:
+    """Where the refresh under way is written down."""
+    return lake.root / ".night" / "refresh.json"
+
+
+def open_refresh(
+    lake: Lake, as_of: datetime, run_id: str, source: str, overrides: dict[str, dict[str, Any]]
+) -> Refresh:
+    """Choose the base and write it down for the run's steps.
+
+    Raises ``Fault`` where there is no night to go on from, or none that this refresh may.
+    """
+    base = base_of(lake, as_of)
+    for step in ROUTE:
+        if step != "changes" and lake.at(step, io.label(base.as_of)) is None:
+            raise Fault(
+                f"refresh: the tables of {io.label(base.as_of)} in {lake.root} lack the step "
+                f"{step}; run the night again with `make run`"
+            )
+    if base.manifest["source"] != source:
+        raise Fault(
+            f"refresh: the release {base.id} is made from {base.manifest['source']}, not from "
+            f"{source}; give the same SOURCE, or another LAKE"
+        )
+    changed = differing(base.manifest["config"], overrides)
+    if changed:
+        raise Fault(
+            f"refresh: the parameters of {', '.join(changed)} are others than those of the night "
+            f"{io.label(base.night)}; run a night with them, then refresh"
+        )
+    if base.as_of >= as_of:
+        raise Fault(
+            f"refresh: {io.label(as_of)} is not after {io.label(base.as_of)}, which the release "
+            f"{base.id} has read up to; give a later AS_OF, or run the night of {as_of:%Y-%m-%d}"
+        )
+    chosen = Refresh(io.label(base.as_of), io.label(base.night))
+    io.write_json(file(lake), {"run_id": run_id, "base": chosen.base, "night": chosen.night})
+    log.info("refresh=%s base=%s night=%s", io.label(as_of), chosen.base, chosen.night)
+    return chosen
+
+
+def under_way(lake: Lake, run_id: str) -> Refresh | None:
+    """The refresh that this run is, if it is one."""
+    try:
+        found: dict[str, Any] = io.read_json(file(lake))
+    except FileNotFoundError:
+        return None
+    return Refresh(found["base"], found["night"]) if found["run_id"] == run_id else None
+
+
+def differing(config: dict[str, Any], overrides: dict[str, dict[str, Any]]) -> list[str]:
+    """The steps whose parameters are not those that a release was made with."""
+    found = []
+    for step in ROUTE:
+        if step in config and step != "release":
+            ours = params.build(steps.module(step).Params, overrides.get(step, {}))
+            if _canonical(dataclasses.asdict(ours)) != _canonical(config[step]):
+                found.append(step)
+    return found
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def base_of(lake: Lake, as_of: datetime) -> Release:
+    """The newest release of the newest night's chain before ``as_of``, that night included; never
+    one newer than ``CURRENT``, since what was rolled back stays back.
+
+    Raises ``Fault`` where there is none or it is not whole.
+    """
+    shelf = [one for one in releases.readable(lake) if one.as_of <= as_of]
+    serving = next((one for one in shelf if one.id == releases.current_id(lake)), None)
+    shelf = [one for one in shelf if serving is None or one.age <= serving.age]
+    nights = [one for one in shelf if one.manifest["kind"] == "nightly"]
+    if not nights:
+        raise Fault(
+            f"refresh: {lake.root} has no release of a night before {io.label(as_of)} to go on "
+            "from; run one with `make run`"
+        )
+    night = io.label(nights[-1].as_of)
+    chain = [one for one in shelf if io.label(one.night) == night and one.as_of < as_of]
+    passed = []
+    for release in reversed(chain or [nights[-1]]):
+        try:
+            return releases.opened(release.folder)
+        except releases.Broken as broken:
+            log.warning("refresh=passed_over %s", broken)
+            passed.append(str(broken))
+    raise Fault(f"refresh: no release of the night {night} is whole ({'; '.join(passed)})")
+
+
+def carry(lake: Lake, found: Published, as_of: datetime, attempt: str, refresh: Refresh) -> None:
+    """Publish a step's output for the run date of a refresh as it is, its files shared."""
+    staged = lake.staged(found.step, as_of)
+    for name in sorted(releases.files_of(found.folder)):
+        if name != "manifest.json":
+            releases.link(found.folder / name, staged / name)
+    manifest = {
+        **found.manifest,
+        "carried_from": found.as_of,
+        "refresh": dataclasses.asdict(refresh),
+    }
+    evidence = lake.evidence(found.step, io.parse_as_of(found.as_of), found.attempt)
+    target = lake.evidence(found.step, as_of, attempt)
+    if evidence.is_file() and not target.exists():
+        releases.link(evidence, target)
+    io.write_json(staged / "manifest.json", manifest)
+    lake.publish(found.step, as_of, attempt)
+
+
+def forget(lake: Lake) -> list[str]:
+    """Delete tables of refreshes whose release is gone from the shelf; returns their labels.
+
+    The tables of nights stay: a backfill, an audit and an explored place look back at them.
+    """
+    kept = {io.label(release.as_of) for release in releases.readable(lake)}
+    gone = set()
+    for step in (lake.root / "tables").iterdir():
+        for folder in step.iterdir():
+            found = lake.at(step.name, folder.name)
+            if found and folder.name not in kept and found.manifest.get("refresh"):
+                gone.add(folder.name)
+                _remove(folder)
+    return sorted(gone)
+
+
+def _remove(folder: Path) -> None:
+    # The pointer first, so that nobody reads a half-deleted attempt.
+    (folder / "PUBLISHED").unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
+def close(lake: Lake, run_id: str) -> None:
+    """Let go of what :func:`open_refresh` wrote for this run."""
+    if under_way(lake, run_id) is not None:
+        os.unlink(file(lake))

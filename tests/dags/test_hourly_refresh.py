@@ -1,0 +1,75 @@
+"""The hourly DAG as a picture, and what it must never do."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from jobs.refresh import route
+
+FOLDER = Path(__file__).resolve().parents[2] / "dags"
+
+
+@pytest.fixture(scope="module")
+def dag():
+    from airflow.dag_processing.dagbag import BundleDagBag
+
+    bag = BundleDagBag(dag_folder=FOLDER, bundle_path=FOLDER, bundle_name="dags-folder")
+    return bag.dags["hourly_refresh"]
+
+
+@pytest.fixture(scope="module")
+def stages(dag):
+    """What the file that the bag has read says, task for task."""
+    return sys.modules[dag.get_task("signals").python_callable.__module__].STAGES
+
+
+def test_the_stages_are_the_route_in_its_order(stages):
+    drawn = [step for steps in stages.values() for step in steps]
+    assert drawn == [step for step, how in route.ROUTE.items() if how != route.CARRIED]
+
+
+def test_the_stages_follow_one_another_between_the_two_ends(dag, stages):
+    line = ["open_refresh", *stages]
+    for before, after in pairwise(line):
+        assert after in dag.get_task(before).downstream_task_ids
+    assert set(dag.task_ids) == {*line, "close_refresh"}
+
+
+def test_the_tear_down_waits_for_every_stage_and_cannot_decide_the_run(dag, stages):
+    closed = dag.get_task("close_refresh")
+    assert closed.is_teardown
+    assert set(stages) <= closed.upstream_task_ids
+    assert closed.on_failure_fail_dagrun is False
+    assert dag.get_task("open_refresh").is_setup
+
+
+def test_only_the_release_announces_an_asset(dag):
+    announced = {task.task_id: [a.uri for a in task.outlets] for task in dag.tasks if task.outlets}
+    assert announced == {"release": ["nightjar://lake/release"]}
+
+
+def test_the_dag_runs_hourly_one_at_a_time_without_catching_up(dag):
+    assert (dag.max_active_runs, dag.catchup) == (1, False)
+    assert dag.timetable.expression == "5 * * * *"
+
+
+def test_every_parameter_is_described_and_the_runbook_is_there(dag):
+    assert set(dag.params) == {"as_of", "source", "lake", "params"}
+    for name in dag.params:
+        assert dag.params.get_param(name).description, name
+    for word in ("red gate", "base", "waits", "intervals"):
+        assert word in dag.doc_md
+
+
+def test_the_run_date_is_the_last_full_hour():
+    from dags.nightjar_tasks import run_date
+
+    due = SimpleNamespace(run_after=datetime(2024, 5, 5, 2, 5, tzinfo=UTC), partition_key=None)
+    assert run_date({}, due, hourly=True) == "2024-05-05T02:00:00+00:00"
+    assert run_date({"as_of": "2024-05-05T01:30:00Z"}, due, hourly=True) == "2024-05-05T01:30:00Z"

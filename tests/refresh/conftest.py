@@ -1,0 +1,127 @@
+"""A small shop's night, made once, and refreshes of it in lakes that share its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from jobs import io, lock, spark, steps
+from jobs.__main__ import command
+from jobs.io import Lake
+from jobs.night import Night, engine_file
+from jobs.refresh import route
+from tests import small_shop
+
+AS_OF = small_shop.AS_OF
+# One cut teaches nothing: the blend orders, which is quick.
+PARAMS = {"examples": {"cuts": 1, "max_people": 50}}
+
+
+def hour(number: float) -> datetime:
+    """So many hours after the night."""
+    return AS_OF + timedelta(hours=number)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A lake, the shop that it reads, and the engine that its runs use."""
+
+    lake: Lake
+    source: Path
+    engine: spark.Engine
+
+    def night(self, as_of: datetime, names: list[str] | None = None) -> None:
+        """Run a night, or its first steps."""
+        with self._held(as_of, "night") as line:
+            for step in names or steps.STEPS:
+                command(["run", step, *line])
+                command(["gate", step, *line])
+
+    def refresh(self, as_of: datetime, until: str | None = None, run: str = "refresh") -> None:
+        """Run a refresh; ``until``: it is killed before this step's gate."""
+        with self._held(as_of, run) as line:
+            route.open_refresh(self.lake, as_of, f"{run} {as_of}", str(self.source), PARAMS)
+            command(["carry-over", *line])
+            for step, how in route.ROUTE.items():
+                if how == route.CARRIED:
+                    continue
+                command(["run", step, *line])
+                if step == until:
+                    return
+                command(["gate", step, *line])
+
+    def table(self, name: str, as_of: datetime) -> pa.Table:
+        """A published table."""
+        from jobs import tables
+
+        folder = self.lake.published(tables.TABLES[name].step, as_of).table(name)
+        return io.read_arrow(folder)
+
+    def context(self, step: str, as_of: datetime) -> Night:
+        """What a step of a refresh that has run would see."""
+        made = Night(
+            self.lake, as_of, "again", str(self.source), step, json.loads(json.dumps(PARAMS))
+        )
+        self.engine.save(engine_file(self.lake))
+        return made
+
+    @contextmanager
+    def _held(self, as_of: datetime, run: str) -> Iterator[list[str]]:
+        run_id = f"{run} {as_of}"
+        lock.acquire(self.lake, run_id)
+        self.engine.save(engine_file(self.lake))
+        try:
+            yield [
+                f"--lake={self.lake.root}", f"--source={self.source}", f"--run-id={run_id}",
+                f"--as-of={as_of.isoformat()}", f"--params={json.dumps(PARAMS)}",
+            ]  # fmt: skip
+        finally:
+            route.close(self.lake, run_id)
+            lock.release(self.lake, run_id)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory, engine: spark.Engine) -> Shop:
+    """The shop with its night published; no test changes it."""
+    home = tmp_path_factory.mktemp("refresh")
+    small_shop.write(home / "shop", people=160, items=120, days=70)
+    shop = Shop(Lake(home / "lake").open(), home / "shop", engine)
+    shop.night(AS_OF)
+    return shop
+
+
+@pytest.fixture
+def shop(tmp_path: Path, published: Shop) -> Shop:
+    """The same with a source of its own and a lake that shares the night's files."""
+    shutil.copytree(published.lake.root, tmp_path / "lake", copy_function=os.link)
+    # The night's own source must be what it was: its refresh reads the shop's folder by name.
+    shutil.copytree(published.source, tmp_path / "shop")
+    moved = Shop(Lake(tmp_path / "lake").open(), tmp_path / "shop", published.engine)
+    _renamed(moved, str(published.source))
+    return moved
+
+
+def _renamed(shop: Shop, before: str) -> None:
+    """The lake as if its night had read the copied source."""
+    for path in [*shop.lake.root.rglob("manifest.json"), *shop.lake.root.rglob("source.json")]:
+        text = path.read_text()
+        if before in text:
+            path.unlink()  # the file is shared with the other lake
+            path.write_text(text.replace(before, str(shop.source)))
+
+
+Change = Callable[[pa.Table], pa.Table]
+
+
+def rewrite(shop: Shop, name: str, change: Change) -> None:
+    """Change a table of the source."""
+    small_shop.write_table(shop.source, name, change(small_shop.read_table(shop.source, name)))

@@ -1,0 +1,350 @@
+"""A refresh changes what changed and nothing else, and equals what the night would have made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from jobs import io, tables
+from jobs.errors import Fault
+from jobs.io import Lake
+from jobs.ordering import recommendations
+from jobs.refresh import route
+from jobs.release import releases, rollback
+from jobs.release.reader import Reader
+from jobs.retrieval import candidates, index
+from tests import small_shop
+from tests.refresh.conftest import AS_OF, PARAMS, Shop, hour, rewrite
+
+EXACT = (
+    "events", "events_rejected", "items", "identities", "persons", "history", "sessions",
+    "interactions", "eligibility", "ineligible_items", "blocked_pairs",
+)  # fmt: skip
+
+
+def rows(table: pa.Table, *names: str) -> list[tuple[Any, ...]]:
+    columns = [table[name].to_pylist() for name in names or table.schema.names]
+    return sorted(zip(*columns, strict=True), key=repr)
+
+
+def lists(table: pa.Table) -> dict[tuple[str, str], list[str]]:
+    """(surface, person) to items by place."""
+    found: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    for row in table.select(["surface", "person_id", "rank", "item_id"]).to_pylist():
+        found[row["surface"], row["person_id"]].append((row["rank"], row["item_id"]))
+    return {key: [item for _, item in sorted(places)] for key, places in found.items()}
+
+
+def touched(shop: Shop, as_of: Any) -> set[str]:
+    found = shop.table("touched_people", as_of).to_pylist()
+    return {row["person_id"] for row in found if row["reason"] != "went"}
+
+
+def current(shop: Shop) -> releases.Release:
+    return releases.serving(shop.lake, deep=True)[0]
+
+
+@pytest.fixture(scope="module")
+def refreshed(published: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The night's lake with a refresh of its sixth hour; no test changes it."""
+    home = tmp_path_factory.mktemp("refreshed")
+    shutil.copytree(published.lake.root, home / "lake", copy_function=os.link)
+    shop = Shop(Lake(home / "lake").open(), published.source, published.engine)
+    shop.refresh(hour(6))
+    return shop
+
+
+def test_a_refresh_serves_in_place_of_its_night_and_names_it(refreshed: Shop) -> None:
+    release = current(refreshed)
+    assert release.manifest["kind"] == "hourly"
+    assert release.manifest["night"] == io.label(AS_OF) == release.manifest["base"]
+    assert release.as_of == hour(6)
+    assert Reader.open(refreshed.lake.root).as_of == hour(6)
+    night = next(one for one in releases.readable(refreshed.lake) if one.as_of == AS_OF)
+    assert release.manifest["embedding_version"] == night.manifest["embedding_version"]
+
+
+def test_people_are_touched_by_what_was_received_and_by_nothing_else(refreshed: Shop) -> None:
+    now, then = (refreshed.table("history", at) for at in (hour(6), AS_OF))
+    new = set(now["event_id"].to_pylist()) ^ set(then["event_id"].to_pylist())
+    acted = {
+        person
+        for table in (now, then)
+        for event, person in rows(table, "event_id", "person_id")
+        if event in new
+    }
+    found = {p for p, reason in rows(refreshed.table("touched_people", hour(6)))
+             if reason == "events"}  # fmt: skip
+    assert acted <= found
+    # A login or a link may give a person's older events to another one: theirs changed as well.
+    moved = {
+        person
+        for event, person in set(rows(now, "event_id", "person_id"))
+        ^ set(rows(then, "event_id", "person_id"))
+    }
+    sessions = {
+        person
+        for _, person in set(rows(now, "event_id", "session"))
+        ^ set(rows(then, "event_id", "session"))
+    }
+    assert found <= acted | moved | {s.split("|")[0] for s in sessions}
+    assert 0 < len(found) < 60
+
+
+def test_everybody_elses_lists_are_the_bases_to_the_last_bit(refreshed: Shop) -> None:
+    apart = pa.array(sorted(touched(refreshed, hour(6))))
+    for name in ("recommendations", "features", "candidates", "person_factors"):
+        now, then = (refreshed.table(name, at) for at in (hour(6), AS_OF))
+        kept = [t.filter(pc.invert(pc.is_in(t["person_id"], value_set=apart))) for t in (now, then)]
+        key = [(column, "ascending") for column in tables.TABLES[name].key]
+        assert kept[0].num_rows > 0
+        blocked = set(rows(refreshed.table("blocked_pairs", hour(6)), "person_id", "item_id"))
+        if name in ("recommendations", "features"):
+            lost = {pair for pair in rows(kept[1], "person_id", "item_id") if pair in blocked}
+            assert not lost, "this shop's other people lose nothing in six hours"
+        assert kept[0].sort_by(key).equals(kept[1].sort_by(key)), name
+
+
+def test_signals_and_filters_are_those_of_a_rebuild(refreshed: Shop, tmp_path: Any) -> None:
+    rebuilt = Shop(Lake(tmp_path / "lake").open(), refreshed.source, refreshed.engine)
+    steps = ["source", "events", "catalogue", "identities", "sessions", "interactions", "filters"]
+    rebuilt.night(hour(6), steps)
+    for name in EXACT:
+        now, then = refreshed.table(name, hour(6)), rebuilt.table(name, hour(6))
+        if name in ("items", "eligibility"):
+            # Positions are held from night to night, so a new item's is another one.
+            assert now.num_rows == then.num_rows
+            continue
+        assert rows(now) == rows(then), name
+
+
+def test_lists_of_touched_people_are_those_that_the_night_would_have_made(
+    refreshed: Shop, tmp_path: Any
+) -> None:
+    people = pa.array(sorted(touched(refreshed, hour(6))))
+    context = refreshed.context("candidates", hour(6))
+    seen = candidates.of_night(context)
+    everybody = pa.concat_tables(candidates.personal(context, seen, candidates.Params()))
+    own = everybody.filter(pc.is_in(everybody["person_id"], value_set=people))
+    made = refreshed.table("candidates", hour(6))
+    made = made.filter(pc.is_in(made["person_id"], value_set=people))
+    columns = ("person_id", "source", "rank", "item_id")
+    assert rows(made, *columns) == rows(own, *columns)
+    night = refreshed.context("recommendations", hour(6))
+    night.reset()
+    params = night.params_of("recommendations")
+    recommendations.run(night, params)
+    whole = io.read_arrow(night.staged / "recommendations")
+    expected, found = lists(whole), lists(refreshed.table("recommendations", hour(6)))
+    for (surface, person), items in found.items():
+        if person in people.to_pylist():
+            # Behind the tenth place a homepage looks at what other people are shown.
+            depth = 10 if surface == "homepage" else len(items)
+            assert items[:depth] == expected[surface, person][:depth], (surface, person)
+
+
+def test_hours_are_told_apart_and_missed_ones_are_healed(refreshed: Shop) -> None:
+    found = refreshed.table("intervals", hour(6)).sort_by("started").to_pylist()
+    assert [row["started"] for row in found] == [hour(n) for n in range(6)]
+    assert [row["state"] for row in found] == ["healed"] * 5 + ["read"]
+    now = refreshed.table("events", hour(6))
+    received = [t for t in now["received_time"].to_pylist() if t >= AS_OF]
+    assert sum(row["events"] for row in found) == len(received) > 0
+
+
+def test_a_recalled_item_is_out_of_everything_and_nothing_else_moves(shop: Shop) -> None:
+    before = lists(shop.table("recommendations", AS_OF))
+    popular = max({item for one in before.values() for item in one},
+                  key=lambda item: sum(item in one for one in before.values()))  # fmt: skip
+
+    def recall(items: pa.Table) -> pa.Table:
+        found = items.to_pylist()
+        for row in found:
+            row["valid_from"] = None
+        old = next(row for row in found if row["item_id"] == popular)
+        found.append({**old, "flags": ["recalled"], "valid_from": hour(0.5)})
+        schema = small_shop.ITEMS.append(pa.field("valid_from", small_shop.TIME))
+        return pa.Table.from_pylist(found, schema)
+
+    rewrite(shop, "items", recall)
+    shop.refresh(hour(1))
+    after, anew = lists(shop.table("recommendations", hour(1))), touched(shop, hour(1))
+    assert sum(popular in items for items in before.values()) > 20
+    for key, items in after.items():
+        assert popular not in items
+        if key[1] in anew:
+            continue
+        stays = [item for item in before[key] if item != popular]
+        assert items[: len(stays)] == stays, "who did nothing keeps what may stay, in its order"
+        assert len(items) == len(before[key]), "and the place is filled"
+    for name, column in (("context_lists", "item_id"), ("item_lists", "listed_item_id")):
+        assert popular not in shop.table(name, hour(1))[column].to_pylist()
+    release = current(shop)
+    pools = io.read_arrow(release.path("pools"))
+    assert popular not in pools["item_id"].to_pylist()
+    features = shop.table("features", hour(1))
+    assert popular not in features["item_id"].to_pylist()
+
+
+def test_a_new_item_has_a_vector_in_the_nights_space_and_nothing_else_moves(shop: Shop) -> None:
+    def add(items: pa.Table) -> pa.Table:
+        row = {**items.to_pylist()[3], "item_id": "brand-new", "created_time": hour(0.2)}
+        return pa.concat_tables([items, pa.Table.from_pylist([row], items.schema)])
+
+    def choose(events: pa.Table) -> pa.Table:
+        one = next(row for row in events.to_pylist() if row["event_type"] == "purchase")
+        row = {**one, "event_id": "fresh", "revision": 0, "item_id": "brand-new",
+               "event_time": hour(0.5), "received_time": hour(0.5)}  # fmt: skip
+        return pa.concat_tables([events, pa.Table.from_pylist([row], events.schema)])
+
+    rewrite(shop, "items", add)
+    rewrite(shop, "events", choose)
+    shop.refresh(hour(1))
+    then = dict(rows(shop.table("content_vectors", AS_OF)))
+    now = dict(rows(shop.table("content_vectors", hour(1))))
+    assert set(now) - set(then) == {"brand-new"}
+    changed = {row["item_id"] for row in shop.table("touched_items", hour(1)).to_pylist()}
+    assert all(now[item] == then[item] for item in then if item not in changed)
+    factors = [dict(rows(shop.table("item_factors", at))) for at in (AS_OF, hour(1))]
+    assert all(factors[1][item] == factors[0][item] for item in factors[1] if item in factors[0])
+    facts = io.read_json(shop.lake.published("embeddings", hour(1)).table("embedding.json"))
+    assert facts["guessed_items"] == ["brand-new"]
+    assert "brand-new" in shop.table("item_vectors", hour(1))["item_id"].to_pylist()
+    # The next hour still knows that this vector is a guess, and learns nothing from it.
+    shop.refresh(hour(2))
+    again = dict(rows(shop.table("item_factors", hour(2))))
+    assert again["brand-new"] == factors[1]["brand-new"]
+    kept = shop.table("intervals", hour(2)).sort_by("started").to_pylist()
+    assert [row["state"] for row in kept] == ["read", "read"]
+
+
+def test_an_event_that_was_delivered_late_is_found_and_said(shop: Shop) -> None:
+    shop.refresh(hour(1))
+    person = sorted(set(shop.table("persons", hour(1))["person_id"].to_pylist()))[0]
+
+    def late(events: pa.Table) -> pa.Table:
+        one = next(r for r in events.to_pylist() if r["event_type"] == "purchase"
+                   and f"{r['key_type']}:{r['key']}" == person)  # fmt: skip
+        row = {**one, "event_id": "late", "revision": 0, "event_time": hour(0.3),
+               "received_time": hour(0.4)}  # fmt: skip
+        return pa.concat_tables([events, pa.Table.from_pylist([row], events.schema)])
+
+    rewrite(shop, "events", late)
+    shop.refresh(hour(2))
+    first, second = shop.table("intervals", hour(2)).sort_by("started").to_pylist()
+    assert (first["late"], second["late"]) == (1, 0)
+    assert person in touched(shop, hour(2))
+
+
+def test_a_refresh_killed_anywhere_leaves_a_whole_release_and_the_next_heals(shop: Shop) -> None:
+    night = current(shop).id
+    for step in ("events", "recommendations", "release"):
+        shop.refresh(hour(1), until=step, run=f"killed at {step}")
+        assert current(shop).id == night
+    shop.refresh(hour(1), run="whole")
+    healed = current(shop)
+    assert healed.as_of == hour(1)
+    assert releases.damage(healed, deep=True) == []
+
+
+def test_a_night_published_after_a_refresh_of_the_one_before_serves(shop: Shop) -> None:
+    shop.refresh(hour(25))
+    assert current(shop).as_of == hour(25)
+    shop.night(hour(24))
+    assert current(shop).as_of == hour(24), "its model is newer"
+    base = route.base_of(shop.lake, hour(26))
+    assert base.as_of == hour(24)
+    kinds = [one.manifest["kind"] for one in releases.readable(shop.lake)]
+    assert kinds == ["nightly", "hourly", "nightly"]
+
+
+def test_tables_of_retired_refreshes_go_and_those_of_nights_stay(shop: Shop) -> None:
+    then = shop.lake.published("ranker", AS_OF)
+    chain = route.Refresh(io.label(AS_OF), io.label(AS_OF))
+    for number in (1, 2, 3):
+        route.carry(shop.lake, then, hour(number), "run", chain)
+    # A night of another hour of the day is a night.
+    odd = shop.lake.root / "tables" / "ranker" / io.label(hour(4)) / "run"
+    shutil.copytree(then.folder, odd)
+    (odd.parent / "PUBLISHED").write_text("run\n")
+    assert route.forget(shop.lake) == [io.label(hour(n)) for n in (1, 2, 3)]
+    assert shop.lake.at("ranker", io.label(AS_OF)) is not None
+    assert shop.lake.at("ranker", io.label(hour(4))) is not None
+    assert shop.lake.at("ranker", io.label(hour(1))) is None
+
+
+def test_what_was_rolled_back_is_nothing_to_go_on_from(shop: Shop) -> None:
+    night = current(shop).id
+    shop.refresh(hour(1))
+    assert route.base_of(shop.lake, hour(2)).as_of == hour(1)
+    rollback.rollback(shop.lake, night, None, "test")
+    assert route.base_of(shop.lake, hour(2)).id == night
+
+
+def test_what_a_refresh_cannot_go_on_from_is_refused(shop: Shop, tmp_path: Any) -> None:
+    empty = Lake(tmp_path / "empty").open()
+    source = str(shop.source)
+    with pytest.raises(Fault, match="no release of a night before"):
+        route.open_refresh(empty, hour(1), "run", source, PARAMS)
+    with pytest.raises(Fault, match=r"is made from .* not from elsewhere"):
+        route.open_refresh(shop.lake, hour(1), "run", "elsewhere", PARAMS)
+    with pytest.raises(Fault, match="is not after"):
+        route.open_refresh(shop.lake, AS_OF, "run", source, PARAMS)
+    changed = {**PARAMS, "embeddings": {"factors": 16}}
+    with pytest.raises(Fault, match="the parameters of embeddings are others"):
+        route.open_refresh(shop.lake, hour(1), "run", source, changed)
+    assert route.under_way(shop.lake, "run") is None
+
+
+def test_the_route_knows_every_step_and_asks_each_for_what_it_has() -> None:
+    from jobs import steps
+
+    assert set(route.ROUTE) == set(steps.EVERY)
+    for step, how in route.ROUTE.items():
+        assert hasattr(steps.module(step), "refresh") == (how == route.ONWARD), step
+
+
+def test_an_hour_is_cut_where_the_base_read_up_to() -> None:
+    from jobs.refresh.changes import hours
+
+    half = AS_OF + timedelta(minutes=90)
+    assert hours(AS_OF, half, hour(3)) == [
+        (AS_OF, hour(1)), (hour(1), half), (half, hour(2)), (hour(2), hour(3)),
+    ]  # fmt: skip
+
+
+def test_what_is_delisted_leaves_the_index_and_what_comes_back_returns(shop: Shop) -> None:
+    item = shop.table("item_vectors", AS_OF)["item_id"].to_pylist()[5]
+
+    def delist(items: pa.Table) -> pa.Table:
+        found = items.to_pylist()
+        for row in found:
+            row["valid_from"] = None
+        old = next(row for row in found if row["item_id"] == item)
+        found.append({**old, "available": False, "valid_from": hour(0.5)})
+        found.append({**old, "available": True, "valid_from": hour(1.5)})
+        schema = small_shop.ITEMS.append(pa.field("valid_from", small_shop.TIME))
+        return pa.Table.from_pylist(found, schema)
+
+    rewrite(shop, "items", delist)
+    shop.refresh(hour(1))
+    ids = [shop.table("item_vectors", at)["item_id"].to_pylist() for at in (AS_OF, hour(1))]
+    assert set(ids[0]) - set(ids[1]) == {item}
+    notes = shop.lake.published("index", hour(1)).manifest["notes"]["index"]
+    assert (notes["removed"], notes["built_again"]) == (1, [])
+    held = index.load(shop.lake.published("index", hour(1)).table(index.BUNDLE))
+    assert held.index.ntotal == len(ids[1])
+    for name in ("recommendations", "context_lists"):
+        assert item not in shop.table(name, hour(1))["item_id"].to_pylist()
+    shop.refresh(hour(2))
+    rows_then, rows_now = (
+        dict(rows(shop.table("item_vectors", at), "item_id", "vector")) for at in (AS_OF, hour(2))
+    )
+    assert rows_now[item] == rows_then[item]
