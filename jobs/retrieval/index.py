@@ -262,7 +262,8 @@ def judged(
     """Recall on the held queries; row i of everything is ``positions[i]``."""
     points = on_sphere(vectors, bundle.facts["bound"])
     truth = recall.exact(points, held)
-    return recall.measure(truth, hits_of(bundle, positions, points, held, truth), held, strata)
+    hits = hits_of(bundle, positions, points, held, truth)
+    return recall.measure(truth, hits, held.own, strata)
 
 
 def remembering(bundle: Bundle, measured: list[recall.Measured]) -> Bundle:

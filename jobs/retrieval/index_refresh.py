@@ -22,6 +22,7 @@ from jobs.params import check
 from jobs.retrieval import index, recall
 from jobs.retrieval.bundles import Bundle
 from jobs.retrieval.recall import Measured, Queries, Strata
+from jobs.retrieval.sphere import on_sphere
 
 STEP = 8192  # rows compared at a time, which a processor's cache holds
 
@@ -37,12 +38,12 @@ class Params:
     # ... and would be by chance, were it still the same, less often than this: a day of hourly
     # refreshes judges some thousand strata, few of which chance moves as far as the fall.
     chance: float = 0.001
-    # Items of each stratum that ask at first ...
-    first_queries: int = 40
-    # ... and where the stratum is then more than half of the fall under, in all.
-    queries: int = 300
-    # People who ask, as many as in a night: the gate reads their recall by itself.
+    # People, and items of each stratum, who ask in one look: as many as a night asks, since people
+    # and items are not found equally well, and a stratum is compared with its recall of that night.
     person_queries: int = 200
+    item_queries: int = 40
+    # Looks at most: another where a stratum is by more than half of the fall under what it was.
+    looks: int = 3
     # An item is new for this long after it was added.
     new_days: int = 7
     # A category is a stratum of its own from this share of the items, or of the new ones, on.
@@ -52,11 +53,12 @@ class Params:
         check(self.churn >= 0, "churn must not be negative")
         check(0 <= self.fall <= 1, "fall must be in 0..1")
         check(0 < self.chance < 1, "chance must be between 0 and 1")
-        check(
-            limits.RECALL_QUERIES <= self.first_queries <= self.queries,
-            f"first_queries must be at least {limits.RECALL_QUERIES} and queries no fewer",
-        )
         check(self.person_queries >= 1, "person_queries must be at least 1")
+        check(
+            self.item_queries >= limits.RECALL_QUERIES,
+            f"item_queries must be at least {limits.RECALL_QUERIES}",
+        )
+        check(self.looks >= 1, "looks must be at least 1")
         check(self.new_days >= 0, "new_days must not be negative")
         check(0 < self.large <= 1, "large must be in (0, 1]")
 
@@ -252,9 +254,9 @@ def first_recall(
     params: Params,
     seed: int,
 ) -> list[Measured]:
-    """Recall of new cells: every stratum asks all it may, and nothing that tuned them."""
+    """Recall of new cells in one look, by nobody who tuned them."""
     generator = np.random.default_rng(seed)
-    asks = recall.draw_items(generator, strata, params.queries).values()
+    asks = recall.draw_items(generator, strata, params.item_queries).values()
     rows = np.setdiff1d(np.concatenate([held for _, held in asks]), tune.own)
     who = generator.permutation(people[::2])[: params.person_queries]
     held = recall.queries(who, now.vectors, rows, bundle.facts["bound"])
@@ -301,27 +303,30 @@ def guard(
     params: Params,
     seed: int,
 ) -> list[Measured]:
-    """Recall of the bundle against exact search; every stratum asks a little, and one that this
-    leaves in doubt all it may."""
+    """Recall of the bundle against exact search, in as many looks as it takes to leave no doubt."""
     generator = np.random.default_rng(seed)
-    asks = {
-        of: held for of, (_, held) in recall.draw_items(generator, strata, params.queries).items()
-    }
-    who = people[generator.permutation(len(people))[: params.person_queries]]
-    rows = np.unique(np.concatenate([held[: params.first_queries] for held in asks.values()]))
-
-    def judged(rows: np.ndarray) -> list[Measured]:
-        held = recall.queries(who, now.vectors, rows, bundle.facts["bound"])
-        return index.judged(bundle, now.positions, now.vectors, held, strata)
-
-    measured = judged(rows)
-    doubtful = [
-        asks[each.kind, each.stratum]
-        for each in measured
-        if each.kind in strata and each.recall < expected.recall(each) - params.fall / 2
-    ]
-    everything = np.unique(np.concatenate([rows, *doubtful]))
-    return judged(everything) if len(everything) > len(rows) else measured
+    drawn = recall.draw_items(generator, strata, params.looks * params.item_queries)
+    who = people[generator.permutation(len(people))[: params.looks * params.person_queries]]
+    points = on_sphere(now.vectors, bundle.facts["bound"])
+    answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    own = np.zeros(0, np.int64)
+    for look in range(params.looks):
+        of_items = slice(look * params.item_queries, (look + 1) * params.item_queries)
+        of_people = slice(look * params.person_queries, (look + 1) * params.person_queries)
+        rows = np.setdiff1d(np.concatenate([held[of_items] for _, held in drawn.values()]), own)
+        held = recall.queries(who[of_people], now.vectors, rows, bundle.facts["bound"])
+        truth = recall.exact(points, held)
+        hits = index.hits_of(bundle, now.positions, points, held, truth)
+        answers.append((truth, hits, held.own))
+        truth, hits, own = (np.concatenate(each) for each in zip(*answers, strict=True))
+        measured = recall.measure(truth, hits, own, strata)
+        doubt = any(
+            each.kind in strata and each.recall < expected.recall(each) - params.fall / 2
+            for each in measured
+        )
+        if not doubt or losses(measured, expected, params):
+            break
+    return measured
 
 
 @dataclass(frozen=True)

@@ -245,15 +245,16 @@ def _distances(queries: np.ndarray, points: np.ndarray, rows: np.ndarray) -> np.
 
 
 def measure(
-    truth: np.ndarray, hits: np.ndarray, held: Queries, strata: dict[str, Strata]
+    truth: np.ndarray, hits: np.ndarray, own: np.ndarray, strata: dict[str, Strata]
 ) -> list[Measured]:
     """Recall of every stratum with a true neighbour of any held query.
 
-    ``truth``, ``hits``: (n_queries, K), see :func:`exact` and :func:`hits_of`. Kind ``overall`` has
-    ``all`` and the two kinds of queries, ``person`` and ``item``.
+    ``truth``, ``hits``: (n_queries, K), see :func:`exact` and :func:`hits_of`; ``own``:
+    (n_queries,), see :class:`Queries`. Kind ``overall`` has ``all`` and the two kinds of queries,
+    ``person`` and ``item``.
     """
     exists = truth >= 0
-    asked_by_item = (held.own >= 0)[:, None]
+    asked_by_item = (own >= 0)[:, None]
     groups = [
         ("overall", "all", exists),
         ("overall", "person", exists & ~asked_by_item),

@@ -194,7 +194,7 @@ def test_neighbours_found_or_lost_together_count_as_few() -> None:
     apart = generator.random(truth.shape) < 0.8
     together = np.repeat(generator.random((n_queries, 1)) < 0.8, recall.K, axis=1)
     counted = [
-        recall.measure(truth, hits, recall.Queries(np.zeros((0, 1)), own), {})[0].effective
+        recall.measure(truth, hits, own, {})[0].effective
         for hits in (apart, together, np.ones_like(apart))
     ]
     assert counted[0] == pytest.approx(n_queries * recall.K, rel=0.2)
