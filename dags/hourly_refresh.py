@@ -13,13 +13,14 @@ refresh reads whatever the source holds that its base did not know, and the tabl
 which hours it healed.
 
 ## A red gate, a failed job
-As in the DAG `nightly`: nothing of the stage is published, and the release before it serves.
-The next hour's refresh starts from the same base again.
+Nothing of the stage is published, and the release before it serves. The next hour's refresh starts
+from the same base again and catches up, so that nothing needs to be cleared. To do an hour again,
+clear the run from its first task: a stage alone is refused where the base is another one by then.
 
 ## Beside the night
 A lake belongs to one run at a time. A refresh that finds the night at work is skipped, and a
-night that finds a refresh at work waits for it. Where the parameters of the night's model were
-changed, or there is no night to go on from, a refresh is refused: run `nightly`.
+night that finds a refresh at work waits for it. Where parameters of any step were
+changed since the night, or there is no night to go on from, a refresh is refused: run `nightly`.
 
 ## Stages
 One task each, to pay for one start of Python a stage: within it every step's job is followed by
@@ -66,7 +67,6 @@ def open_refresh() -> None:
 
     try:
         call([*command_line("open-refresh"), *spark_options()])
-        call(command_line("carry-over"))
     except Busy as busy:
         raise AirflowSkipException(str(busy)) from None
 

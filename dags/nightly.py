@@ -48,7 +48,6 @@ from airflow.sdk import (
     get_current_context,
     task,
 )
-from airflow.sdk.exceptions import AirflowFailException
 from nightjar_tasks import (
     NEVER_AGAIN,
     RETRIES,
@@ -65,12 +64,7 @@ from nightjar_tasks import (
 @task(**RETRIES)
 def open_night() -> None:
     """Check the parameters, take the lake for this run, start the engine."""
-    from jobs.errors import Busy
-
-    try:
-        call([*command_line("open-night"), *spark_options()])
-    except Busy as busy:
-        raise AirflowFailException(str(busy)) from None
+    call([*command_line("open-night"), *spark_options()])
 
 
 @task(**RETRIES)

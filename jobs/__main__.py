@@ -68,13 +68,12 @@ def open_night(chosen: argparse.Namespace) -> None:
 
 
 def open_refresh(chosen: argparse.Namespace) -> None:
-    """The same for a refresh, with the release that it goes on from."""
-    lake = _open(chosen)
+    """The same for a refresh, with the release that it goes on from, and what it takes over."""
+    lake, as_of = _open(chosen), io.parse_as_of(chosen.as_of)
     try:
-        route.open_refresh(
-            lake, io.parse_as_of(chosen.as_of), chosen.run_id, chosen.source,
-            params.from_json(chosen.params),
-        )  # fmt: skip
+        overrides = params.from_json(chosen.params)
+        refresh = route.open_refresh(lake, as_of, chosen.run_id, chosen.source, overrides)
+        route.carry_over(lake, as_of, chosen.run_id, refresh)
         _start_engine(chosen, lake)
     except BaseException:
         route.close(lake, chosen.run_id)
@@ -164,20 +163,6 @@ def give_back() -> None:
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc's; other systems have no such call
-
-
-def carry_over(chosen: argparse.Namespace) -> None:
-    """Publish for a refresh what it does not make anew, as its base has it."""
-    lake = Lake(chosen.lake)
-    lock.renew(lake, chosen.run_id)
-    refresh = route.under_way(lake, chosen.run_id)
-    if refresh is None:
-        raise Fault(f"refresh: the run {chosen.run_id} is none; start it with open-refresh")
-    as_of = io.parse_as_of(chosen.as_of)
-    for step in route.CARRIED_STEPS:
-        found = lake.published(step, io.parse_as_of(refresh.base))
-        route.carry(lake, found, as_of, chosen.run_id, refresh)
-        log.info("step=%s carried_from=%s", step, refresh.base)
 
 
 def measure_staleness(chosen: argparse.Namespace) -> None:
@@ -313,7 +298,6 @@ def _parser() -> argparse.ArgumentParser:
 
     add_engine("open-night", open_night, "take the lake and start the engine")
     add_engine("open-refresh", open_refresh, "take the lake and choose what a refresh goes on from")
-    add_run("carry-over", carry_over, "publish for a refresh what it does not make anew")
     add_engine("staleness", measure_staleness, "what lists lose as tables age")
     add_run("close-night", close_night, "end the engine and let the lake go")
     add_run("run", run_step, "do a step").add_argument("step", choices=steps.EVERY)

@@ -68,8 +68,14 @@ class Night:
 
     # --- reading -----------------------------------------------------------------------------
     def published(self, step: str) -> Published:
-        """A step's published output for this run date, recorded as an input."""
+        """A step's published output for this run date, recorded as an input; in a refresh, of this
+        refresh alone."""
         found = self.lake.published(step, self.as_of)
+        if self.refresh and found.manifest.get("refresh") != dataclasses.asdict(self.refresh):
+            raise Fault(
+                f"{step}: what is published for {found.as_of} does not go on from "
+                f"{self.refresh.base}; start the refresh from its first step"
+            )
         self._record(found)
         return found
 

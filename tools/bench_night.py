@@ -27,8 +27,6 @@ def main() -> int:
     hourly = "T" in as_of
 
     def work() -> None:
-        if hourly:
-            _timed("carried", ["carry-over", *where])
         for step in chosen or (route.MADE if hourly else steps.STEPS):
             for verb, name in (("run", step), ("gate", f"{step}_gate")):
                 _timed(name, [verb, *where, step])

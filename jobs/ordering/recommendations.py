@@ -101,7 +101,8 @@ def refresh(night: Night, params: Params) -> None:
     """Stage the base's lists with those of touched people made anew, and in everybody else's the
     places filled that may not stand any more; the lists of contexts are all new.
 
-    What the night counted of persons' lists stays: a few people's are no measure of a source.
+    What the night counted of persons' lists stays: a few people's are no measure of a source. Where
+    all are anew, since rules that order came or went, all are counted anew.
     """
     base = night.previous("recommendations")
     if base is None:
@@ -110,10 +111,16 @@ def refresh(night: Night, params: Params) -> None:
     shared = pools.Lists(night.arrow("pools"), items["item_id"], params.pool_depth)
     known = rules.loaded(night.arrow("rules_in_force"), items)
     surfaces = params.of_grain(PERSON)
-    touched = everybody(night) if rules_changed(night) else changes.people(night)
-    apart = pa.concat_arrays([touched, changes.gone(night)])
+    all_anew = rules_changed(night)
+    touched = everybody(night) if all_anew else changes.people(night)
+    gone = changes.gone(night)
+    apart = pa.concat_arrays([touched, gone])
     lost = lawful(night, items, known).lost(base.table("recommendations"), apart)
     short = people_of(lost.group_by("person_id").aggregate([]))
+    if any(rule.kind in ("pin", "cap") for rule in known):
+        # A filled place would not be counted with those that stand: such lists are made whole.
+        touched = people_of(pa.table({"person_id": pa.concat_arrays([touched, short])}))
+        apart, lost, short = pa.concat_arrays([touched, gone]), lost.slice(0, 0), short.slice(0, 0)
     before = {name: relisting.rows_of(base.table(name), short) for name in OF_PERSONS}
     anew = pa.concat_arrays([apart, short])
     first = {
@@ -131,7 +138,7 @@ def refresh(night: Night, params: Params) -> None:
     asked = people_of(pa.table({"person_id": pa.concat_arrays([touched, short])}))
     night.add("recommendations", first["recommendations"], offered["recommendations"][0])
     stand = io.read_arrow(night.staged / "recommendations", ["surface", "item_id"])
-    make(night, surfaces, items, shared, known, add, asked, stand)
+    made = make(night, surfaces, items, shared, known, add, asked, stand)
     now = {name: pa.concat_tables(parts) for name, parts in offered.items()}
     scored = [name for name, one in surfaces.items() if one.scored]
     whole = relisting.filled(
@@ -141,11 +148,14 @@ def refresh(night: Night, params: Params) -> None:
     night.add("recommendations", first["recommendations"], whole.rows)
     night.add("features", first["features"], whole.features)
     night.add("model_lists", first["model_lists"], now["model_lists"])
-    made = of_contexts(night, params, items, shared, known)
+    shelves = of_contexts(night, params, items, shared, known)
+    if all_anew:
+        shelves = made | shelves
     for name in EVIDENCE:
-        before = io.read_arrow(base.table(name))
-        stays = before.filter(pc.is_in(before["surface"], value_set=pa.array(list(surfaces))))
-        night.write(name, stays, *(getattr(one, name)() for one in made.values()))
+        counted = io.read_arrow(base.table(name))
+        stays = pc.is_in(counted["surface"], value_set=pa.array(list(surfaces), pa.string()))
+        of_night = [] if all_anew else [counted.filter(stays)]
+        night.write(name, *of_night, *(getattr(one, name)() for one in shelves.values()))
     night.notes["lists"] = {
         "people_anew": len(touched), "people_filled": len(short), "places_lost": lost.num_rows,
     }  # fmt: skip

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,29 +42,30 @@ class Lawful:
 
     def lost(self, base: Path, apart: pa.StringArray) -> pa.Table:
         """surface, person_id, item_id of the places in the base's lists that may not stand any
-        more, because of what the item is, what the person may get, or a rule; without the lists of
+        more, because of what the item is, what the person may get, or a ban; without the lists of
         ``apart``, which are made anew."""
         schema = pa.schema([TABLES["recommendations"].schema.field(name) for name in PLACE])
         found = [schema.empty_table()]
         for path in io.parquet_files(base):
-            rows = pq.read_table(path, columns=[*PLACE, "rule_id"])
+            rows = pq.read_table(path, columns=PLACE)
             rows = rows.filter(pc.invert(pc.is_in(rows["person_id"], value_set=apart)))
             if rows.num_rows:
-                wrong = pa.array(self._wrong(rows))
-                found.append(rows.filter(wrong).select(PLACE).cast(schema))
+                found.append(rows.filter(pa.array(self._wrong(rows))).cast(schema))
         return pa.concat_tables(found)
+
+    @cached_property
+    def _people(self) -> tuple[pa.StringArray, np.ndarray]:
+        """Ids, and (n_people,) regions."""
+        ids = pa.concat_arrays(self.persons["person_id"].chunks)
+        return ids, np.array(self.persons["region"].to_pylist(), dtype=object)
 
     def _wrong(self, rows: pa.Table) -> np.ndarray:
         """(n_rows,) bool."""
-        ids = pa.concat_arrays(self.persons["person_id"].chunks)
+        ids, regions_of = self._people
         person = matrix.known(rows["person_id"], ids, "person of the base's lists")
         item = matrix.known(rows["item_id"], self.item_ids, "item of the base's lists")
         wrong = ~self.allowed.holds(person, item)
-        in_force = pa.array([rule.rule_id for rule in self.known], pa.string())
-        held = rows["rule_id"]
-        ended = pc.and_(pc.is_valid(held), pc.invert(pc.is_in(held, value_set=in_force)))
-        wrong |= ended.to_numpy()
-        regions = np.array(self.persons["region"].to_pylist(), dtype=object)[person]
+        regions = regions_of[person]
         for surface in pc.unique(rows["surface"]).to_pylist():
             here = pc.equal(rows["surface"], surface).to_numpy()
             of_surface = rules.Rules(self.known, len(self.item_ids), surface)
@@ -97,7 +99,7 @@ def filled(
     standing = kept.filter(pa.array(~_holds(kept, lost, PLACE)))
     known = {
         (row["person_id"], row["item_id"]): row["score"]
-        for row in standing.select([*PLACE, "score"]).to_pylist()
+        for row in kept.select([*PLACE, "score"]).to_pylist()
         if row["surface"] in scored
     }
     room: dict[tuple[str, str], int] = {}
@@ -111,7 +113,10 @@ def filled(
         if room.get(of_list, 0) and (*of_list, row["item_id"]) not in taken:
             room[of_list] -= 1
             places.append(number)
-            scores.append(known.get((row["person_id"], row["item_id"]), row["score"]))
+            of_base = known.get((row["person_id"], row["item_id"]))
+            scores.append(
+                row["score"] if row["surface"] not in scored or of_base is None else of_base
+            )
     added = offered.take(pa.array(places, pa.int64()))
     added = _with(added, "score", pa.array(scores, pa.float64()))
     # Behind the last place that stands, in the order in which they were offered.

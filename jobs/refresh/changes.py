@@ -13,6 +13,7 @@ holds now and the base did not know is found.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -20,7 +21,7 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from jobs import io, tables
@@ -104,10 +105,10 @@ def intervals(night: Night, base: Published) -> pa.Table:
             pc.less(time, pa.scalar(ended, tables.TIME)),
         )
         found = pc.sum(pc.and_(inside, new)).as_py() or 0
-        late_in_time = READ if ended == night.as_of else HEALED
+        newly = READ if ended == night.as_of else HEALED
         rows.append({
             "started": started, "ended": ended,
-            "state": before.get(started, READ) if ended <= read else late_in_time,
+            "state": before.get(started, READ) if ended <= read else newly,
             "events": pc.sum(inside).as_py() or 0,
             "late": found if ended <= read else 0,
         })  # fmt: skip
@@ -143,7 +144,7 @@ def touched_people(night: Night, sessions: Published, identities: Published) -> 
     """The table ``touched_people``; who ``went`` is a person no more, by a merge or a split."""
     read = night.spark.read.parquet
     now, then = night.frame("persons"), read(str(identities.table("persons")))
-    known = [F.col("person_id"), F.xxhash64(*PERSON[1:]).alias("hash")]
+    known = [F.col("person_id"), _hash(PERSON[1:]).alias("hash")]
     facts = _differing(
         now.select(*known), then.select(*known)
     ).select(
@@ -158,9 +159,20 @@ def touched_people(night: Night, sessions: Published, identities: Published) -> 
     return found.sort_by([("person_id", "ascending"), ("reason", "ascending")])
 
 
+def _hash(names: Sequence[str]) -> Column:
+    """A number for the values of these columns; null is a value of its own."""
+    return F.xxhash64(F.to_json(F.struct(*names), {"ignoreNullFields": "false"}))
+
+
 def _acts(history: DataFrame) -> DataFrame:
     """Per person one number that its events add up to, whatever their order."""
-    of_event = F.xxhash64(*tables.TABLES["history"].schema.names)
+    schema = tables.TABLES["history"].schema
+    # Null would be passed over, wherever it stands.
+    of_event = F.xxhash64(*[
+        F.coalesce(F.col(field.name).cast("string"), F.lit("\0")) if field.nullable
+        else F.col(field.name)
+        for field in schema
+    ])  # fmt: skip
     # Two sums of 32 bits each: the whole 64 could overflow, which ends a query in ANSI mode.
     low, high = F.sum(of_event.bitwiseAND(0xFFFFFFFF)), F.sum(F.shiftrightunsigned(of_event, 32))
     return history.groupBy("person_id").agg(F.xxhash64(low, high).alias("hash"))
@@ -179,11 +191,7 @@ def touched_items(night: Night, catalogue: Published) -> pa.Table:
     """The table ``touched_items``. Items never go: one that left the catalogue is unavailable."""
     read = night.spark.read.parquet
     now, then = night.frame("items"), read(str(catalogue.table("items")))
-    texts = F.to_json(F.map_entries("attributes"))
-    hashes = [
-        F.xxhash64(*[texts if name == "attributes" else F.col(name) for name in names[1:]])
-        for names in (ITEM, SHOWING)
-    ]
+    hashes = [_hash(ITEM[1:]), _hash(SHOWING[1:])]
     of_now, of_then = (
         rows.select(
             "item_id", hashes[0].alias(f"{DESCRIBED}_{at}"), hashes[1].alias(f"{SHOWN}_{at}")

@@ -58,10 +58,11 @@ CARRIED_STEPS = tuple(step for step, how in ROUTE.items() if how == CARRIED)
 @dataclass(frozen=True)
 class Refresh:
     """A refresh under way: labels of the run date that it goes on from and of the night at the
-    beginning of that chain."""
+    beginning of that chain, and when that night was published."""
 
     base: str
     night: str
+    night_created: str = ""
 
 
 def file(lake: Lake) -> Path:
@@ -77,12 +78,6 @@ def open_refresh(
     Raises ``Fault`` where there is no night to go on from, or none that this refresh may.
     """
     base = base_of(lake, as_of)
-    for step in ROUTE:
-        if step != "changes" and lake.at(step, io.label(base.as_of)) is None:
-            raise Fault(
-                f"refresh: the tables of {io.label(base.as_of)} in {lake.root} lack the step "
-                f"{step}; run the night again with `make run`"
-            )
     if base.manifest["source"] != source:
         raise Fault(
             f"refresh: the release {base.id} is made from {base.manifest['source']}, not from "
@@ -99,8 +94,8 @@ def open_refresh(
             f"refresh: {io.label(as_of)} is not after {io.label(base.as_of)}, which the release "
             f"{base.id} has read up to; give a later AS_OF, or run the night of {as_of:%Y-%m-%d}"
         )
-    chosen = Refresh(io.label(base.as_of), io.label(base.night))
-    io.write_json(file(lake), {"run_id": run_id, "base": chosen.base, "night": chosen.night})
+    chosen = Refresh(io.label(base.as_of), io.label(base.night), base.night_created)
+    io.write_json(file(lake), {"run_id": run_id, **dataclasses.asdict(chosen)})
     log.info("refresh=%s base=%s night=%s", io.label(as_of), chosen.base, chosen.night)
     return chosen
 
@@ -111,7 +106,7 @@ def under_way(lake: Lake, run_id: str) -> Refresh | None:
         found: dict[str, Any] = io.read_json(file(lake))
     except FileNotFoundError:
         return None
-    return Refresh(found["base"], found["night"]) if found["run_id"] == run_id else None
+    return Refresh(**found) if found.pop("run_id") == run_id else None
 
 
 def differing(config: dict[str, Any], overrides: dict[str, dict[str, Any]]) -> list[str]:
@@ -144,21 +139,55 @@ def base_of(lake: Lake, as_of: datetime) -> Release:
             f"refresh: {lake.root} has no release of a night before {io.label(as_of)} to go on "
             "from; run one with `make run`"
         )
-    night = io.label(nights[-1].as_of)
-    chain = [one for one in shelf if io.label(one.night) == night and one.as_of < as_of]
+    newest = nights[-1]
+    chain = [one for one in shelf if one.age[:2] == newest.age[:2] and one.as_of < as_of] or [
+        newest
+    ]
     passed = []
-    for release in reversed(chain or [nights[-1]]):
+    for release in reversed(chain):
         try:
-            return releases.opened(release.folder)
+            whole = releases.opened(release.folder)
         except releases.Broken as broken:
-            log.warning("refresh=passed_over %s", broken)
             passed.append(str(broken))
-    raise Fault(f"refresh: no release of the night {night} is whole ({'; '.join(passed)})")
+        else:
+            moved = moved_on(lake, whole)
+            if not moved:
+                return whole
+            passed.append(f"release {release.id}: the tables of {', '.join(moved)} are not its own")
+        log.warning("refresh=passed_over %s", passed[-1])
+    raise Fault(
+        f"refresh: nothing of the night {io.label(newest.as_of)} can be gone on from "
+        f"({'; '.join(passed)}); run the night again with `make run`"
+    )
+
+
+def moved_on(lake: Lake, release: Release) -> list[str]:
+    """The steps whose published tables are gone, or of another attempt than the release: a run of
+    the same date that ended red has made some of them anew. All of them for one that does not
+    say."""
+    attempts = release.manifest.get("attempts", {})
+    found = []
+    for step in ROUTE:
+        if step not in ("changes", "release"):
+            there = lake.at(step, io.label(release.as_of))
+            if there is None or there.attempt != attempts.get(step):
+                found.append(step)
+    return found
+
+
+def carry_over(lake: Lake, as_of: datetime, run_id: str, refresh: Refresh) -> None:
+    """Publish what a refresh does not make anew as its base has it."""
+    for step in CARRIED_STEPS:
+        found = lake.published(step, io.parse_as_of(refresh.base))
+        carry(lake, found, as_of, run_id, refresh)
+        log.info("step=%s carried_from=%s", step, refresh.base)
 
 
 def carry(lake: Lake, found: Published, as_of: datetime, attempt: str, refresh: Refresh) -> None:
     """Publish a step's output for the run date of a refresh as it is, its files shared."""
     staged = lake.staged(found.step, as_of)
+    # What a killed run left there may be another base's, or the very files.
+    shutil.rmtree(staged, ignore_errors=True)
     for name in sorted(releases.files_of(found.folder)):
         if name != "manifest.json":
             releases.link(found.folder / name, staged / name)
@@ -188,6 +217,8 @@ def forget(lake: Lake) -> list[str]:
             if found and folder.name not in kept and found.manifest.get("refresh"):
                 gone.add(folder.name)
                 _remove(folder)
+    for label in gone:
+        shutil.rmtree(lake.root / "staged" / label, ignore_errors=True)
     return sorted(gone)
 
 

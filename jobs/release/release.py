@@ -366,7 +366,11 @@ def describe(
         "id": release_id,
         "kind": HOURLY if night.refresh else NIGHTLY,
         "night": night.refresh.night if night.refresh else io.label(night.as_of),
+        "night_created": night.refresh.night_created if night.refresh else None,
         "base": night.refresh.base if night.refresh else None,
+        "attempts": {
+            step: night.published(step).attempt for step in steps.STEPS if step != "release"
+        },
         "as_of": night.as_of.isoformat(),
         "run_id": night.run_id,
         "source": night.source,
@@ -491,7 +495,7 @@ def _is_newer(lake: Lake, now: str, release: Release) -> bool:
         serving = releases.load(releases.root(lake) / now)
     except releases.Broken:
         return now[:16] > release.id[:16]
-    return serving.age[:2] > release.age[:2]
+    return serving.age[:3] > release.age[:3]
 
 
 def _stage_in_redis(url: str, release_id: str, folder: Path) -> None:

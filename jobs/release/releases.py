@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from errno import EACCES, EDQUOT, EFBIG, ENOSPC, EPERM, EROFS
+from errno import EACCES, EDQUOT, EFBIG, EMLINK, ENOSPC, EOPNOTSUPP, EPERM, EROFS, EXDEV
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,17 @@ class Release:
         return io.parse_as_of(named) if named else self.as_of
 
     @property
-    def age(self) -> tuple[str, str, str, str]:
-        """Sorts releases from old to new: by their night, by run date, by the moment of
-        publishing. A night that is published after refreshes of the one before is newer."""
+    def age(self) -> tuple[str, str, str, str, str]:
+        """Sorts releases from old to new: by their night and when it was published, by run date,
+        by the moment of publishing. A night that is published, for the first time or again, after
+        refreshes of what was there before is newer than they."""
         night, as_of = (moment.astimezone(UTC).isoformat() for moment in (self.night, self.as_of))
-        return (night, as_of, self.manifest.get("created", ""), self.id)
+        return (night, self.night_created, as_of, self.manifest.get("created", ""), self.id)
+
+    @property
+    def night_created(self) -> str:
+        """When its night was published."""
+        return str(self.manifest.get("night_created") or self.manifest.get("created", ""))
 
     def path(self, name: str) -> Path:
         """The path of one of its files or folders."""
@@ -278,7 +284,8 @@ def link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno in (ENOSPC, EDQUOT, EROFS):
+        # Never over a file that is there: it may be the same file, or another release's.
+        if error.errno not in (EXDEV, EMLINK, EPERM, EOPNOTSUPP):
             raise
         shutil.copy2(source, target)
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from jobs import io
@@ -114,7 +113,7 @@ def refresh(night: Night, params: Params) -> None:
     """Stage the base's space with the vectors of touched people made anew from all they did.
 
     Items stand as the night fitted them. One that was first chosen since has the vector that its
-    content says, and is named in ``guessed_items``, so that nobody learns from it. Raises ``Fault``
+    content says, and is named in ``guessed_items``. Raises ``Fault``
     where the space is another one than the parameters ask for: that takes a night.
     """
     base = night.previous("embeddings")
@@ -128,7 +127,7 @@ def refresh(night: Night, params: Params) -> None:
     facts = io.read_json(base.table(FILE))
     rows = night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
     interactions = matrix.build(rows)
-    items, guessed = _items_now(night, interactions, before, facts["guessed_items"])
+    items, guessed = _items_now(night, interactions)
     held = matrix.positions(interactions.person_ids, before.person_ids)
     touched = matrix.positions(interactions.person_ids, changes.people(night)) >= 0
     anew = np.flatnonzero(touched | (held < 0))
@@ -149,14 +148,10 @@ def refresh(night: Night, params: Params) -> None:
     night.notes["embedding"] = {**facts, "guessed_items": len(guessed), "folded_in": len(anew)}
 
 
-def _items_now(
-    night: Night, interactions: matrix.Interactions, before: Predecessor, guessed: list[str]
-) -> tuple[np.ndarray, list[str]]:
-    """(n_items, dim) vectors of the items of the interactions, and the ids of those guessed.
-
-    ``guessed``: the ids of those whose vectors in ``before`` are guesses."""
-    fitted = pc.invert(pc.is_in(before.item_ids, value_set=pa.array(guessed, pa.string())))
-    learnt, vectors = before.item_ids.filter(fitted), before.factors.items[fitted.to_numpy(False)]
+def _items_now(night: Night, interactions: matrix.Interactions) -> tuple[np.ndarray, list[str]]:
+    """(n_items, dim) vectors of the items of the interactions, and the ids of those guessed."""
+    fitted = of_night(night)
+    learnt, vectors = fitted["item_id"].combine_chunks(), matrix.vectors_of(fitted)
     place = matrix.positions(interactions.item_ids, learnt)
     items, unknown = vectors[place], place < 0
     if unknown.any():
@@ -169,6 +164,13 @@ def _items_now(
         new = interactions.item_ids.filter(pa.array(unknown))
         items[unknown] = mapped[matrix.known(new, content["item_id"], "item of interactions")]
     return items, interactions.item_ids.filter(pa.array(unknown)).to_pylist()
+
+
+def of_night(night: Night) -> pa.Table:
+    """The table ``item_factors`` of the night that a refresh goes back to."""
+    assert night.refresh is not None
+    published = night.earlier("embeddings", night.refresh.night)
+    return io.read_arrow(published.table("item_factors"))
 
 
 def fit(weights: sp.csr_matrix, params: Params, seed: int, start: Factors | None = None) -> Factors:

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs import io
 from jobs.errors import Fault
@@ -107,10 +106,8 @@ def refresh(night: Night, params: Params) -> None:
     if base is None:
         raise Fault("index: there is no release to go on from; run a night, then refresh")
     space = io.read_json(night.published("embeddings").table(embeddings.FILE))
-    factors = night.arrow("item_factors")
-    guessed = pa.array(space["guessed_items"], pa.string())
-    fitted = factors.filter(pc.invert(pc.is_in(factors["item_id"], value_set=guessed)))
-    items, vectors, learnt = on_sale(night, fitted, params)
+    # What the night fitted, so that no guess of an hour moves the guesses of the next.
+    items, vectors, learnt = on_sale(night, embeddings.of_night(night), params)
     before = io.read_arrow(base.table("item_vectors"))
     held = index_refresh.Items(before["position"].to_numpy(), matrix.vectors_of(before))
     now = index_refresh.Items(items["position"].to_numpy(), vectors)

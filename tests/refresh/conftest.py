@@ -49,8 +49,9 @@ class Shop:
     def refresh(self, as_of: datetime, until: str | None = None, run: str = "refresh") -> None:
         """Run a refresh; ``until``: it is killed before this step's gate."""
         with self._held(as_of, run) as line:
-            route.open_refresh(self.lake, as_of, f"{run} {as_of}", str(self.source), PARAMS)
-            command(["carry-over", *line])
+            run_id = f"{run} {as_of}"
+            chain = route.open_refresh(self.lake, as_of, run_id, str(self.source), PARAMS)
+            route.carry_over(self.lake, as_of, run_id, chain)
             for step, how in route.ROUTE.items():
                 if how == route.CARRIED:
                     continue

@@ -348,3 +348,40 @@ def test_what_is_delisted_leaves_the_index_and_what_comes_back_returns(shop: Sho
         dict(rows(shop.table("item_vectors", at), "item_id", "vector")) for at in (AS_OF, hour(2))
     )
     assert rows_now[item] == rows_then[item]
+
+
+def test_a_released_hour_whose_tables_were_made_anew_in_part_is_no_base(shop: Shop) -> None:
+    shop.refresh(hour(1))
+    assert route.base_of(shop.lake, hour(2)).as_of == hour(1)
+    shop.refresh(hour(1), until="catalogue", run="again")
+    assert route.base_of(shop.lake, hour(2)).as_of == AS_OF
+
+
+def test_a_refresh_killed_while_it_takes_over_leaves_the_base_as_it_was(shop: Shop) -> None:
+    base = shop.lake.published("ranker", AS_OF)
+    chain = route.Refresh(io.label(AS_OF), io.label(AS_OF))
+    names = sorted(releases.files_of(base.folder))
+    before = [(base.folder / name).read_bytes() for name in names]
+    staged = shop.lake.staged("ranker", hour(1))
+    for name in names[:2]:
+        releases.link(base.folder / name, staged / name)
+    (staged / "stray.parquet").write_text("of a red night of this hour")
+    route.carry(shop.lake, base, hour(1), "run", chain)
+    assert [(base.folder / name).read_bytes() for name in names] == before
+    assert releases.files_of(shop.lake.published("ranker", hour(1)).folder) == set(names)
+    with pytest.raises(FileExistsError):
+        releases.link(base.folder / names[0], base.folder / names[1])
+
+
+def test_a_boost_that_comes_into_force_makes_all_lists_anew_and_is_counted(shop: Shop) -> None:
+    seen = shop.table("recommendations", AS_OF)["item_id"].to_pylist()
+    rare = min(sorted(set(seen)), key=seen.count)
+    small_shop.write_table(shop.source, "rules", pa.table({
+        "rule_id": ["push"], "kind": ["boost"], "scope": [f"item:{rare}"], "strength": [9.0],
+        "starts": pa.array([hour(0.5)], small_shop.TIME), "reason": ["test"],
+    }))  # fmt: skip
+    shop.refresh(hour(1))
+    notes = shop.lake.published("recommendations", hour(1)).manifest["notes"]["lists"]
+    assert notes["people_anew"] == shop.table("persons", hour(1)).num_rows
+    causes = set(shop.table("overrides", hour(1))["cause"].to_pylist())
+    assert "push" in causes - set(shop.table("overrides", AS_OF)["cause"].to_pylist())
