@@ -103,12 +103,16 @@ def published(tmp_path_factory: pytest.TempPathFactory, engine: spark.Engine) ->
 @pytest.fixture
 def shop(tmp_path: Path, published: Shop) -> Shop:
     """The same with a source of its own and a lake that shares the night's files."""
-    shutil.copytree(published.lake.root, tmp_path / "lake", copy_function=os.link)
-    # The night's own source must be what it was: its refresh reads the shop's folder by name.
-    shutil.copytree(published.source, tmp_path / "shop")
-    moved = Shop(Lake(tmp_path / "lake").open(), tmp_path / "shop", published.engine)
-    _renamed(moved, str(published.source))
-    return moved
+    return moved(published, tmp_path)
+
+
+def moved(shop: Shop, home: Path) -> Shop:
+    """The shop at another place: its source copied, its lake's files shared."""
+    shutil.copytree(shop.lake.root, home / "lake", copy_function=os.link)
+    shutil.copytree(shop.source, home / "shop")
+    there = Shop(Lake(home / "lake").open(), home / "shop", shop.engine)
+    _renamed(there, str(shop.source))
+    return there
 
 
 def _renamed(shop: Shop, before: str) -> None:

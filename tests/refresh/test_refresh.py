@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections import defaultdict
+from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,7 +23,7 @@ from jobs.release import releases, rollback
 from jobs.release.reader import Reader
 from jobs.retrieval import candidates, index
 from tests import small_shop
-from tests.refresh.conftest import AS_OF, PARAMS, Shop, hour, rewrite
+from tests.refresh.conftest import AS_OF, PARAMS, Shop, hour, moved, rewrite
 
 EXACT = (
     "events", "events_rejected", "items", "identities", "persons", "history", "sessions",
@@ -159,90 +161,130 @@ def test_hours_are_told_apart_and_missed_ones_are_healed(refreshed: Shop) -> Non
     assert sum(row["events"] for row in found) == len(received) > 0
 
 
-def test_a_recalled_item_is_out_of_everything_and_nothing_else_moves(shop: Shop) -> None:
-    before = lists(shop.table("recommendations", AS_OF))
-    popular = max({item for one in before.values() for item in one},
-                  key=lambda item: sum(item in one for one in before.values()))  # fmt: skip
+# --- two hours in which much happens -----------------------------------------------------------
+NEW, RECALLED, DELISTED, LATE = "brand-new", "recalled", "delisted", "late"
 
-    def recall(items: pa.Table) -> pa.Table:
-        found = items.to_pylist()
-        for row in found:
-            row["valid_from"] = None
-        old = next(row for row in found if row["item_id"] == popular)
-        found.append({**old, "flags": ["recalled"], "valid_from": hour(0.5)})
-        schema = small_shop.ITEMS.append(pa.field("valid_from", small_shop.TIME))
+
+@dataclass(frozen=True)
+class Story:
+    """In the first hour an item comes and is bought, the most listed one is recalled and another
+    is delisted. In the second that one comes back, and an event of the first is delivered late."""
+
+    shop: Shop
+    recalled: str
+    delisted: str
+    late: str
+
+
+@pytest.fixture(scope="module")
+def story(published: Shop, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """The night with both hours refreshed; no test changes it."""
+    shop = moved(published, tmp_path_factory.mktemp("story"))
+    listed = shop.table("recommendations", AS_OF)["item_id"].to_pylist()
+    recalled = max(sorted(set(listed)), key=listed.count)
+    indexed = shop.table("item_vectors", AS_OF)["item_id"].to_pylist()
+    delisted = next(item for item in indexed if item != recalled)
+    schema = small_shop.ITEMS.append(pa.field("valid_from", small_shop.TIME))
+
+    def happen(items: pa.Table) -> pa.Table:
+        found = [{**row, "valid_from": None} for row in items.to_pylist()]
+        old = {row["item_id"]: row for row in found}
+        found += [
+            {**found[3], "item_id": NEW, "created_time": hour(0.2)},
+            {**old[recalled], "flags": ["recalled"], "valid_from": hour(0.5)},
+            {**old[delisted], "available": False, "valid_from": hour(0.5)},
+            {**old[delisted], "available": True, "valid_from": hour(1.5)},
+        ]
         return pa.Table.from_pylist(found, schema)
 
-    rewrite(shop, "items", recall)
+    bought = [row for row in small_shop.read_table(shop.source, "events").to_pylist()
+              if row["event_type"] == "purchase" and row["key_type"] == "account"]  # fmt: skip
+
+    def deliver(event_id: str, **changed: Any) -> None:
+        row = {**bought[0], "event_id": event_id, "revision": 0, **changed}
+        more = pa.Table.from_pylist([row], small_shop.EVENTS)
+        rewrite(shop, "events", lambda events: pa.concat_tables([events, more]))
+
+    rewrite(shop, "items", happen)
+    deliver("fresh", item_id=NEW, event_time=hour(0.5), received_time=hour(0.5))
     shop.refresh(hour(1))
-    after, anew = lists(shop.table("recommendations", hour(1))), touched(shop, hour(1))
-    assert sum(popular in items for items in before.values()) > 20
+    deliver(LATE, event_time=hour(0.3), received_time=hour(0.4))
+    shop.refresh(hour(2))
+    return Story(shop, recalled, delisted, f"account:{bought[0]['key']}")
+
+
+def test_a_recalled_item_is_out_of_everything_and_nothing_else_moves(story: Story) -> None:
+    shop, gone = story.shop, {story.recalled, story.delisted}
+    before, after = (lists(shop.table("recommendations", at)) for at in (AS_OF, hour(1)))
+    anew = touched(shop, hour(1))
+    assert sum(story.recalled in items for items in before.values()) > 20
     for key, items in after.items():
-        assert popular not in items
+        assert not gone & set(items)
         if key[1] in anew:
             continue
-        stays = [item for item in before[key] if item != popular]
+        stays = [item for item in before[key] if item not in gone]
         assert items[: len(stays)] == stays, "who did nothing keeps what may stay, in its order"
         assert len(items) == len(before[key]), "and the place is filled"
-    for name, column in (("context_lists", "item_id"), ("item_lists", "listed_item_id")):
-        assert popular not in shop.table(name, hour(1))[column].to_pylist()
-    release = current(shop)
+    for name, column in (("context_lists", "item_id"), ("item_lists", "listed_item_id"),
+                         ("features", "item_id")):  # fmt: skip
+        assert not gone & set(shop.table(name, hour(1))[column].to_pylist()), name
+    release = next(one for one in releases.readable(shop.lake) if one.as_of == hour(1))
     pools = io.read_arrow(release.path("pools"))
-    assert popular not in pools["item_id"].to_pylist()
-    features = shop.table("features", hour(1))
-    assert popular not in features["item_id"].to_pylist()
+    assert story.recalled not in pools["item_id"].to_pylist()
 
 
-def test_a_new_item_has_a_vector_in_the_nights_space_and_nothing_else_moves(shop: Shop) -> None:
-    def add(items: pa.Table) -> pa.Table:
-        row = {**items.to_pylist()[3], "item_id": "brand-new", "created_time": hour(0.2)}
-        return pa.concat_tables([items, pa.Table.from_pylist([row], items.schema)])
+def test_what_is_delisted_leaves_the_index_and_what_comes_back_returns(story: Story) -> None:
+    shop = story.shop
+    then, first, second = (
+        dict(rows(shop.table("item_vectors", at), "item_id", "vector"))
+        for at in (AS_OF, hour(1), hour(2))
+    )
+    assert set(then) ^ set(first) == {story.delisted, NEW}
+    notes = shop.lake.published("index", hour(1)).manifest["notes"]["index"]
+    assert (notes["added"], notes["removed"], notes["built_again"]) == (1, 1, [])
+    held = index.load(shop.lake.published("index", hour(1)).table(index.BUNDLE))
+    assert held.index.ntotal == len(first)
+    assert second[story.delisted] == then[story.delisted]
 
-    def choose(events: pa.Table) -> pa.Table:
-        one = next(row for row in events.to_pylist() if row["event_type"] == "purchase")
-        row = {**one, "event_id": "fresh", "revision": 0, "item_id": "brand-new",
-               "event_time": hour(0.5), "received_time": hour(0.5)}  # fmt: skip
-        return pa.concat_tables([events, pa.Table.from_pylist([row], events.schema)])
 
-    rewrite(shop, "items", add)
-    rewrite(shop, "events", choose)
-    shop.refresh(hour(1))
-    then = dict(rows(shop.table("content_vectors", AS_OF)))
-    now = dict(rows(shop.table("content_vectors", hour(1))))
-    assert set(now) - set(then) == {"brand-new"}
+def test_a_new_item_has_a_vector_in_the_nights_space_and_nothing_else_moves(story: Story) -> None:
+    shop = story.shop
+    then, now = (dict(rows(shop.table("content_vectors", at))) for at in (AS_OF, hour(1)))
+    assert set(now) - set(then) == {NEW}
     changed = {row["item_id"] for row in shop.table("touched_items", hour(1)).to_pylist()}
     assert all(now[item] == then[item] for item in then if item not in changed)
-    factors = [dict(rows(shop.table("item_factors", at))) for at in (AS_OF, hour(1))]
+    factors = [dict(rows(shop.table("item_factors", at))) for at in (AS_OF, hour(1), hour(2))]
     assert all(factors[1][item] == factors[0][item] for item in factors[1] if item in factors[0])
     facts = io.read_json(shop.lake.published("embeddings", hour(1)).table("embedding.json"))
-    assert facts["guessed_items"] == ["brand-new"]
-    assert "brand-new" in shop.table("item_vectors", hour(1))["item_id"].to_pylist()
+    assert facts["guessed_items"] == [NEW]
     # The next hour still knows that this vector is a guess, and learns nothing from it.
-    shop.refresh(hour(2))
-    again = dict(rows(shop.table("item_factors", hour(2))))
-    assert again["brand-new"] == factors[1]["brand-new"]
-    kept = shop.table("intervals", hour(2)).sort_by("started").to_pylist()
-    assert [row["state"] for row in kept] == ["read", "read"]
+    assert factors[2][NEW] == factors[1][NEW]
 
 
-def test_an_event_that_was_delivered_late_is_found_and_said(shop: Shop) -> None:
-    shop.refresh(hour(1))
-    person = sorted(set(shop.table("persons", hour(1))["person_id"].to_pylist()))[0]
-
-    def late(events: pa.Table) -> pa.Table:
-        one = next(r for r in events.to_pylist() if r["event_type"] == "purchase"
-                   and f"{r['key_type']}:{r['key']}" == person)  # fmt: skip
-        row = {**one, "event_id": "late", "revision": 0, "event_time": hour(0.3),
-               "received_time": hour(0.4)}  # fmt: skip
-        return pa.concat_tables([events, pa.Table.from_pylist([row], events.schema)])
-
-    rewrite(shop, "events", late)
-    shop.refresh(hour(2))
-    first, second = shop.table("intervals", hour(2)).sort_by("started").to_pylist()
+def test_an_event_that_was_delivered_late_is_found_and_said(story: Story) -> None:
+    first, second = story.shop.table("intervals", hour(2)).sort_by("started").to_pylist()
     assert (first["late"], second["late"]) == (1, 0)
-    assert person in touched(shop, hour(2))
+    assert (first["state"], second["state"]) == ("read", "read")
+    assert story.late in touched(story.shop, hour(2))
 
 
+def test_what_was_rolled_back_is_nothing_to_go_on_from(story: Story, tmp_path: Path) -> None:
+    shop = moved(story.shop, tmp_path)
+    assert route.base_of(shop.lake, hour(3)).as_of == hour(2)
+    night = next(one for one in releases.readable(shop.lake) if one.as_of == AS_OF)
+    rollback.rollback(shop.lake, night.id, None, "test")
+    assert route.base_of(shop.lake, hour(3)).id == night.id
+
+
+def test_a_released_hour_whose_tables_were_made_anew_in_part_is_no_base(
+    story: Story, tmp_path: Path
+) -> None:
+    shop = moved(story.shop, tmp_path)
+    shop.refresh(hour(2), until="catalogue", run="again")
+    assert route.base_of(shop.lake, hour(3)).as_of == hour(1)
+
+
+# --- what goes wrong -------------------------------------------------------------------------
 def test_a_refresh_killed_anywhere_leaves_a_whole_release_and_the_next_heals(shop: Shop) -> None:
     night = current(shop).id
     for step in ("events", "recommendations", "release"):
@@ -252,17 +294,6 @@ def test_a_refresh_killed_anywhere_leaves_a_whole_release_and_the_next_heals(sho
     healed = current(shop)
     assert healed.as_of == hour(1)
     assert releases.damage(healed, deep=True) == []
-
-
-def test_a_night_published_after_a_refresh_of_the_one_before_serves(shop: Shop) -> None:
-    shop.refresh(hour(25))
-    assert current(shop).as_of == hour(25)
-    shop.night(hour(24))
-    assert current(shop).as_of == hour(24), "its model is newer"
-    base = route.base_of(shop.lake, hour(26))
-    assert base.as_of == hour(24)
-    kinds = [one.manifest["kind"] for one in releases.readable(shop.lake)]
-    assert kinds == ["nightly", "hourly", "nightly"]
 
 
 def test_tables_of_retired_refreshes_go_and_those_of_nights_stay(shop: Shop) -> None:
@@ -278,14 +309,6 @@ def test_tables_of_retired_refreshes_go_and_those_of_nights_stay(shop: Shop) -> 
     assert shop.lake.at("ranker", io.label(AS_OF)) is not None
     assert shop.lake.at("ranker", io.label(hour(4))) is not None
     assert shop.lake.at("ranker", io.label(hour(1))) is None
-
-
-def test_what_was_rolled_back_is_nothing_to_go_on_from(shop: Shop) -> None:
-    night = current(shop).id
-    shop.refresh(hour(1))
-    assert route.base_of(shop.lake, hour(2)).as_of == hour(1)
-    rollback.rollback(shop.lake, night, None, "test")
-    assert route.base_of(shop.lake, hour(2)).id == night
 
 
 def test_what_a_refresh_cannot_go_on_from_is_refused(shop: Shop, tmp_path: Any) -> None:
@@ -318,43 +341,6 @@ def test_an_hour_is_cut_where_the_base_read_up_to() -> None:
     assert hours(AS_OF, half, hour(3)) == [
         (AS_OF, hour(1)), (hour(1), half), (half, hour(2)), (hour(2), hour(3)),
     ]  # fmt: skip
-
-
-def test_what_is_delisted_leaves_the_index_and_what_comes_back_returns(shop: Shop) -> None:
-    item = shop.table("item_vectors", AS_OF)["item_id"].to_pylist()[5]
-
-    def delist(items: pa.Table) -> pa.Table:
-        found = items.to_pylist()
-        for row in found:
-            row["valid_from"] = None
-        old = next(row for row in found if row["item_id"] == item)
-        found.append({**old, "available": False, "valid_from": hour(0.5)})
-        found.append({**old, "available": True, "valid_from": hour(1.5)})
-        schema = small_shop.ITEMS.append(pa.field("valid_from", small_shop.TIME))
-        return pa.Table.from_pylist(found, schema)
-
-    rewrite(shop, "items", delist)
-    shop.refresh(hour(1))
-    ids = [shop.table("item_vectors", at)["item_id"].to_pylist() for at in (AS_OF, hour(1))]
-    assert set(ids[0]) - set(ids[1]) == {item}
-    notes = shop.lake.published("index", hour(1)).manifest["notes"]["index"]
-    assert (notes["removed"], notes["built_again"]) == (1, [])
-    held = index.load(shop.lake.published("index", hour(1)).table(index.BUNDLE))
-    assert held.index.ntotal == len(ids[1])
-    for name in ("recommendations", "context_lists"):
-        assert item not in shop.table(name, hour(1))["item_id"].to_pylist()
-    shop.refresh(hour(2))
-    rows_then, rows_now = (
-        dict(rows(shop.table("item_vectors", at), "item_id", "vector")) for at in (AS_OF, hour(2))
-    )
-    assert rows_now[item] == rows_then[item]
-
-
-def test_a_released_hour_whose_tables_were_made_anew_in_part_is_no_base(shop: Shop) -> None:
-    shop.refresh(hour(1))
-    assert route.base_of(shop.lake, hour(2)).as_of == hour(1)
-    shop.refresh(hour(1), until="catalogue", run="again")
-    assert route.base_of(shop.lake, hour(2)).as_of == AS_OF
 
 
 def test_a_refresh_killed_while_it_takes_over_leaves_the_base_as_it_was(shop: Shop) -> None:

@@ -124,6 +124,27 @@ def test_hourly_releases_never_push_out_a_night(lake):
     assert releases.readable(lake)[0].id == night
 
 
+def test_a_night_published_after_refreshes_of_what_was_before_serves(lake):
+    def refreshed(as_of, night):
+        nights.publish(lake, as_of)
+        serving = releases.serving(lake)[0]
+        chain = Refresh(io.label(night), io.label(night), serving.night_created)
+        return release.publish(nights.stage(lake, as_of, refresh=chain))
+
+    nights.whole(lake)
+    late = nights.day(1).replace(hour=3)
+    assert (
+        releases.current_id(lake) == refreshed(late, nights.AS_OF) == releases.serving(lake)[0].id
+    )
+    # A newer night of an earlier run date, then a refresh of it, then an hour of the old chain.
+    newer = nights.whole(lake, nights.day(1), "run-2")
+    assert releases.current_id(lake) == newer
+    hour = refreshed(nights.day(1).replace(hour=4), nights.day(1))
+    assert releases.current_id(lake) == hour
+    kinds = [one.manifest["kind"] for one in releases.readable(lake)]
+    assert kinds == ["nightly", "hourly", "nightly", "hourly"]
+
+
 def test_the_current_release_and_newer_ones_are_never_deleted(lake):
     made = [nights.whole(lake, nights.day(n), f"run-{n}") for n in range(3)]
     releases.switch(lake, made[0])
