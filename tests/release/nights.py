@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from jobs import io, steps, tables
 from jobs.filtering import filters
 from jobs.io import Lake
 from jobs.night import Night
+from jobs.refresh.route import Refresh
 from jobs.release import release
 from jobs.retrieval import index
 from jobs.scoring import features
@@ -30,8 +32,11 @@ RULE = "spring"
 WEIGHTS = {source: 1.0 / place for place, source in enumerate(tables.SOURCES, start=1)}
 
 
-def publish(lake: Lake, as_of: datetime = AS_OF, run_id: str = "run-1", **changes: Any) -> None:
-    """Publish every step before ``release`` for a small shop.
+def publish(
+    lake: Lake, as_of: datetime = AS_OF, run_id: str = "run-1", refresh: Refresh | None = None,
+    **changes: Any,
+) -> None:  # fmt: skip
+    """Publish every step before ``release`` for a small shop, of a night or a refresh.
 
     People p0 to p5 and the hostile ones; p1 has no consent, p2 restricts alcohol. Items i0 to i29
     and the hostile ones; i27 is alcohol, i28 is sold in the north only, i29 is unavailable.
@@ -55,7 +60,7 @@ def publish(lake: Lake, as_of: datetime = AS_OF, run_id: str = "run-1", **change
         manifest = {
             "step": step, "as_of": as_of.isoformat(), "run_id": run_id, "source": "test",
             "code_version": "abc", "params": {}, "inputs": {}, "tables": {},
-            "gate": {"verdict": "green"},
+            "gate": {"verdict": "green"}, "refresh": asdict(refresh) if refresh else None,
         }  # fmt: skip
         io.write_json(folder / "manifest.json", manifest)
         lake.publish(step, as_of, run_id)

@@ -115,8 +115,8 @@ def test_hourly_releases_never_push_out_a_night(lake):
     night = nights.whole(lake)
     for hour in range(1, 8):
         as_of = nights.AS_OF.replace(hour=hour)
-        nights.publish(lake, as_of)
         chain = Refresh(base=io.label(nights.AS_OF), night=io.label(nights.AS_OF))
+        nights.publish(lake, as_of, refresh=chain)
         made = nights.stage(lake, as_of, refresh=chain)
         release.publish(made)
     kinds = [one.manifest["kind"] for one in releases.readable(lake)]
@@ -126,9 +126,9 @@ def test_hourly_releases_never_push_out_a_night(lake):
 
 def test_a_night_published_after_refreshes_of_what_was_before_serves(lake):
     def refreshed(as_of, night):
-        nights.publish(lake, as_of)
         serving = releases.serving(lake)[0]
         chain = Refresh(io.label(night), io.label(night), serving.night_created)
+        nights.publish(lake, as_of, refresh=chain)
         return release.publish(nights.stage(lake, as_of, refresh=chain))
 
     nights.whole(lake)
