@@ -82,7 +82,7 @@ def stage(lake: Lake, as_of: datetime = AS_OF, run_id: str = "run-1", **kwargs: 
 
 def whole(lake: Lake, as_of: datetime = AS_OF, run_id: str = "run-1", **kwargs: Any) -> str:
     """A night's tables, its release staged, judged green and published; returns its id."""
-    publish(lake, as_of, run_id)
+    publish(lake, as_of, run_id, kwargs.get("refresh"))
     made = stage(lake, as_of, run_id, **kwargs)
     assert release.verify(made) == []
     return release.publish(made)
