@@ -46,6 +46,7 @@ def fit_a_night(publish, rows: pa.Table, as_of=AS_OF, params=PARAMS) -> dict:
     }
     report = io.read_arrow(night.staged / "embedding_report").to_pydict()
     written["report"] = dict(zip(report["measure"], report["value"], strict=True))
+    night.close(params, "test")
     night.lake.publish("embeddings", as_of, "test-run")
     return written
 
