@@ -30,12 +30,12 @@ engine and Redis.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 from nightjar_tasks import (
+    EVERY_DAG,
     HOURLY,
     NEVER_AGAIN,
     RETRIES,
@@ -94,10 +94,7 @@ with DAG(
     description="What changed since the night, in a gated release of its own",
     doc_md=__doc__,
     schedule=CronTriggerTimetable("5 * * * *", timezone="UTC"),
-    start_date=datetime(2010, 1, 1, tzinfo=UTC),
-    catchup=False,
-    max_active_runs=1,
-    tags=["nightjar"],
+    **EVERY_DAG,
     params={
         "as_of": Param(
             None,

@@ -20,6 +20,12 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 HOURLY = "hourly_refresh"
+EVERY_DAG: dict[str, Any] = {
+    "start_date": datetime(2010, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "max_active_runs": 1,
+    "tags": ["nightjar"],
+}
 # The same code on the same input fails again in the same way: these are never retried.
 BUGS: list[type[BaseException] | str] = [
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError,

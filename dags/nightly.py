@@ -37,7 +37,6 @@ cores. Connection `nightjar_redis`, where it exists, receives the release too.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from airflow.sdk import (
@@ -49,6 +48,7 @@ from airflow.sdk import (
     task,
 )
 from nightjar_tasks import (
+    EVERY_DAG,
     NEVER_AGAIN,
     RETRIES,
     call,
@@ -109,10 +109,7 @@ with DAG(
     description="Raw events to a gated, published release of recommendations",
     doc_md=__doc__,
     schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC"),
-    start_date=datetime(2010, 1, 1, tzinfo=UTC),
-    catchup=False,
-    max_active_runs=1,
-    tags=["nightjar"],
+    **EVERY_DAG,
     params={
         "as_of": Param(
             None,

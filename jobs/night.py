@@ -90,6 +90,13 @@ class Night:
             self._record(found)
         return found
 
+    def base(self, step: str) -> Published:
+        """A step's published output that a refresh goes on from; raises ``Fault`` without one."""
+        found = self.previous(step)
+        if found is None:
+            raise Fault(f"{step}: there is nothing to go on from; run a night, then refresh")
+        return found
+
     def previous_night(self, step: str) -> Published | None:
         """The newest published output of an earlier night, whatever was refreshed since; recorded
         as an input. A night is then the same with and without the hours before it."""

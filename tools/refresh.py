@@ -74,7 +74,11 @@ def _refresh(conf: dict[str, Any]) -> int:
 
     console, lake = Console(), night.lake_of(conf)
     as_of = datetime.fromisoformat(conf["as_of"])
-    if state == "success" and told.tasks and not any(task.error for task in told.tasks):
+    if state == "success" and "open_refresh" not in {task.task_id for task in told.tasks}:
+        # The task was skipped, which only a lake that another run holds makes it do.
+        print(f"error: {lake.root} is in use by another run; try when it is done", file=sys.stderr)
+        return 2
+    if state == "success" and not any(task.error for task in told.tasks):
         show(console, lake, as_of, seconds)
         return 0
     closing.show_failure(console, lake, as_of, told.tasks)

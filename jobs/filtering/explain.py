@@ -20,6 +20,7 @@ from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
 from jobs.io import Lake
 from jobs.ordering import rules
 from jobs.persons import SHOWN, resolve_person
+from jobs.release import releases
 
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -31,7 +32,11 @@ def main(chosen: argparse.Namespace) -> None:
 
 
 def newest_night(lake: Lake) -> datetime:
-    """The run date of the newest night whose lists are published."""
+    """The run date of the lists that serve, or of the newest that are published."""
+    serving = releases.current_id(lake)
+    for release in releases.readable(lake):
+        if release.id == serving and lake.at("recommendations", io.label(release.as_of)):
+            return release.as_of
     found = lake.previous("recommendations", END_OF_TIME)
     if found is None:
         raise Fault(

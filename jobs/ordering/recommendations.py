@@ -29,7 +29,6 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs import io
-from jobs.errors import Fault
 from jobs.filtering.allowed import Allowed
 from jobs.night import Night
 from jobs.ordering import lists, logged, relisting, rules
@@ -104,9 +103,7 @@ def refresh(night: Night, params: Params) -> None:
     What the night counted of persons' lists stays: a few people's are no measure of a source. Where
     all are anew, since rules that order came or went, all are counted anew.
     """
-    base = night.previous("recommendations")
-    if base is None:
-        raise Fault("recommendations: there is no release to go on from; run a night, then refresh")
+    base = night.base("recommendations")
     items = night.arrow("items", COLUMNS).sort_by("item_id")
     shared = pools.Lists(night.arrow("pools"), items["item_id"], params.pool_depth)
     known = rules.loaded(night.arrow("rules_in_force"), items)
@@ -169,9 +166,8 @@ def everybody(night: Night) -> pa.StringArray:
 def rules_changed(night: Night) -> bool:
     """Whether the rules in force that order lists are others than in the base; a ban or margin
     floor alone takes out places, which needs nobody's whole list."""
-    base = night.previous("catalogue")
-    then = io.read_arrow(base.table("rules_in_force")) if base else None
-    return then is None or ordering_rules(then) != ordering_rules(night.arrow("rules_in_force"))
+    then = io.read_arrow(night.base("catalogue").table("rules_in_force"))
+    return ordering_rules(then) != ordering_rules(night.arrow("rules_in_force"))
 
 
 def ordering_rules(in_force: pa.Table) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """What changed since the base: hours, people and items.
 
-Reads ``events``, ``history``, ``persons``, ``items`` and ``ineligible_items``, and the same tables
-of the base. Writes ``intervals`` (a row per hour since the night), ``touched_people`` and
-``touched_items`` (a row per person or item and reason) and ``change_counts``.
+Reads ``events``, ``history``, ``persons`` and ``items``, and the same tables of the base. Writes
+``intervals`` (a row per hour since the night), ``touched_people`` and ``touched_items`` (a row per
+person or item and reason) and ``change_counts``.
 
 What is touched is decided by content, never by counts or by a time mark: a person whose events are
 others than in the base (a late one, a returned one, one that a login gave away), or whose region,
@@ -46,7 +46,7 @@ class Params:
 
 def refresh(night: Night, params: Params) -> None:
     """Stage the four tables."""
-    then = {step: _base(night, step) for step in ("events", "catalogue", "identities", "sessions")}
+    then = {step: night.base(step) for step in ("events", "catalogue", "identities", "sessions")}
     night.write("intervals", intervals(night, then["events"]))
     people = touched_people(night, then["sessions"], then["identities"])
     items = touched_items(night, then["catalogue"])
@@ -76,12 +76,6 @@ def gone(night: Night) -> pa.StringArray:
     """The sorted ids of those who were persons in the base and are none now."""
     rows = night.arrow("touched_people")
     return people_of(rows.filter(pc.equal(rows["reason"], WENT)))
-
-
-def _base(night: Night, step: str) -> Published:
-    found = night.previous(step)
-    assert found is not None, step  # open-refresh has looked
-    return found
 
 
 def _distinct(ids: pa.ChunkedArray) -> int:

@@ -188,9 +188,7 @@ def carry(lake: Lake, found: Published, as_of: datetime, attempt: str, refresh: 
     staged = lake.staged(found.step, as_of)
     # What a killed run left there may be another base's, or the very files.
     shutil.rmtree(staged, ignore_errors=True)
-    for name in sorted(releases.files_of(found.folder)):
-        if name != "manifest.json":
-            releases.link(found.folder / name, staged / name)
+    releases.link_tree(found.folder, staged)
     manifest = {
         **found.manifest,
         "carried_from": found.as_of,

@@ -21,7 +21,6 @@ import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.errors import Fault
 from jobs.filtering.allowed import Allowed
 from jobs.night import Night
 from jobs.params import check
@@ -93,9 +92,7 @@ def run(night: Night, params: Params) -> None:
 
 def refresh(night: Night, params: Params) -> None:
     """Stage the base's candidates with those of touched people named anew; pools are all new."""
-    base = night.previous("candidates")
-    if base is None:
-        raise Fault("candidates: there is no release to go on from; run a night, then refresh")
+    base = night.base("candidates")
     touched, gone = changes.people(night), changes.gone(night)
     number = onward.without(
         base.table("candidates"), night.staged / "candidates", pa.concat_arrays([touched, gone])

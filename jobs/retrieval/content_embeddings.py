@@ -21,7 +21,6 @@ import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
 from jobs import io
-from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
 from jobs.refresh.changes import SHOWN
@@ -91,9 +90,8 @@ def run(night: Night, params: Params) -> None:
 def refresh(night: Night, params: Params) -> None:
     """Stage the base's vectors, with those of new and newly described items in the axes of the
     night, so that no other item moves."""
-    base = night.previous("content_embeddings")
-    if base is None or night.refresh is None:
-        raise Fault("content_embeddings: there is no release to go on from; run a night")
+    base = night.base("content_embeddings")
+    assert night.refresh is not None
     before = io.read_arrow(base.table("content_vectors"))
     touched = night.arrow("touched_items")
     moved = touched.filter(pc.not_equal(touched["reason"], SHOWN))["item_id"]

@@ -116,10 +116,10 @@ def refresh(night: Night, params: Params) -> None:
     content says, and is named in ``guessed_items``. Raises ``Fault``
     where the space is another one than the parameters ask for: that takes a night.
     """
-    base = night.previous("embeddings")
+    base = night.base("embeddings")
     before = load(base)
     digest = config_digest(params, night.seed)
-    if base is None or before is None or before.config_digest != digest:
+    if before is None or before.config_digest != digest:
         raise Fault(
             "embeddings: the space that serves was fitted with other parameters; run a night, "
             "then refresh"

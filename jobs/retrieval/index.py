@@ -102,9 +102,7 @@ def refresh(night: Night, params: Params) -> None:
     again where its recall says so."""
     from jobs.retrieval import index_refresh  # which changes what this module builds
 
-    base = night.previous("index")
-    if base is None:
-        raise Fault("index: there is no release to go on from; run a night, then refresh")
+    base = night.base("index")
     space = io.read_json(night.published("embeddings").table(embeddings.FILE))
     # What the night fitted, so that no guess of an hour moves the guesses of the next.
     items, vectors, learnt = on_sale(night, embeddings.of_night(night), params)
