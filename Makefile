@@ -2,18 +2,20 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 SETUP = @$(PYTHON) tools/setup.py
-VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS MASTER TO EVENTS TESTS
+VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS METRICS MASTER TO EVENTS TESTS FILE CANDIDATE DECISION REASON
 
 # Values reach Python through the environment as they were typed: neither make nor a shell expands them.
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 .DEFAULT_GOAL := help
-.PHONY: run refresh ui show why docs staleness ghosts backtest lineage rollback bench test check help clean
+.PHONY: run refresh diagnose ui show why docs staleness ghosts backtest lineage rollback shadow bench faults test check help clean
 
 run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
 	$(SETUP) --with java -- -m tools.night
 refresh: ## what changed since the night, in a release of its own [AS_OF=YYYY-MM-DDTHH:MM] [SOURCE=…] [LAKE=…] [PARAMS=json] [MASTER=…]
 	$(SETUP) --with java -- -m tools.refresh
+diagnose: ## data, model or system: the five gates over what was served [AS_OF=YYYY-MM-DD] [SOURCE=…] [METRICS=file] [LAKE=folder] [PARAMS=json] [MASTER=…]
+	$(SETUP) --with java -- -m tools.diagnose
 ui: ## Airflow's web UI on this machine, one trigger away from a night [LAKE=folder]
 	$(SETUP) --with java -- -m tools.ui
 show: ## what a person did lately and what is recommended, and why: PERSON=id [SURFACE=homepage] [LAKE=folder]
@@ -32,10 +34,14 @@ lineage: ## the way back from a table to its source: TABLE=name [AS_OF=YYYY-MM-D
 	$(SETUP) -- -m tools.ask lineage TABLE
 rollback: ## serve an earlier release [TO=release] [LAKE=folder]
 	$(SETUP) -- -m tools.ask rollback
-bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index,refresh,reader]
+shadow: ## a candidate, built in a lake of its own, beside what serves: CANDIDATE=folder [DECISION=promote|reject REASON=…] [LAKE=folder]
+	$(SETUP) -- -m tools.ask shadow CANDIDATE
+bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index,refresh,reader,off_policy,diagnosis]
 	$(SETUP) --with java -- -m tools.bench
+faults: ## plant known faults in a world that is served, and tell which the diagnosis names [FILE=faults.yaml] [LAKE=folder] [MASTER=…]
+	$(SETUP) --with java -- -m tools.faults
 test: ## all tests, with local Spark and Airflow [TESTS=path]
-	$(SETUP) --dev --with java,redis -- -m tools.ask test
+	$(SETUP) --dev --with java,redis,chromium -- -m tools.ask test
 check: ## lint, format, types
 	$(SETUP) --dev -- -m tools.ask check
 help: ## this list

@@ -25,7 +25,7 @@ changed since the night, or there is no night to go on from, a refresh is refuse
 ## Stages
 One task each, to pay for one start of Python a stage: within it every step's job is followed by
 its gate, as in the night. `nightly` has the pictures of the steps and the places of lake, source,
-engine and Redis.
+engine and Redis, and who is told of a failure.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
+from nightjar_alerts import tell_failure, tell_recovery
 from nightjar_tasks import (
     EVERY_DAG,
     HOURLY,
@@ -95,6 +96,8 @@ with DAG(
     doc_md=__doc__,
     schedule=CronTriggerTimetable("5 * * * *", timezone="UTC"),
     **EVERY_DAG,
+    on_failure_callback=tell_failure,
+    on_success_callback=tell_recovery,
     params={
         "as_of": Param(
             None,

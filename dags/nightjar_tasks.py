@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -65,12 +66,49 @@ def command_line(verb: str, *step: str) -> list[str]:
     as_of = run_date(params, run, hourly=context["dag"].dag_id == HOURLY)
     line = [verb, *step, f"--as-of={as_of}", f"--run-id={run.run_id}"]
     for option in ("lake", "source"):
-        value = params.get(option) or Variable.get(f"nightjar_{option}", default=None)
+        value = place(option, params)
         if value:
             line.append(f"--{option}={value}")
-    if params.get("params"):
-        line.append(f"--params={json.dumps(params['params'])}")
+    overrides = overrides_of(params)
+    if overrides:
+        line.append(f"--params={json.dumps(overrides)}")
     return line
+
+
+def place(option: str, params: dict[str, Any]) -> str | None:
+    """The lake or the source: the trigger's, else the Variable's."""
+    return params.get(option) or Variable.get(f"nightjar_{option}", default=None)
+
+
+def overrides_of(params: dict[str, Any]) -> dict[str, Any]:
+    """The trigger's ``params`` by step, with its ``metrics`` file in them."""
+    overrides: dict[str, Any] = params.get("params") or {}
+    if params.get("metrics"):
+        own = {**overrides.get("definitions", {}), "file": params["metrics"]}
+        overrides = {**overrides, "definitions": own}
+    return overrides
+
+
+def lake_of(params: dict[str, Any]) -> Any:
+    """The lake that a run with these params uses."""
+    from jobs.__main__ import DEFAULT_LAKE
+    from jobs.io import Lake
+
+    return Lake(place("lake", params) or os.environ.get("NIGHTJAR_LAKE") or DEFAULT_LAKE)
+
+
+def label_of(context: Any) -> str:
+    """The run date as the lake's paths write it."""
+    from jobs import io
+
+    hourly = context["dag"].dag_id == HOURLY
+    return io.label(io.parse_as_of(run_date(context["params"], context["dag_run"], hourly=hourly)))
+
+
+def address_of(context: Any) -> str:
+    """The run in Airflow's UI; empty where no task of it is at hand."""
+    task = context.get("ti")
+    return task.log_url.rpartition("/tasks/")[0] if task is not None else ""
 
 
 def spark_options() -> list[str]:

@@ -33,6 +33,10 @@ Variables `nightjar_lake` and `nightjar_source` name the lake and the source whe
 does not. Connection `nightjar_spark` names the engine: host `local[*]`, `spark://host:port` or
 `sc://host:port`, Spark settings as `conf` in its extra field; without it Spark runs on the local
 cores. Connection `nightjar_redis`, where it exists, receives the release too.
+
+## Who is told
+A night that fails is told, once until it is green again or a day has passed, to the connections
+`nightjar_webhook` and `nightjar_smtp`, where they exist; `nightjar_alerts.py` says what they hold.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ from airflow.sdk import (
     get_current_context,
     task,
 )
+from nightjar_alerts import tell_failure, tell_recovery
 from nightjar_tasks import (
     EVERY_DAG,
     NEVER_AGAIN,
@@ -110,6 +115,8 @@ with DAG(
     doc_md=__doc__,
     schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC"),
     **EVERY_DAG,
+    on_failure_callback=tell_failure,
+    on_success_callback=tell_recovery,
     params={
         "as_of": Param(
             None,

@@ -156,6 +156,15 @@ def gate_step(chosen: argparse.Namespace) -> None:
         give_back()
 
 
+def ensure_step(chosen: argparse.Namespace) -> None:
+    """Do a step and judge it, unless it is published for the run date from the same source."""
+    if _missing(_night(chosen), (chosen.step,)):
+        run_step(chosen)
+        gate_step(chosen)
+    else:
+        log.info("step=%s as_of=%s published_already", chosen.step, chosen.as_of)
+
+
 def give_back() -> None:
     """Return freed memory to the system: a process that does many steps would otherwise hold what
     the greatest of them took, beside the engine, for the rest of the night."""
@@ -302,6 +311,8 @@ def _parser() -> argparse.ArgumentParser:
     add_run("close-night", close_night, "end the engine and let the lake go")
     add_run("run", run_step, "do a step").add_argument("step", choices=steps.EVERY)
     add_run("gate", gate_step, "judge and publish a step").add_argument("step", choices=steps.EVERY)
+    ensure = add_run("ensure", ensure_step, "do and judge a step that is not published yet")
+    ensure.add_argument("step", choices=steps.STEPS)
 
     show = add("show", _later("jobs.release.show"), "a person's recent signals and list")
     show.add_argument("person", help="a person_id, key_type:key, or a key that is unambiguous")
@@ -312,6 +323,11 @@ def _parser() -> argparse.ArgumentParser:
     rollback = add("rollback", _later("jobs.release.rollback"), "serve an earlier release")
     rollback.add_argument("--to", help="a release id; without it, the one before CURRENT")
     add_redis(rollback)
+    shadow = add("shadow", _later("jobs.release.shadow"), "a candidate beside what serves")
+    shadow.add_argument("candidate", help="the lake that the candidate was built in")
+    shadow.add_argument("--decision", choices=("promote", "reject"), help="after comparing")
+    shadow.add_argument("--reason", help="why, for the history")
+    add_redis(shadow)
     lineage = add("lineage", _later("jobs.lineage"), "the way back from a table to its source")
     lineage.add_argument("table")
     lineage.add_argument("--as-of", help="without it, the newest published")

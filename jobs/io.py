@@ -9,6 +9,10 @@ Layout under the lake's root::
     sources/                                            foreign sources in the contract's shape
     releases/                                           what serving reads
     staleness/<source>/<as_of>/                         what lists lose with the age of tables
+    shadow/<candidate>/                                 candidates beside what served
+    alerts/<dag>.json                                   incidents that were told of
+    approvals/                                          who let a retraining run, and why
+    docs/                                               the pages
 
 A staged step is renamed into ``tables/`` and becomes readable by one atomic replace of
 ``PUBLISHED``; a reader sees the old attempt or the new one, never a mixture.

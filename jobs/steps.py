@@ -1,4 +1,4 @@
-"""The steps of a night in their order, and those of a refresh: which module does the work.
+"""The steps of a night, a refresh and the diagnosis in their order: which module does the work.
 
 The DAGs draw the same steps; a test holds the two together.
 """
@@ -29,7 +29,25 @@ STEPS: dict[str, str] = {
 }
 # What only a refresh does; which of the night's steps it does, and how: jobs/refresh/route.py.
 REFRESH: dict[str, str] = {"changes": "jobs.refresh.changes"}
-EVERY = STEPS | REFRESH
+# The daily diagnosis, over what of the night's steps it needs.
+DIAGNOSIS: dict[str, str] = {
+    "definitions": "jobs.diagnosis.definitions",
+    "served": "jobs.diagnosis.log.served",
+    "kpis": "jobs.diagnosis.kpis.kpis",
+    "replay": "jobs.diagnosis.replay.replay",
+    "parity": "jobs.diagnosis.parity.parity",
+    "drift": "jobs.diagnosis.parity.drift",
+    "leakage": "jobs.diagnosis.parity.leakage",
+    "labels": "jobs.diagnosis.labels.labels",
+    "decisioning": "jobs.diagnosis.decisions.decisioning",
+    "slices": "jobs.diagnosis.decisions.slices",
+    "off_policy": "jobs.diagnosis.policies.off_policy",
+    "experiments": "jobs.diagnosis.experiments.experiments",
+    "adoption": "jobs.diagnosis.log.adoption",
+    "verdict": "jobs.diagnosis.verdict",
+}
+BEFORE_DIAGNOSIS = ("source", "events", "catalogue")
+EVERY = STEPS | REFRESH | DIAGNOSIS
 
 
 def module(step: str) -> ModuleType:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DAG_IDS = ("nightly", "hourly_refresh")
+DAG_IDS = ("nightly", "hourly_refresh", "diagnose", "retrain")
 
 
 class InUse(Exception):

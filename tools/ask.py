@@ -18,10 +18,12 @@ from tools import night
 ROOT = Path(__file__).resolve().parent.parent
 # Variables that become options, and the commands that know them.
 OPTIONS = {
-    "LAKE": ("--lake", {"show", "why", "docs", "lineage", "rollback"}),
+    "LAKE": ("--lake", {"show", "why", "docs", "lineage", "rollback", "shadow"}),
     "SURFACE": ("--surface", {"show"}),
     "AS_OF": ("--as-of", {"lineage"}),
     "TO": ("--to", {"rollback"}),
+    "DECISION": ("--decision", {"shadow"}),
+    "REASON": ("--reason", {"shadow"}),
 }
 
 

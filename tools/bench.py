@@ -10,14 +10,16 @@ Part ``topk``: the exact best items that each person may get, beside FAISS and i
 Part ``scoring``: features and scores of 200 candidates a person, for rising numbers of people.
 Part ``index``: an hourly refresh of an index of 500,000 items beside building it again.
 Part ``refresh``: a refresh four hours after a night, beside that night, at each of ``EVENTS``.
+Part ``diagnosis``: every step of the daily diagnosis, for logs of rising size.
 Part ``reader``: how long serving waits for an answer from LMDB, from Redis and from the index.
+Part ``off_policy``: what items drawn by lot bring, estimated and in truth (Open Bandit Dataset).
 
 Settings come from the environment: ``EVENTS=1000000,3000000`` (sizes), ``PARTS=night,beside`` (all
 where it is not given), ``ROUNDS=3`` (alternations of the contenders; Spark MLlib runs in the first
 only), ``LINKS=1000000`` (sizes of the part links) and ``LIMIT=1800`` (seconds for its label
-propagation), ``PEOPLE=50000,100000`` (sizes of the part scoring), ``LAKE`` (where the benchmark's
-lakes are made, ``var/bench``; each is deleted when it is measured), ``MASTER``. Prints tables and
-writes ``report.md`` and ``results.json`` there.
+propagation), ``PEOPLE=50000,100000`` (sizes of the part scoring), ``ROWS=1000000`` (sizes of the
+part diagnosis), ``LAKE`` (where the benchmark's lakes are made, ``var/bench``; each is deleted when
+it is measured), ``MASTER``. Prints tables and writes ``report.md`` and ``results.json`` there.
 """
 
 from __future__ import annotations
@@ -50,8 +52,10 @@ from jobs import io
 from jobs.io import Lake
 from jobs.retrieval import matrix
 from tools import (
+    bench_diagnosis,
     bench_index,
     bench_links,
+    bench_off_policy,
     bench_persons,
     bench_reader,
     bench_refresh,
@@ -61,7 +65,8 @@ from tools import (
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = dict.fromkeys(
-    ("night", "beside", "links", "persons", "topk", "scoring", "index", "refresh", "reader")
+    ("night", "beside", "links", "persons", "topk", "scoring", "index", "refresh", "reader",
+     "off_policy", "diagnosis")
 ).keys()  # fmt: skip
 PERSONS_EVENTS = 200_000
 SIZES = "1000000,3000000,10000000"
@@ -158,6 +163,19 @@ def main() -> int:
         results["reader"] = bench_reader.measure(chosen.home, _sample)
         report += bench_reader.table(results["reader"])
         _keep(chosen.home, report, results)
+    if "diagnosis" in chosen.parts:
+        logs = []
+        start = len(report)
+        for rows in chosen.rows:
+            drive = partial(_driven, rows)
+            logs.append(bench_diagnosis.measure(rows, chosen.home, drive))
+            report[start:] = bench_diagnosis.table(logs)
+            results["diagnosis"] = [vars(each) for each in logs]
+            _keep(chosen.home, report, results)
+    if "off_policy" in chosen.parts:
+        results["off_policy"] = bench_off_policy.measure(chosen.home)
+        report += bench_off_policy.table(results["off_policy"])
+        _keep(chosen.home, report, results)
     print("\n".join(report))
     print(f"\nWritten to {chosen.home / 'report.md'} and {chosen.home / 'results.json'}.")
     return 0
@@ -171,6 +189,7 @@ class _Settings:
     links: list[int]
     limit: int
     people: list[int]
+    rows: list[int]
     home: Path
 
     @staticmethod
@@ -184,19 +203,20 @@ class _Settings:
             links = numbers("LINKS", bench_links.SIZES)
             limit = int(values.get("LIMIT") or bench_links.LIMIT)
             people = numbers("PEOPLE", bench_scoring.SIZES)
+            rows = numbers("ROWS", bench_diagnosis.SIZES)
         except ValueError as error:
             raise SystemExit(
                 f"error: {error}; write numbers: make bench EVENTS=1000000,3000000 ROUNDS=3"
             ) from None
         parts = (values.get("PARTS") or ",".join(PARTS)).split(",")
-        too_small = min(*sizes, *links, *people) < 1000 or min(rounds, limit) < 1
+        too_small = min(*sizes, *links, *people, *rows) < 1000 or min(rounds, limit) < 1
         if too_small or not set(parts) <= PARTS:
             raise SystemExit(
-                "error: EVENTS, LINKS and PEOPLE must be 1000 or more each, ROUNDS and LIMIT 1 or "
-                f"more, PARTS of {', '.join(PARTS)}"
+                "error: EVENTS, LINKS, PEOPLE and ROWS must be 1000 or more each, ROUNDS and LIMIT "
+                f"1 or more, PARTS of {', '.join(PARTS)}"
             )
         home = Path(values.get("LAKE") or ROOT / "var" / "bench")
-        return _Settings(sizes, parts, rounds, links, limit, people, home)
+        return _Settings(sizes, parts, rounds, links, limit, people, rows, home)
 
 
 # --- the night at several sizes --------------------------------------------------------------
@@ -212,6 +232,10 @@ def night(events: int, home: Path) -> Measured:
 
 def _measured(events: int, lake: Path, as_of: str, source: str) -> Measured:
     return _drive(lake, as_of, source, (), Measured(events))
+
+
+def _driven(rows: int, lake: Path, as_of: str, source: str, chosen: tuple[str, ...]) -> Measured:
+    return _drive(lake, as_of, source, chosen, Measured(rows))
 
 
 def _drive(

@@ -170,6 +170,14 @@ def show_release(console: Console, lake: Lake, as_of: datetime) -> None:
 
 def show_failure(console: Console, lake: Lake, as_of: datetime, tasks: list[Task]) -> None:
     """Print what failed, where the evidence lies, and what serves meanwhile."""
+    show_failed(console, lake, as_of, tasks)
+    released = current(lake)
+    serving = f"{released[0]} still serves" if released else "nothing is served yet"
+    console.print(f"nothing of this night was published to serving; {serving}", highlight=False)
+
+
+def show_failed(console: Console, lake: Lake, as_of: datetime, tasks: list[Task]) -> None:
+    """Print what failed and where the evidence lies."""
     for task in (task for task in tasks if task.error and not task.will_retry):
         told = task.cause == "AirflowFailException"  # a fault in its own words, not a bug
         what = "red gate" if told and task.task_id.endswith("_gate") else "failed"
@@ -183,9 +191,6 @@ def show_failure(console: Console, lake: Lake, as_of: datetime, tasks: list[Task
             if str(newest) not in task.error:
                 console.print(f"evidence: {newest}", highlight=False, markup=False, soft_wrap=True)
         console.print(f"log: {task.log}", highlight=False, markup=False, soft_wrap=True)
-    released = current(lake)
-    serving = f"{released[0]} still serves" if released else "nothing is served yet"
-    console.print(f"nothing of this night was published to serving; {serving}", highlight=False)
 
 
 def _manifest(lake: Lake, as_of: datetime, step: str, staged: bool) -> dict[str, Any]:

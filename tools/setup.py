@@ -1,6 +1,6 @@
 """Prepare this checkout, then become the command that follows ``--``.
 
-    python3 tools/setup.py [--dev] [--with java,redis] [-- ARGUMENTS OF .venv/bin/python]
+    python3 tools/setup.py [--dev] [--with java,redis,chromium] [-- ARGUMENTS OF .venv/bin/python]
 
 Run by the system's own Python with nothing installed. It makes ``.venv``, installs the locked
 requirements with their hashes, and finds (as root: installs) a Java that Spark can use; each
@@ -71,6 +71,8 @@ def prepare(dev: bool, extras: frozenset[str]) -> dict[str, str]:
             environment["JAVA_HOME"] = java_home(state)
         if "redis" in extras:
             redis_server()
+        if "chromium" in extras:
+            chromium()
     finally:
         os.close(lock)
     return environment
@@ -234,6 +236,14 @@ def redis_server() -> None:
         return
     if not _apt_install(("redis-server",), "redis-server for the tests"):
         say("no redis-server: tests that need one will say so")
+
+
+def chromium() -> None:
+    """A browser for the tests that look at pages in one."""
+    if shutil.which("chromium"):
+        return
+    if not _apt_install(("chromium",), "the browser that tests look at pages in"):
+        say("no chromium: tests that need one will say so")
 
 
 def _apt_install(packages: tuple[str, ...], purpose: str) -> bool:

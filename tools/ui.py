@@ -71,6 +71,7 @@ def _serve() -> int:
                 f"Airflow: {address}\n  login    admin\n  password {password}\n"
                 f"  a night  {address}/dags/nightly, button Trigger\n"
                 f"  an hour  {address}/dags/hourly_refresh, likewise\n"
+                f"  verdict  {address}/dags/diagnose, and {address}/dags/retrain\n"
                 f"  logs     {airflow_home.home() / 'logs'}\nCtrl-C ends it.",
                 flush=True,
             )

@@ -1,9 +1,10 @@
 """Data docs and report pages: what the gates found and what a release reached, as HTML.
 
 Reads the lake's evidence, published tables, measured staleness and backtests. Writes an index, a
-page per run date with every expectation, a report and a page of the audits per run date, and a page
-per measurement of staleness and per backtest. The pages are files that need nothing but a browser:
-no script, nothing loaded from elsewhere, everything from the data escaped.
+page per run date with every expectation, a report, a page of the audits and one of the diagnosis
+per run date, and a page per measurement of staleness and per backtest. The pages are files that
+need nothing but a browser: no script, nothing loaded from elsewhere, everything from the data
+escaped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jobs.errors import Fault
 from jobs.findings import Finding
 from jobs.io import Lake
 from jobs.pages import audits as audits_page
-from jobs.pages import backtest, report, staleness
+from jobs.pages import backtest, diagnosis, report, staleness
 from jobs.pages.sections import section, text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -38,10 +39,7 @@ def main(chosen: argparse.Namespace) -> None:
 def build(lake: Lake, out: Path) -> Path:
     """Write every page into a folder; returns the index."""
     nights = [night(lake, label) for label in run_dates(lake)]
-    pages = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    pages = _environment()
     for found in nights:
         _write(out / f"{found['label']}.html", pages, "night.html", night=found)
         shown = report.shown(lake, found["label"])
@@ -50,6 +48,8 @@ def build(lake: Lake, out: Path) -> Path:
             _write(
                 out / f"audits-{found['label']}.html", pages, "audits.html", **audits(lake, found)
             )
+        if found["diagnosed"]:
+            _diagnosis(lake, found, out, pages)
     measured = [staleness.shown(folder) for folder in staleness.measurements(lake)]
     for shown in measured:
         _write(out / shown["page"], pages, "staleness.html", **shown)
@@ -62,6 +62,20 @@ def build(lake: Lake, out: Path) -> Path:
         measured=measured, backtests=backtests,
     )  # fmt: skip
     return index
+
+
+def build_one(lake: Lake, label: str, out: Path, link: str = "") -> Path:
+    """Write the page of one run date's diagnosis alone, as the DAG that made it does; ``link``: the
+    address of that run in Airflow."""
+    return _diagnosis(lake, night(lake, label), out, _environment(), link)
+
+
+def _diagnosis(
+    lake: Lake, found: dict[str, Any], out: Path, pages: Environment, link: str = ""
+) -> Path:
+    path = out / f"diagnosis-{found['label']}.html"
+    _write(path, pages, "diagnosis.html", **diagnosis.shown(lake, found, link))
+    return path
 
 
 def run_dates(lake: Lake) -> list[str]:
@@ -95,7 +109,11 @@ def night(lake: Lake, label: str) -> dict[str, Any]:
     verdicts = {gate["verdict"] for gate in gates}
     worst = next((v for v in ("red", "warning") if v in verdicts), "green")
     audited = any(gate["step"] == "audits" and gate["tables"] for gate in gates)
-    return {"label": label, "gates": gates, "verdict": worst, "audited": audited}
+    diagnosed = any(gate["step"] in steps.DIAGNOSIS for gate in gates)
+    return {
+        "label": label, "gates": gates, "verdict": worst, "audited": audited,
+        "diagnosed": diagnosed,
+    }  # fmt: skip
 
 
 def _shown(evidence: dict[str, Any]) -> dict[str, Any]:
@@ -153,6 +171,13 @@ def audits(lake: Lake, night: dict[str, Any]) -> dict[str, Any]:
             for audit in (audits_page.sections(read) if whole else ())
         ],
     }  # fmt: skip
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
 
 
 def _write(path: Path, pages: Environment, template: str, **values: Any) -> None:

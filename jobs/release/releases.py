@@ -95,6 +95,26 @@ def stamp(as_of: datetime) -> str:
     return f"{as_of:%Y%m%dT%H%M%SZ}"
 
 
+def moment(release_id: str) -> datetime | None:
+    """The run date that an id begins with; None for what is no id."""
+    if not ID.match(release_id):
+        return None
+    try:
+        return datetime.strptime(release_id[:16] + "+0000", "%Y%m%dT%H%M%SZ%z")
+    except ValueError:
+        return None
+
+
+def published_ids(lake: Lake) -> set[str]:
+    """The ids of all releases that were ever published here, whether they are kept or not."""
+    try:
+        lines = (root(lake) / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return set()
+    told = [json.loads(line) for line in lines if line.strip()]
+    return {one["to"] for one in told if isinstance(one, dict) and one.get("to")}
+
+
 def current_id(lake: Lake) -> str | None:
     """What ``CURRENT`` names, or None where there is no such file or it names nothing."""
     try:

@@ -24,7 +24,7 @@ def main(chosen: argparse.Namespace) -> None:
     lake = Lake(chosen.lake)
     try:
         with releases.room("rollback", releases.root(lake)):
-            now, target = rollback(lake, chosen.to or None, chosen.redis_url, _user())
+            now, target = rollback(lake, chosen.to or None, chosen.redis_url, user())
     except ConnectionError as error:
         raise Fault(f"rollback: {error}") from None
     if now == target.id:
@@ -45,20 +45,33 @@ def rollback(
     """
     now = releases.current_id(lake)
     target = _named(lake, to) if to else _before(lake, now)
-    store = stores.RedisStore(redis_url) if redis_url else None
-    if store is not None:
-        _hold(store, target)
-    if now != target.id:
-        releases.switch(lake, target.id)
-    if store is not None:
-        store.point(target.id, releases.ids_before(lake, target.id))
-        store.close()
+    serve(lake, target, redis_url)
     if now != target.id:
         releases.record(
             lake, time=datetime.now(UTC).isoformat(timespec="seconds"), what="rollback", by=by,
             **{"from": now, "to": target.id},
         )  # fmt: skip
     return now, target
+
+
+def serve(lake: Lake, target: Release, redis_url: str | None) -> None:
+    """Point at a release of the lake, in Redis too where it is given; raises as ``rollback``."""
+    store = stores.RedisStore(redis_url) if redis_url else None
+    if store is not None:
+        _hold(store, target)
+    if releases.current_id(lake) != target.id:
+        releases.switch(lake, target.id)
+    if store is not None:
+        store.point(target.id, releases.ids_before(lake, target.id))
+        store.close()
+
+
+def user() -> str:
+    """Who decides, for the history."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
 
 
 def _named(lake: Lake, release_id: str) -> Release:
@@ -103,10 +116,3 @@ def _hold(store: stores.RedisStore, release: Release) -> None:
             f"rollback: redis {store.place} holds {held} of {written} keys of {release.id}; give "
             "it memory and run again; CURRENT and the pointer in Redis are unchanged"
         )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

@@ -16,10 +16,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,12 +30,11 @@ import pytest
 from jobs import io, steps, tables
 from jobs.io import Lake
 from tests import small_shop
+from tests.dags import service
+from tests.dags.service import ROOT, SECONDS, Airflow
 
 pytestmark = pytest.mark.airflow
-ROOT = Path(__file__).resolve().parents[2]
 DATES = ("2024-02-29", "2024-03-01")
-SECONDS = 900  # for what takes one or two minutes on a quiet machine
-PYTHON = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +57,7 @@ def spoiled(tmp_path_factory, shop) -> Path:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
     """What the child processes see: a fresh Airflow home, nothing of this process's own."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "NIGHTJAR"))}
-    home = tmp_path_factory.mktemp("airflow")
-    return {**kept, "PATH": PYTHON, "NIGHTJAR_AIRFLOW_HOME": str(home)}
+    return service.environment(tmp_path_factory.mktemp("airflow"))
 
 
 def night(environment: dict[str, str], **values: str) -> subprocess.CompletedProcess[str]:
@@ -94,82 +88,18 @@ def single(environment, shop, tmp_path_factory) -> Single:
     return Single(lake, shown, {date: published(lake, date) for date in DATES})
 
 
-@dataclass
-class Airflow:
-    """A running ``make ui``: its address, and a token of its admin."""
-
-    process: subprocess.Popen[str]
-    address: str
-    token: str = ""
-
-    def ask(self, path: str, body: Any = None, token: bool = True) -> tuple[int, Any]:
-        """GET, or POST where there is a body: the status and the answer."""
-        request = urllib.request.Request(f"{self.address}{path}")
-        request.add_header("Content-Type", "application/json")
-        if token:
-            request.add_header("Authorization", f"Bearer {self.token}")
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            with urllib.request.urlopen(request, data, timeout=60) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
-
-    def trigger(self, dag: str = "nightly", **conf: Any) -> tuple[int, Any]:
-        return self.ask(f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})
-
-    def wait(self, run_id: str, dag: str = "nightly") -> dict[str, str]:
-        """Wait until a run ends; the state of each task, and of the run under ''."""
-        run = f"/api/v2/dags/{dag}/dagRuns/{urllib.parse.quote(run_id)}"
-        last = "close_night" if dag == "nightly" else "close_refresh"
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            _, found = self.ask(run)
-            if found["state"] in ("success", "failed"):
-                break
-            time.sleep(1)
-        # The tear-down may still be closing the night when the run is already decided.
-        while time.monotonic() < deadline:
-            _, answer = self.ask(f"{run}/taskInstances?limit=100")
-            states = {task["task_id"]: task["state"] for task in answer["task_instances"]}
-            if states[last] in ("success", "failed", "upstream_failed"):
-                break
-            time.sleep(1)
-        return {**states, "": found["state"]}
-
-
 @pytest.fixture(scope="module")
 def airflow(environment, single) -> Iterator[Airflow]:
     """Airflow's services over the home in which the two nights ran."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tools.ui"],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    told = ""
-    for line in process.stdout:
-        told += line
-        if "Ctrl-C" in line:
-            break
-    found = re.search(r"Airflow: (\S+)\n\s+login\s+(\S+)\n\s+password (\S+)", told)
-    assert found, told
-    made = Airflow(process, found.group(1))
-    login = {"username": found.group(2), "password": found.group(3)}
-    status, answer = made.ask("/auth/token", login, token=False)
-    assert status == 201, answer
-    made.token = answer["access_token"]
-    family = psutil.Process(process.pid).children(recursive=True)
-    yield made
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert not alive, "make ui left processes behind"
+    with service.running(environment) as made:
+        yield made
 
 
 def published(lake: Path, date: str) -> dict[str, list[dict[str, Any]]]:
     """Every table of a night, its rows in an order of their own."""
     found = {}
     for name, table in tables.TABLES.items():
-        if table.step in steps.REFRESH:
+        if table.step not in steps.STEPS:
             continue
         as_of = datetime.fromisoformat(date).replace(tzinfo=UTC)
         rows = io.read_arrow(Lake(lake).published(table.step, as_of).table(name)).to_pylist()

@@ -59,6 +59,11 @@ def test_the_dag_runs_hourly_one_at_a_time_without_catching_up(dag):
     assert dag.timetable.expression == "5 * * * *"
 
 
+def test_people_are_told_of_a_red_refresh_and_that_it_is_over(dag):
+    assert dag.on_failure_callback.__name__ == "tell_failure"
+    assert dag.on_success_callback.__name__ == "tell_recovery"
+
+
 def test_every_parameter_is_described_and_the_runbook_is_there(dag):
     assert set(dag.params) == {"as_of", "source", "lake", "params"}
     for name in dag.params:

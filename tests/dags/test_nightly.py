@@ -15,6 +15,7 @@ from jobs import steps
 
 FOLDER = Path(__file__).resolve().parents[2] / "dags"
 HEAVY = ("pyspark", "pandas", "numpy", "great_expectations", "implicit", "faiss", "sklearn", "jobs")
+DAGS = {"nightly", "hourly_refresh", "diagnose", "retrain"}
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,8 @@ def jobs_of(dag) -> dict[str, str]:
     }
 
 
-def test_there_are_two_dags_and_they_parse(bag):
-    assert set(bag.dags) == {"nightly", "hourly_refresh"}
+def test_the_dags_are_these_and_they_parse(bag):
+    assert set(bag.dags) == DAGS
     assert not bag.import_errors
 
 
@@ -166,6 +167,11 @@ def test_the_dag_runs_nightly_one_at_a_time_without_catching_up(dag):
     assert dag.timetable.expression == "0 2 * * *"
 
 
+def test_people_are_told_of_a_red_night_and_that_it_is_over(dag):
+    assert dag.on_failure_callback.__name__ == "tell_failure"
+    assert dag.on_success_callback.__name__ == "tell_recovery"
+
+
 def test_every_parameter_is_described_and_the_runbook_is_there(dag):
     assert set(dag.params) == {"as_of", "source", "lake", "params"}
     for name in dag.params:
@@ -182,7 +188,7 @@ def test_parsing_imports_nothing_heavy():
         "from airflow.dag_processing.dagbag import BundleDagBag; "
         f"folder = Path({str(FOLDER)!r}); "
         "bag = BundleDagBag(dag_folder=folder, bundle_path=folder, bundle_name='b'); "
-        "assert set(bag.dags) == {'nightly', 'hourly_refresh'}, bag.import_errors; "
+        f"assert set(bag.dags) == {DAGS!r}, bag.import_errors; "
         f"import json; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     )
     shown = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,8 @@ PERSONS = [f"account:{n}" for n in range(1, limits.SOUND.people + 1)]
 ITEMS = [f"i{n:03d}" for n in range(limits.SOUND.interactions // limits.SOUND.people)]
 BEFORE = AS_OF - timedelta(days=2)
 LISTED = 3
+# Modules of their own, which take their ids from this one.
+OF_DIAGNOSIS = ("diagnosis", "kpis", "parity", "outcomes", "off_policy")
 
 
 def table(name: str, rows: list[dict[str, Any]] | dict[str, Any]) -> pa.Table:
@@ -34,6 +37,8 @@ def table(name: str, rows: list[dict[str, Any]] | dict[str, Any]) -> pa.Table:
 def all_tables() -> dict[str, pa.Table]:
     """A good table under each name of ``jobs.tables.TABLES``."""
     found = {**signals(), **audits(), **retrieval(), **changes(), **lists()}
+    for name in OF_DIAGNOSIS:
+        found |= importlib.import_module(f"tests.expectations.good_{name}").tables()
     assert set(found) == set(tables.TABLES)
     return found
 

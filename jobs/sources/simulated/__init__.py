@@ -6,9 +6,9 @@ contract's shape, ``events``, ``items``, ``people``, ``identity_links``, ``promo
 and column is in docs/simulator.md).
 
 The modules, in the order of what they make: ``settings``; ``spells``, time in pieces; ``goods``,
-``crowd`` and ``keys``, what there is; ``requests``, ``visits`` and ``days``, what happens;
-``links``, what becomes known of the keys; ``truth``. The same settings give the same rows, whatever
-the machine.
+``crowd`` and ``keys``, what there is; ``serving``, how people answer a list; ``requests``,
+``visits`` and ``days``, what happens; ``links``, what becomes known of the keys; ``truth``. The
+same settings give the same rows, whatever the machine.
 """
 
 from __future__ import annotations

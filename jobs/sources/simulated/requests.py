@@ -7,9 +7,8 @@ position by position without replacement, each in proportion to its weight among
 position over all lists that the policy may show; ``conditional`` in the truth is the chance given
 the items above it.
 
-A person looks at position k with chance ``k ** -position_bias``, clicks what was looked at with the
-item's own attraction for them, and buys what was clicked with its own conversion; each item
-independently of the others. So the value of any other policy over the same candidates is a sum.
+How people answer is in ``serving``. So the value of any other policy over the same candidates is a
+sum.
 """
 
 from __future__ import annotations
@@ -22,16 +21,13 @@ import numpy as np
 
 from jobs.sources.simulated.crowd import SEGMENTS, Crowd
 from jobs.sources.simulated.goods import Goods
+from jobs.sources.simulated.serving import Answers, answer, generator, looks
 from jobs.sources.simulated.settings import Shop
 
 CANDIDATES = 10
 PLACES = 5
 EXPLORE = 0.2
 WEEK = 7  # days that a policy lasts
-ATTRACTION = 0.06  # chance of a click on what was looked at, of an average item
-LIKED = 4.0  # how many times as attractive an item of a favourite category is
-CONVERSION = 0.15  # chance that what was clicked is bought
-LIKED_CONVERSION = 2.0
 
 
 @dataclass
@@ -63,9 +59,9 @@ class Logging:
 
     def __init__(self, goods: Goods, crowd: Crowd):
         self.goods, self.crowd = goods, crowd
-        rng = np.random.default_rng([goods.shop.seed, 5])
-        self.quality = rng.uniform(0.5, 1.5, goods.shop.items)
-        self.looks = np.arange(1.0, PLACES + 1) ** -goods.shop.position_bias
+        rng = generator(goods)
+        self.answers = Answers(goods, crowd, rng)
+        self.looks = looks(PLACES, goods.shop.position_bias)
         weeks = range(-(-goods.shop.days // WEEK))
         wanted = np.log(goods.popularity * goods.category_weight[goods.category] + 1e-12)
         self.items = np.stack([self._candidates(rng, wanted, week * WEEK) for week in weeks])
@@ -89,19 +85,16 @@ class Logging:
         """A list for each session, and what its person did; ``there``: (items,) in stock."""
         segment = self.crowd.segment[person]
         items = self.items[day // WEEK, segment]
-        likes = (
-            self.goods.category[items][:, :, None] == self.crowd.tastes(person, day)[:, None, :]
-        ).any(axis=2)
-        attraction = np.minimum(ATTRACTION * self.quality[items] * np.where(likes, LIKED, 1.0), 0.9)
-        conversion = np.minimum(
-            CONVERSION * self.goods.pull(day)[items] * np.where(likes, LIKED_CONVERSION, 1.0), 0.9
-        ) * there[items]  # fmt: skip
+        chances = self.answers.chances(day, person, items, there)
         # Gumbel's trick: the largest of log weight + noise are draws without replacement in order.
         noisy = np.log(self.weight[day // WEEK, segment]) + rng.gumbel(size=items.shape)
         shown = np.argsort(-noisy, axis=1)[:, :PLACES]
         rows = np.arange(len(session))[:, None]
-        clicked = rng.random(shown.shape) < self.looks * attraction[rows, shown]
-        bought = clicked & (rng.random(shown.shape) < conversion[rows, shown])
+        attraction, conversion = chances.attraction, chances.conversion
+        luck = rng.random(shown.shape), rng.random(shown.shape)
+        clicked, bought = answer(
+            luck, self.looks, attraction[rows, shown], conversion[rows, shown]
+        )  # fmt: skip
         return Requests(
             session, segment, items, attraction, conversion, shown, clicked, bought
         )  # fmt: skip
@@ -139,8 +132,7 @@ def given_above(weight: np.ndarray, shown: np.ndarray) -> np.ndarray:
 
 def described(shop: Shop) -> dict[str, Any]:
     """The policy's and the people's fixed numbers, for the truth."""
-    looks = np.arange(1.0, PLACES + 1) ** -shop.position_bias
     return {
         "candidates": CANDIDATES, "places": PLACES, "explore": EXPLORE, "policy_days": WEEK,
-        "look_probability": looks.tolist(),
+        "look_probability": looks(PLACES, shop.position_bias).tolist(),
     }  # fmt: skip

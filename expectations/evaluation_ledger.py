@@ -1,0 +1,19 @@
+"""evaluation_ledger: a row per release that ever served."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from great_expectations.expectations.expectation import Expectation
+
+from expectations.rules import WARNING, between, filled, rows, unique
+
+
+def suite(as_of: datetime) -> list[Expectation]:
+    return [
+        rows("No release that served is known to this lake.", 1, severity=WARNING),
+        *filled("Which release, and when it was judged last.", "release_id", "judged_at",
+                "requests", "verdict"),
+        unique("A release that stands twice in the ledger.", "release_id"),
+        between("A negative count is a broken count.", "requests", 0),
+    ]  # fmt: skip

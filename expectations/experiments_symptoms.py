@@ -1,0 +1,5 @@
+"""experiments_symptoms: what the step experiments found wrong."""
+
+from expectations.symptoms import suite
+
+__all__ = ["suite"]

@@ -1,0 +1,1 @@
+"""How scores are used: calibration, thresholds, and the slices that lose."""

@@ -1,0 +1,108 @@
+"""The library of counterexamples: places where a release was most wrong, and whether a later one
+still is.
+
+A case is kept with its features as served, so that any later scorer can be asked what it makes of
+the same situation. It is still wrong where it would place an item that nobody bought among the
+first again, or one that was bought among the last.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.scoring import features
+from jobs.tables import FEATURES, TABLES
+
+PROMISED = 60  # cases that scored high and came to nothing
+MISSED = 40  # cases that were bought from a low place
+CELLS = 5  # surfaces and categories, of those that promised most beyond what came, to take them of
+HIGH = 0.90  # of recent places score lower: the item stands among the first
+LOW = 0.50  # of recent places score lower: the item stands in the lower half
+
+
+class Scores(Protocol):
+    """What can score features; ``jobs.scoring.scorer.Scorer`` can."""
+
+    def of_features(self, rows: np.ndarray) -> np.ndarray: ...
+
+
+def choose(
+    score: np.ndarray, hit: np.ndarray, position: np.ndarray, cell: np.ndarray, name: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the worst misses, promised and missed ones.
+
+    ``cell``: (n,) codes of surface and category; ``name``: (n,) texts that break ties, unique.
+    """
+    beyond = np.bincount(cell, score - hit) if len(cell) else np.zeros(0)
+    worst = np.argsort(-beyond, kind="stable")[:CELLS]
+    promised = [
+        of[np.lexsort((name[of], -score[of]))][: PROMISED // CELLS]
+        for of in (np.flatnonzero((cell == one) & ~hit) for one in worst if beyond[one] > 0)
+    ]
+    low = np.flatnonzero(hit & (position > np.median(position))) if len(hit) else np.zeros(0, int)
+    missed = low[np.lexsort((name[low], score[low], -position[low]))][:MISSED]
+    none = np.zeros(0, np.int64)
+    return np.concatenate([none, *promised]), missed
+
+
+def standing(values: np.ndarray, rows: np.ndarray) -> list[str]:
+    """Of each of ``rows`` the three features that stand out most, as text.
+
+    ``values``: (n, n_features) float32, NaN where there is none; how far a value stands out is
+    counted in standard deviations of all rows (z).
+    """
+    found = values.astype(np.float64)
+    known = np.isfinite(found)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, found, 0.0).sum(axis=0) / count
+    spread = np.sqrt((np.where(known, found - mean, 0.0) ** 2).sum(axis=0) / count)
+    z = np.divide(found[rows] - mean, spread, out=np.zeros((len(rows), found.shape[1])),
+                  where=known[rows] & (spread > 0))  # fmt: skip
+    top = np.argsort(-np.abs(z), axis=1, kind="stable")[:, :3]
+    return [
+        "; ".join(f"{FEATURES[n]} = {found[row, n]:.4g} (z {z[at, n]:+.1f})" for n in top[at])
+        for at, row in enumerate(rows)
+    ]
+
+
+def check(cases: pa.Table, scorer: Scores, background: np.ndarray) -> pa.Table:
+    """Each case scored again: ``new_score``, ``place`` (the share of ``background`` that scores
+    lower) and ``still_wrong``, beside release_id, case, predicted and observed.
+
+    ``cases``: rows of ``counterexamples``; ``background``: (n,) what the same scorer gives recent
+    places; without any, a case is still wrong where its score did not move to the right side.
+    """
+    score = scorer.of_features(features.read(cases)) if cases.num_rows else np.zeros(0)
+    bought = cases["observed"].to_numpy() == 1
+    if len(background):
+        place = np.searchsorted(np.sort(background), score) / len(background)
+        wrong = np.where(bought, place <= LOW, place >= HIGH)
+    else:
+        place = np.full(len(score), 0.5)
+        predicted = cases["predicted"].to_numpy()
+        wrong = np.where(bought, score <= predicted, score >= predicted)
+    kept = cases.select(["release_id", "case", "predicted", "observed"])
+    for name, values in (("new_score", score), ("place", place), ("still_wrong", wrong)):
+        kept = kept.append_column(name, pa.array(values))
+    return kept
+
+
+def once(tables: list[tuple[pa.Table, datetime]]) -> pa.Table:
+    """The cases of several runs, newest first, each once, with ``found``: its run date."""
+    schema = TABLES["counterexamples"].schema
+    empty = schema.empty_table().append_column("found", pa.array([], pa.timestamp("us", tz="UTC")))
+    parts = [
+        rows.cast(schema).append_column("found", pa.array([when] * rows.num_rows,
+                                                          pa.timestamp("us", tz="UTC")))
+        for rows, when in tables
+    ]  # fmt: skip
+    whole = pa.concat_tables([empty, *parts]).combine_chunks()
+    pairs = zip(whole["release_id"].to_pylist(), whole["case"].to_pylist(), strict=True)
+    seen: dict[tuple[str, str], int] = {}
+    for place, pair in enumerate(pairs):
+        seen.setdefault(pair, place)
+    return whole.take(pa.array(sorted(seen.values()), pa.int64()))

@@ -1,0 +1,1 @@
+"""Outcomes: when they come, and whether they mean the same everywhere."""

@@ -1,0 +1,220 @@
+"""The step ``labels``: whether outcomes come when they should, and mean the same everywhere.
+
+Reads ``served``, ``events`` and ``definitions``. Writes ``label_delays`` (a row per population,
+part of it and period: how long its events take to arrive), ``label_checks`` (a row per check of a
+part: corrections, returns, values, units, double labels) and ``labels_symptoms``.
+
+Four things can be wrong, and they are told apart. Where all that a channel or a kind of key sends
+is late, the feed is late. Where only what answers requests is, or only the label's own event,
+labels are. Where the chance that a purchase of some age comes back has changed, the return policy
+has. And where a part of the shop labels otherwise than the rest, labels are inconsistent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from jobs.diagnosis import clusters, definitions, symptoms
+from jobs.diagnosis.labels import feeds, label_rules, outcomes, returned
+from jobs.diagnosis.labels.feeds import Cube, Late
+from jobs.diagnosis.labels.label_rules import Check, Parts
+from jobs.diagnosis.labels.outcomes import ALL, OUTCOME, Window
+from jobs.diagnosis.labels.returns import HORIZON
+from jobs.diagnosis.symptoms import Symptom
+from jobs.night import Night
+from jobs.params import check
+from jobs.tables import TABLES
+
+SERVED = [
+    "period", "mature", "request_time", "day", "bought", "bought_time", "bought_received",
+    "region", "segment", "channel", "surface", "key_type",
+]  # fmt: skip
+FEED = "feed"
+CORRECTED_DAYS = 7.0  # a correction within a week; both periods have old enough labels for that
+
+
+@dataclass(frozen=True)
+class Params:
+    """What is too little to judge by."""
+
+    # Events or outcomes that a population must have in both periods before its delay is judged.
+    fewest: int = 200
+
+    def __post_init__(self) -> None:
+        check(self.fewest >= 50, "fewest must be at least 50")
+
+
+def run(night: Night, params: Params) -> None:
+    """Stage how long things take, the checks, and what is wrong."""
+    agreed = definitions.read(night)
+    served = night.arrow("served", SERVED, ds.field("period").isin(["current", "reference"]))
+    window = window_of(served, night.as_of)
+    rows: list[dict] = []
+    checks: list[Check] = []
+    found: list[Symptom] = []
+    if window is None:
+        night.notes["labels"] = "the log lacks the current period or the reference: not compared"
+    else:
+        rows, late, found = _delays(night, served, window, params, agreed.label.event)
+        checks, more = _checks(night, served, window, late)
+        found += more
+        checks.append(_maturity(rows, agreed.label.maturity_days))
+    night.write("label_delays", pa.Table.from_pylist(rows, TABLES["label_delays"].schema))
+    told = [one.row() for one in checks]
+    night.write("label_checks", pa.Table.from_pylist(told, TABLES["label_checks"].schema))
+    night.write("labels_symptoms", symptoms.table(found))
+
+
+def window_of(served: pa.Table, as_of: datetime) -> Window | None:
+    """The periods that the log has; None where one of them is missing."""
+    first = {}
+    for period in ("current", "reference"):
+        days = served["day"].filter(pc.equal(served["period"], period))
+        if not len(days):
+            return None
+        first[period] = datetime.combine(pc.min(days).as_py(), time(), UTC)
+    return Window(first["reference"], first["current"], as_of)
+
+
+# --- delays ----------------------------------------------------------------------------------
+def _delays(
+    night: Night, served: pa.Table, window: Window, params: Params, event: str
+) -> tuple[list[dict], list[Late], list[Symptom]]:
+    events = _feed_events(night, window)
+    known = outcomes.cube(served, window)
+    rows = [*feed_rows(events), *outcomes.rows(known, served, window)]
+    late = feeds.late_feeds(events, params.fewest)
+    slow = outcomes.late(known, late, event, params.fewest)
+    if slow:
+        late = [one for one in late if not outcomes.only_labels(one, event)]
+    return rows, late, [*(late_symptom(one) for one in late), *slow]
+
+
+def _feed_events(night: Night, window: Window) -> Cube:
+    """Events of both periods that answer no request: what the feeds bring whatever is shown."""
+    columns = ["event_time", "first_received", "event_type", "channel", "key_type"]
+    since = ds.field("event_time") >= pa.scalar(window.before, pa.timestamp("us", tz="UTC"))
+    rows = night.arrow("events", columns, since & ds.field("request_id").is_null())
+    age = window.hours(rows["event_time"])
+    late = age - window.hours(rows["first_received"])
+    codes, names = {}, {}
+    for kind in ("event_type", "channel", "key_type"):
+        codes[kind], names[kind] = clusters.frequent(rows[kind])
+    return feeds.cube(age <= window.split, age, late, codes, names)
+
+
+def feed_rows(events: Cube) -> list[dict]:
+    """Rows of ``label_delays`` of every feed."""
+    found = []
+    for feed, of in events.feeds():
+        for period, when in (("current", events.current), ("reference", ~events.current)):
+            cells = events.cells.of(of & when)
+            if cells.total:
+                found.append(outcomes.delay_row(FEED, feed.kind, feed.value, period, cells, cells))
+    return found
+
+
+def late_symptom(one: Late) -> Symptom:
+    """A late feed, in words."""
+    moved, name = one.shift, one.feed
+    if one.silent:
+        said = (
+            f"Of {name} nothing has come for {one.silent:.0f} hours beyond its longest silence of "
+            "the weeks before, while other feeds go on."
+        )
+    else:
+        said = (
+            f"Events of {name} arrive {one.hours:.0f} hours later than before, and so they do "
+            f"whether they answer a request or not: {moved.above:.0%} take more than "
+            f"{moved.mark:.1f} hours, against {moved.before:.0%} in the weeks before."
+        )
+    return Symptom(
+        "late_feed", str(name), one.hours, feeds.LATE_HOURS, one.hours / feeds.LATE_HOURS,
+        moved.rows, said, moved.p_value,
+    )  # fmt: skip
+
+
+def _maturity(rows: list[dict], defined: float) -> Check:
+    days = {
+        row["period"]: float(row["maturity_days"])
+        for row in rows
+        if row["population"] == OUTCOME and row["segment_kind"] == ALL
+    }
+    after = days.get("current")
+    return Check(
+        "maturity", "outcomes", days.get("reference"), after, None, defined,
+        after is None or after <= defined,
+        f"99 % of outcomes are there {after or 0:g} days after the request; the metrics file waits "
+        f"{defined:g}.",
+        effect=after or 0.0, limit=defined, rows=0,
+    )  # fmt: skip
+
+
+# --- checks ----------------------------------------------------------------------------------
+LABEL_EVENTS = [
+    "event_id", "event_time", "received_time", "first_received", "revision", "event_type",
+    "channel", "region", "key_type", "key", "request_id", "item_id", "value", "quantity",
+]  # fmt: skip
+
+
+def _checks(
+    night: Night, served: pa.Table, window: Window, late: list[Late]
+) -> tuple[list[Check], list[Symptom]]:
+    since = pa.scalar(window.before - timedelta(days=HORIZON), pa.timestamp("us", tz="UTC"))
+    of_labels = ds.field("event_type").isin(["purchase", "return"])
+    rows = night.arrow("events", LABEL_EVENTS, of_labels & (ds.field("event_time") >= since))
+    found, policy = returned.judge(
+        rows, window.hours(rows["event_time"]) / 24, window.hours(rows["first_received"]) / 24,
+        window.split / 24, window.whole / 24,
+    )  # fmt: skip
+    recent = window.hours(rows["event_time"]) <= window.whole
+    bought = pc.equal(rows["event_type"], "purchase").to_numpy()
+    checks = [*found, *_purchases(rows.filter(pa.array(bought & recent)), window)]
+    behind = {one.feed.value_of("channel") for one in late}
+    checks += [
+        one for one in outcome_rates(served) if one.subject.removeprefix("channel ") not in behind
+    ]
+    return checks, [*policy, *label_rules.symptoms(checks)]
+
+
+def _purchases(rows: pa.Table, window: Window) -> list[Check]:
+    """The checks of what a purchase says."""
+    age = window.hours(rows["event_time"])
+    current = age <= window.split
+    divisions = [
+        Parts(kind, *clusters.frequent(rows[kind])) for kind in ("channel", "region", "key_type")
+    ]
+    group = clusters.groups(rows["key"])
+    value = pc.fill_null(rows["value"], 0.0).to_numpy()
+    a_unit = value / np.maximum(rows["quantity"].to_numpy(), 1e-9)
+    item, _ = clusters.codes(rows["item_id"])
+    lag = window.hours(rows["first_received"]) - window.hours(rows["received_time"])
+    marks = ((value == 0, "no value", "of the purchases have no value"),
+             (value < 0, "negative value", "of the purchases have a negative value"))  # fmt: skip
+    found = []
+    for marked, name, what in marks:
+        found += label_rules.shares(name, what, marked, current, group, divisions)
+    found += label_rules.units(a_unit, item, current, divisions)
+    found.append(label_rules.corrections(
+        rows["revision"].to_numpy(), lag / 24, window.hours(rows["first_received"]) / 24, current,
+        group, CORRECTED_DAYS,
+    ))  # fmt: skip
+    answers = pc.is_valid(rows["request_id"]).to_numpy()
+    request, _ = clusters.codes(rows["request_id"].filter(pa.array(answers)))
+    pair = request.astype(np.int64) * (int(item.max(initial=0)) + 1) + item[answers]
+    return found + label_rules.twice(pair, value[answers], current[answers], group[answers])
+
+
+def outcome_rates(served: pa.Table) -> list[Check]:
+    """Whether a channel has lost its outcomes."""
+    rows = served.filter(served["mature"])
+    return label_rules.rates(
+        rows["bought"].to_numpy(), pc.equal(rows["period"], "current").to_numpy(),
+        Parts("channel", *clusters.frequent(rows["channel"])),
+    )  # fmt: skip

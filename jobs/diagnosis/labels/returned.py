@@ -1,0 +1,166 @@
+"""Whether the return policy changed: share and time of returns, in parts of the shop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.diagnosis import clusters
+from jobs.diagnosis.labels import label_rules, returns
+from jobs.diagnosis.labels.label_rules import Check, Parts
+from jobs.diagnosis.labels.returns import HORIZON, Change, Spells
+from jobs.diagnosis.symptoms import Symptom
+
+# Times as many or as few returns, at equal age, before it is another policy: seasons and
+# promotions move them by a fifth to a third.
+RATIO = 1.5
+POINTS = 0.005  # of all purchases: below, the shop's numbers do not feel it
+FEWEST = 10.0  # returns that the reference leads to expect
+SURE = 1e-3  # adjusted for the ages, and among parts the parts, looked at
+WHOLE, ANY = "all purchases", "any age"
+NEW, OLD = "purchases of the period", "purchases of any time"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One comparison: of which part, of which purchases and ages, and what came of it."""
+
+    part: str
+    of: str
+    ages: str
+    change: Change
+
+
+def judge(
+    rows: pa.Table, age: np.ndarray, known: np.ndarray, split: float, whole: float
+) -> tuple[list[Check], list[Symptom]]:
+    """Checks and symptoms of returns.
+
+    A purchase is back when that is known: the last days' returns are still to be told, and those of
+    the reference no more, so that dated by when they were made a constant lag would be a change.
+
+    ``rows``: purchases and returns with key_type, key, item_id, channel, region, event_type;
+    ``age``, ``known``: (n,) days before the run date when it was done and first received;
+    ``split``, ``whole``: days of the current period and of both.
+    """
+    back = pc.equal(rows["event_type"], "return").to_numpy()
+    whose, customer = _codes(rows)
+    of = returns.linked(whose, back, -age)
+    bought = np.flatnonzero(~back)
+    place = np.full(len(age), -1, np.int64)
+    place[bought] = np.arange(len(bought))
+    hit = of >= 0
+    days = returns.days_to_return(len(bought), place[of[hit]], age[of[hit]] - known[hit])
+    divisions = [Parts(kind, *clusters.frequent(rows[kind])) for kind in ("channel", "region")]
+    looks = _looks(age[bought], days, customer[bought], divisions, bought, split, whole)
+    orphans = _orphans(rows, back, of, age, split, whole, divisions)
+    return [*(_check(one) for one in looks), *orphans], found(looks)
+
+
+def found(looks: list[Look]) -> list[Symptom]:
+    """What is beyond the limits: of the whole shop if that is, else of the worst part. The many
+    parts are a family of looks of their own, so that they cost the whole no power."""
+    whole = [one for one in looks if one.part == WHOLE]
+    clear = _clear(whole) or _clear([one for one in looks if one.part != WHOLE])
+    if not clear:
+        return []
+    look, sure = max(clear, key=lambda one: (one[0].ages == ANY, _off(one[0].change)))
+    off = _off(look.change)
+    return [Symptom(
+        "return_policy", look.part, float(np.exp(off)), RATIO, off / float(np.log(RATIO)),
+        look.change.rows, _sentence(look), sure,
+    )]  # fmt: skip
+
+
+def _clear(looks: list[Look]) -> list[tuple[Look, float]]:
+    p = clusters.holm(np.array([one.change.p_value for one in looks]))
+    return [(one, float(sure)) for one, sure in zip(looks, p, strict=True) if _is_other(one, sure)]
+
+
+def _codes(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) codes of customer and item, and of customers."""
+    kind, kinds = clusters.codes(rows["key_type"])
+    key, _ = clusters.codes(rows["key"])
+    item, items = clusters.codes(rows["item_id"])
+    customer = key.astype(np.int64) * max(len(kinds), 1) + kind
+    return customer * max(len(items), 1) + item, customer
+
+
+def _looks(
+    age: np.ndarray, days: np.ndarray, customer: np.ndarray, divisions: list[Parts],
+    bought: np.ndarray, split: float, whole: float,
+) -> list[Look]:  # fmt: skip
+    """Every comparison that has enough returns: of purchases made in the periods, and of all that
+    could come back in them; of these also the early and the late ones."""
+    parts = [(WHOLE, np.ones(len(age), bool))]
+    for one in divisions:
+        code = one.code[bought]
+        parts += [(f"{one.kind} {name}", code == place) for place, name in enumerate(one.names)]
+    looks = []
+    for part, of in parts:
+        made = (age[of], days[of], customer[of], split, whole)
+        any_time = returns.watched(*made, cohort=False)
+        looks += [
+            Look(part, NEW, ANY, returns.compare(returns.watched(*made, cohort=True))),
+            Look(part, OLD, ANY, returns.compare(any_time)),
+        ]
+        if part == WHOLE:
+            looks += _by_age(any_time)
+    return [one for one in looks if one.change.expected >= FEWEST]
+
+
+def _by_age(spells: Spells) -> list[Look]:
+    middle = returns.median_age(spells.of(~spells.current))
+    if not np.isfinite(middle):
+        return []
+    day = int(min(max(middle, 1), HORIZON - 1))
+    return [
+        Look(WHOLE, OLD, f"before day {day}", returns.compare(spells, 0, day)),
+        Look(WHOLE, OLD, f"from day {day}", returns.compare(spells, day, HORIZON)),
+    ]
+
+
+def _is_other(look: Look, sure: float) -> bool:
+    moved = abs(look.change.after - look.change.before)
+    return sure <= SURE and _off(look.change) >= np.log(RATIO) and moved >= POINTS
+
+
+def _off(change: Change) -> float:
+    """How far the ratio is from 1, either way."""
+    return abs(float(np.log(max(change.ratio, 1e-3))))
+
+
+def _sentence(look: Look) -> str:
+    change = look.change
+    ages = "" if look.ages == ANY else f" {look.ages} of their age"
+    return (
+        f"Of {look.part} {change.after:.1%} come back{ages}, against {change.before:.1%} in the "
+        f"weeks before at equal age: {change.ratio:.2f} times the {change.expected:,.0f} returns "
+        "that those led to expect."
+    )
+
+
+def _check(look: Look) -> Check:
+    change = look.change
+    return Check(
+        f"returns of {look.of}, {look.ages}", look.part, change.before,
+        change.after, None, None, True, _sentence(look), effect=change.ratio, limit=RATIO,
+        rows=change.rows, p_value=change.p_value,
+    )  # fmt: skip
+
+
+def _orphans(
+    rows: pa.Table, back: np.ndarray, of: np.ndarray, age: np.ndarray, split: float, whole: float,
+    divisions: list[Parts],
+) -> list[Check]:  # fmt: skip
+    """Returns whose purchase is not known, by part."""
+    seen = back & (age <= whole)
+    group = clusters.groups(rows["key"].filter(pa.array(seen)))
+    return label_rules.shares(
+        "return without purchase", "of the returns are of no purchase that is known",
+        of[seen] < 0, age[seen] <= split, group,
+        [Parts(one.kind, one.code[seen], one.names) for one in divisions],
+    )  # fmt: skip

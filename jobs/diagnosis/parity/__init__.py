@@ -1,0 +1,1 @@
+"""Training, night and served side by side: inputs, relations, and what moved."""

@@ -1,0 +1,1 @@
+"""What other policies would have brought, from the log alone."""

@@ -1,0 +1,1 @@
+"""What was served, computed again and held against what was published."""

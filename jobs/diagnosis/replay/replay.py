@@ -1,0 +1,376 @@
+"""The step ``replay``: what was really served, computed again.
+
+Reads ``served_features``, ``served`` and ``definitions``, and of the nights that served: the tables
+``features`` and ``recommendations`` as published, the ranker, and what it takes to make them again.
+Writes ``replayed`` (a row per night that served in the current period), ``replay_features`` (a row
+per feature: served beside published) and ``replay_symptoms``.
+
+Three things are held together: the features that the log has and those that the release published,
+value by value and by their hash; the scores and the order that these features give; and, for some
+people, all of it made again from the night's own tables by the night's own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from jobs import io
+from jobs.diagnosis import definitions, symptoms
+from jobs.diagnosis.definitions import Definitions
+from jobs.diagnosis.replay import comparing, rebuilding
+from jobs.diagnosis.replay.comparing import DEFAULT, LOST, OTHER, UNIT, Compared
+from jobs.diagnosis.symptoms import Symptom
+from jobs.evaluation import metrics
+from jobs.night import Night
+from jobs.params import check
+from jobs.scoring import features
+from jobs.scoring.scorer import Scorer
+from jobs.tables import FEATURES, TABLES
+
+# Shares of rows beyond which serving does something else than publishing. Nothing at all differs
+# where serving gives what was published, so that this leaves room for a deployment's minutes only.
+SHARE = 0.005
+LEAST = 200  # rows that a feature's comparison rests on
+SCORE_WITHIN = 1e-4  # relative; scores are means of float32 sums
+KIND = {
+    LOST: "lost_join", DEFAULT: "default_on_timeout", UNIT: "unit_change", OTHER: "unlike_release",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Params:
+    """How much is computed again."""
+
+    # People of the newest night whose features and lists are made again from its tables.
+    rebuilt_people: int = 100
+
+    def __post_init__(self) -> None:
+        check(0 <= self.rebuilt_people <= 10_000, "rebuilt_people must be 0 to 10,000")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What was served in the current period: requests, and places with a score of their own."""
+
+    requests: int
+    scored: int
+
+
+@dataclass
+class Replayed:
+    """What was found of one night; shares are None where nothing could be compared."""
+
+    night: str
+    requests: int = 0
+    places: int = 0
+    compared: int = 0
+    unpublished: int = 0
+    features_same: float | None = None
+    hash_same: float | None = None
+    score_same: float | None = None
+    order_same: float | None = None
+    rebuilt_people: int = 0
+    rebuilt_features_same: float | None = None
+    rebuilt_lists_same: float | None = None
+    promised: float | None = None
+    realised: float | None = None
+    realised_low: float | None = None
+    realised_high: float | None = None
+    # Of the rows whose features are served as published, those that have their hash.
+    hash_kept: float | None = None
+    # (n, n_features) of the rows compared: as served, as published.
+    both: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def published_at_all(self) -> float | None:
+        """The share of the sampled places that the night published for the person."""
+        whole = self.compared + self.unpublished
+        return self.compared / whole if whole else None
+
+
+def run(night: Night, params: Params) -> None:
+    """Stage what was found of each night, of each feature, and what is wrong."""
+    agreed = definitions.read(night)
+    now = ds.field("period") == "current"
+    sample = night.arrow("served_features", where=now & ds.field("night").is_valid())
+    columns = [
+        "request_id", "position", "shown_position", "bought", "clicked", "mature", "night",
+        "person_id", "surface", "score", "fallback",
+    ]  # fmt: skip
+    every = night.arrow("served", columns, now)
+    shown = every.filter(pc.is_valid(every["night"]))
+    found = []
+    for label in sorted(set(shown["night"].to_pylist())):
+        of_night = shown.filter(pc.equal(shown["night"], label))
+        one = replay(night, label, sample.filter(pc.equal(sample["night"], label)))
+        one.places = of_night.num_rows
+        one.requests = pc.count_distinct(of_night["request_id"]).as_py()
+        one.promised = promised(night, label)
+        realise(one, of_night, agreed, night.seed)
+        found.append(one)
+    if found and params.rebuilt_people:
+        newest = _newest_night(night, found)
+        if newest is not None:
+            rebuild(night, newest, sample, params.rebuilt_people)
+    compared = comparing.compare(FEATURES, *_together(found))
+    schema = TABLES["replayed"].schema
+    rows = [{name: getattr(one, name) for name in schema.names} for one in found]
+    night.write("replayed", pa.Table.from_pylist(rows, schema))
+    night.write("replay_features", _feature_rows(compared))
+    night.write("replay_symptoms", symptoms.table(wrong(found, compared, shown_of(every))))
+
+
+def _together(found: list[Replayed]) -> tuple[np.ndarray, np.ndarray]:
+    """(n, n_features) twice: all rows compared, as served and as published."""
+    both = [one.both for one in found if one.both is not None]
+    if not both:
+        nothing = np.zeros((0, len(FEATURES)), np.float32)
+        return nothing, nothing
+    return np.concatenate([b[0] for b in both]), np.concatenate([b[1] for b in both])
+
+
+def shown_of(rows: pa.Table) -> Shown:
+    """What all places of the current period are."""
+    scored = pc.and_(pc.is_valid(rows["score"]), pc.is_null(rows["fallback"]))
+    return Shown(
+        requests=pc.count_distinct(rows["request_id"]).as_py(),
+        scored=int(pc.sum(scored).as_py() or 0),
+    )
+
+
+# --- one night -------------------------------------------------------------------------------
+def replay(night: Night, label: str, sample: pa.Table) -> Replayed:
+    """Hold a night's sampled places, as served, against what it published."""
+    one = Replayed(label)
+    if not sample.num_rows:
+        return one
+    lists = night.earlier("recommendations", label)
+    people = pc.unique(sample["person_id"]).drop_null()
+    mine = ds.field("person_id").isin(people)
+    published = io.read_arrow(lists.table("features"), where=mine)
+    place = rows_of(sample, published)
+    there = place >= 0
+    one.compared, one.unpublished = int(there.sum()), int((~there).sum())
+    if not one.compared:
+        return one
+    served = features.read(sample.filter(pa.array(there)))
+    values = features.read(published)[place[there]]
+    one.both = (served, values)
+    alike = comparing.same(served, values).all(axis=1)
+    one.features_same = float(alike.mean())
+    logged = sample["feature_hash"].filter(pa.array(there))
+    own = pa.array(features.hashes(served), pa.string())
+    given = published["feature_hash"].take(pa.array(place[there]))
+    hashed = pc.and_(pc.equal(logged, own), pc.equal(logged, given)).fill_null(False)
+    one.hash_same = _share(hashed)
+    one.hash_kept = _share(hashed.filter(pa.array(alike))) if alike.any() else None
+    score = sample["score"].filter(pa.array(there)).to_numpy(zero_copy_only=False)
+    again = scorer_of(night, label).of_features(served)
+    close = np.isclose(again, score.astype(float), rtol=SCORE_WITHIN, atol=1e-9)
+    # What was scored from other features has another score; that is told by the features.
+    one.score_same = float(close[alike].mean()) if alike.any() else None
+    one.order_same = order_same(
+        sample, io.read_arrow(lists.table("recommendations"),
+                              ["surface", "person_id", "item_id", "rank"], mine)
+    )  # fmt: skip
+    return one
+
+
+def rows_of(sample: pa.Table, published: pa.Table) -> np.ndarray:
+    """(n_sample,) int64: the row of ``published`` of each pair of person and item, else -1."""
+    return _looked_up(sample, published, ["person_id", "item_id"])
+
+
+def _looked_up(rows: pa.Table, among: pa.Table, keys: list[str]) -> np.ndarray:
+    numbered = among.select(keys).append_column("row", pa.array(np.arange(among.num_rows)))
+    asked = rows.select(keys).append_column("at", pa.array(np.arange(rows.num_rows)))
+    joined = asked.join(numbered, keys=keys, join_type="left outer").sort_by("at")
+    return joined["row"].fill_null(-1).to_numpy()
+
+
+def _share(held: pa.ChunkedArray) -> float:
+    """The share that holds."""
+    return float(pc.mean(held.cast(pa.float64())).as_py() or 0.0)
+
+
+def order_same(sample: pa.Table, published: pa.Table) -> float | None:
+    """The share of neighbouring places of an answer that stand in the published order; what a
+    filter takes out in between changes none."""
+    rank_at = _looked_up(sample, published, ["surface", "person_id", "item_id"])
+    rank = np.where(
+        rank_at >= 0, published["rank"].to_numpy()[np.maximum(rank_at, 0)], -1
+    ) if published.num_rows else np.full(sample.num_rows, -1)  # fmt: skip
+    _, request = np.unique(sample["request_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    order = np.lexsort((sample["position"].to_numpy(), request))
+    order = order[rank[order] >= 0]
+    request, rank = request[order], rank[order]
+    beside = request[1:] == request[:-1]
+    if not beside.any():
+        return None
+    return float((rank[1:] > rank[:-1])[beside].mean())
+
+
+def scorer_of(night: Night, label: str) -> Scorer:
+    """What ranked in a night."""
+    ranker = night.earlier("ranker", label)
+    return Scorer.of(*(
+        io.read_arrow(ranker.table(name))
+        for name in ("ranker_models", "blend_weights", "calibration")
+    ))  # fmt: skip
+
+
+def promised(night: Night, label: str) -> float | None:
+    """The NDCG@10 that the night's own evidence foretold of what it published."""
+    ranker = night.lake.at("ranker", label)
+    rows = io.read_arrow(ranker.table("ranking_evidence")).to_pylist() if ranker else []
+    return next((row["ndcg_at_10"] for row in rows if row["published"]), None)
+
+
+def realise(one: Replayed, shown: pa.Table, agreed: Definitions, seed: int) -> None:
+    """The agreed metric of the answers that were followed by an outcome, once that is known.
+
+    Of answers without any outcome it is not defined; and what people did elsewhere is not in it, so
+    that it tells how well a list was ordered, and is no promise kept or broken by itself.
+    """
+    ripe = shown.filter(shown["mature"])
+    if not ripe.num_rows:
+        return
+    label = "bought" if agreed.label.event == "purchase" else "clicked"
+    hit = ripe[label].to_numpy(zero_copy_only=False).astype(bool)
+    _, request = np.unique(ripe["request_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    wanted = np.bincount(request[hit], minlength=int(request.max()) + 1)
+    has = wanted > 0
+    if has.sum() < 2:
+        return
+    code = np.cumsum(has) - 1
+    kept = has[request]
+    person, rank = code[request[kept]], ripe["position"].to_numpy()[kept] - 1
+    arguments = (person, rank, hit[kept])
+    if agreed.metric == "ndcg":
+        values = metrics.ndcg(*arguments, wanted[has], agreed.at)
+    elif agreed.metric == "recall":
+        values = metrics.recall(*arguments, wanted[has], agreed.at)
+    else:
+        values = metrics.hit_rate(*arguments, int(has.sum()), agreed.at)
+    one.realised = float(values.mean())
+    one.realised_low, one.realised_high = metrics.interval(values, seed)
+
+
+# --- made again ------------------------------------------------------------------------------
+def _newest_night(night: Night, found: list[Replayed]) -> Replayed | None:
+    """The newest that is a night of its own: a refresh has most of its rows from its night."""
+    for one in reversed(found):
+        lists = night.lake.at("recommendations", one.night)
+        if one.compared and lists is not None and not lists.manifest.get("refresh"):
+            return one
+    return None
+
+
+def rebuild(night: Night, one: Replayed, sample: pa.Table, count: int) -> None:
+    """Make features and lists of some served people again, and hold them against what was
+    published."""
+    mine = sample.filter(pc.equal(sample["night"], one.night))
+    people = pc.unique(mine["person_id"]).drop_null().sort()
+    chosen = np.random.default_rng(night.seed).permutation(len(people))[:count]
+    people = people.take(pa.array(np.sort(chosen)))
+    made = rebuilding.again(night, one.night, people)
+    if made is None:
+        night.notes["not_rebuilt"] = f"the tables of {one.night} are not all there any more"
+        return
+    lists = night.earlier("recommendations", one.night)
+    whose = ds.field("person_id").isin(people)
+    published = io.read_arrow(lists.table("features"), where=whose)
+    place = rows_of(published, made["features"])
+    values = features.read(made["features"])
+    alike = np.zeros(published.num_rows, bool)
+    there = place >= 0
+    alike[there] = comparing.same(
+        features.read(published.filter(pa.array(there))), values[place[there]]
+    ).all(axis=1)
+    one.rebuilt_people = len(people)
+    one.rebuilt_features_same = float(alike.mean()) if len(alike) else None
+    keys = ["surface", "person_id", "rank", "item_id"]
+    was = io.read_arrow(lists.table("recommendations"), keys, whose)
+    again = _looked_up(was, made["recommendations"], keys)
+    one.rebuilt_lists_same = float((again >= 0).mean()) if was.num_rows else None
+
+
+# --- what is wrong ---------------------------------------------------------------------------
+def _feature_rows(compared: list[Compared]) -> pa.Table:
+    schema = TABLES["replay_features"].schema
+    rows = [{name: getattr(one, name) for name in schema.names} for one in compared]
+    return pa.Table.from_pylist(rows, schema)
+
+
+def wrong(found: list[Replayed], compared: list[Compared], shown: Shown) -> list[Symptom]:
+    """A symptom per way in which features differ, of scores, order and what was made again, and
+    where there was nothing to compare: that is not the same as nothing wrong."""
+    told = [*_features_wrong(compared), *_nothing_compared(found, shown)]
+    for what, words in (
+        ("published_at_all", "places that were served with features were never published"),
+        ("score_same", "scores are not those that the served features give"),
+        ("order_same", "neighbours stand in another order than published"),
+        ("hash_kept", "hashes are not those of features that are served as published"),
+        ("rebuilt_features_same", "features made again from the night's tables are other ones"),
+        ("rebuilt_lists_same", "places made again from the night's tables hold other items"),
+    ):
+        for one in found:
+            held = getattr(one, what)
+            if held is None or 1 - held <= SHARE or one.compared + one.unpublished < LEAST:
+                continue
+            share = 1 - held
+            told.append(Symptom(
+                "unlike_release", f"{what} {one.night}", share, SHARE, share / SHARE,
+                one.compared + one.unpublished,
+                f"Of the release of {one.night}, {share:.1%} of the {words}.",
+                warning=what == "rebuilt_lists_same",
+            ))  # fmt: skip
+    return told
+
+
+def _nothing_compared(found: list[Replayed], shown: Shown) -> Iterator[Symptom]:
+    rows = sum(one.compared + one.unpublished for one in found)
+    if rows < min(LEAST, shown.scored):
+        yield Symptom(
+            "not_replayed", "features", 1.0, 1.0, 1.0, rows,
+            f"Of {shown.scored:,} scored places of {shown.requests:,} requests only {rows:,} name "
+            "a release whose tables are here and say what features they were scored from.",
+        )  # fmt: skip
+    elif not shown.scored:
+        yield Symptom(
+            "not_replayed", "scores", 1.0, 1.0, 1.0, shown.requests,
+            f"None of {shown.requests:,} requests was answered with a scored list: there is "
+            "nothing to replay.",
+        )  # fmt: skip
+
+
+def _features_wrong(compared: list[Compared]) -> Iterator[Symptom]:
+    beyond = [one for one in compared if one.known >= LEAST and one.share > SHARE]
+    for way, kind in KIND.items():
+        mine = sorted((c for c in beyond if c.way == way), key=lambda c: (-c.share, c.feature))
+        if not mine:
+            continue
+        worst, names = mine[0], [c.feature for c in mine]
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        yield Symptom(
+            kind, worst.feature, worst.share, SHARE, worst.share / SHARE, worst.known,
+            f"{listed}: {_words(worst)} In {worst.share:.1%} of {worst.known:,} places the value "
+            "served is not the one published.",
+        )  # fmt: skip
+
+
+def _words(one: Compared) -> str:
+    if one.way == LOST:
+        return "no value was served where one was published."
+    if one.way == DEFAULT:
+        return f"the value {one.constant:g} was served in place of what was published."
+    if one.way == UNIT and one.ratio is not None:
+        times = f"{one.ratio:g} times" if one.ratio > 1 else f"one in {1 / one.ratio:g} of"
+        return f"served is {times} what was published, which is a unit."
+    return "served and published differ in no one way."

@@ -1,0 +1,160 @@
+"""The step ``verdict``: five gates in order, and what to mend.
+
+Reads the symptoms of every step, ``replayed``, ``served`` and the ledger of the diagnosis before.
+Writes ``verdict_symptoms`` (all of them in the order in which to look at them), ``verdict_gates``
+(go or no-go, with the evidence) and ``evaluation_ledger`` (a row per release that ever served).
+
+The first gate that is not go says what is at fault: what comes after it is measured by what it
+judges, so that a model is not blamed for data that are late, nor a page for a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from jobs import io, steps
+from jobs.diagnosis.symptoms import GATES
+from jobs.night import Night
+from jobs.tables import TABLES
+
+GO = "go"
+
+
+@dataclass(frozen=True)
+class Params:
+    """None: what is wrong is decided by the steps before."""
+
+
+def run(night: Night, params: Params) -> None:
+    """Stage the verdict."""
+    found = []
+    for step in steps.DIAGNOSIS:
+        name = f"{step}_symptoms"
+        if name in TABLES and step != "verdict":
+            rows = night.arrow(name)
+            found += [{"step": step, **row} for row in rows.to_pylist()]
+    ordered = in_order(found)
+    gates = judged(ordered)
+    night.write("verdict_symptoms", _table("verdict_symptoms", ordered))
+    night.write("verdict_gates", _table("verdict_gates", gates))
+    before = night.previous("verdict")
+    known = io.read_arrow(before.table("evaluation_ledger")).to_pylist() if before else []
+    now = releases_now(night, gates, ordered)
+    night.write("evaluation_ledger", _table("evaluation_ledger", ledger(known, now)))
+
+
+def _table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, TABLES[name].schema)
+
+
+def in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The symptoms with their ``place``: by gate, those that fail it first, by severity."""
+    ordered = sorted(
+        found,
+        key=lambda row: (
+            row["warning"], GATES.index(row["gate"]), -row["severity"], row["step"], row["kind"],
+            row["subject"],
+        ),
+    )  # fmt: skip
+    return [{"place": number, **row} for number, row in enumerate(ordered, start=1)]
+
+
+def judged(ordered: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The five gates; the first that is not go classifies the fault."""
+    gates, classified = [], False
+    for place, gate in enumerate(GATES, start=1):
+        mine = [row for row in ordered if row["gate"] == gate]
+        failing = [row for row in mine if not row["warning"]]
+        first = failing[0] if failing else None
+        told = first is not None and not classified
+        gates.append({
+            "gate": gate,
+            "place": place,
+            "go": first is None,
+            "symptoms": len(failing),
+            "warnings": len(mine) - len(failing),
+            "evidence": first["sentence"] if first else _clear(mine),
+            "classified": f"fix {_mended(first)}" if told and first else None,
+            "action": first["action"] if told and first else None,
+        })  # fmt: skip
+        classified = classified or told
+    return gates
+
+
+def _mended(first: dict[str, Any]) -> str:
+    return f"the {first['remedy']}" if first["remedy"] == "system" else str(first["remedy"])
+
+
+def _clear(warnings: list[dict[str, Any]]) -> str:
+    if not warnings:
+        return "Nothing found."
+    return f"Nothing that fails it; look at: {warnings[0]['sentence']}"
+
+
+# --- the ledger ------------------------------------------------------------------------------
+def ledger(known: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that were known and those of now, a row per release: that of the diagnosis which
+    saw most of its requests, since a release leaves the period day by day."""
+    kept = {row["release_id"]: row for row in known}
+    for row in now:
+        before = kept.get(row["release_id"])
+        if before is None or row["requests"] >= before["requests"]:
+            kept[row["release_id"]] = row
+    return [kept[name] for name in sorted(kept)]
+
+
+def releases_now(
+    night: Night, gates: list[dict[str, Any]], ordered: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """A row of the ledger per release that served in the current period."""
+    failed = next((gate for gate in gates if not gate["go"]), None)
+    first = next((row["kind"] for row in ordered if not row["warning"]), None)
+    columns = ["request_id", "release_id", "night", "mature", "bought", "value"]
+    shown = night.arrow("served", columns, ds.field("period") == "current")
+    replayed = {row["night"]: row for row in night.arrow("replayed").to_pylist()}
+    nothing = dict.fromkeys(TABLES["replayed"].schema.names)
+    rows = []
+    for came in what_came(shown):
+        one = replayed.get(came["night"], nothing)
+        rows.append({
+            **{name: one[name] for name in (
+                "promised", "realised", "realised_low", "realised_high", "features_same",
+                "order_same",
+            )},
+            **came,
+            "judged_at": night.as_of,
+            "verdict": failed["gate"] if failed else GO,
+            "first": first,
+        })  # fmt: skip
+    return rows
+
+
+def what_came(shown: pa.Table) -> Iterator[dict[str, Any]]:
+    """By release: its night, its requests, the share of the mature ones that bought, and money a
+    request."""
+    release = shown["release_id"].combine_chunks().dictionary_encode()
+    request = shown["request_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    code = release.indices.to_numpy()
+    bought = shown["bought"].to_numpy(zero_copy_only=False)
+    ripe = shown["mature"].to_numpy(zero_copy_only=False)
+    for number, release_id in enumerate(release.dictionary.to_pylist()):
+        mine = code == number
+        judged = mine & ripe
+        conversion = value = None
+        if judged.any():
+            asked = len(np.unique(request[judged]))
+            conversion = len(np.unique(request[judged & bought])) / asked
+            value = float(shown["value"].to_numpy()[judged].sum() / asked)
+        yield {
+            "release_id": release_id,
+            "night": shown["night"][int(np.flatnonzero(mine)[0])].as_py(),
+            "requests": len(np.unique(request[mine])),
+            "conversion": conversion,
+            "value_per_request": value,
+        }

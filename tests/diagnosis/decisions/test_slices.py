@@ -1,0 +1,215 @@
+"""Slices, cases and the library: hand-known answers, clean shops, and one slice that loses."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs import io, tables
+from jobs.diagnosis.decisions import counterexamples, misses, slices
+from jobs.io import Lake
+from jobs.tables import FEATURES, TABLES
+from tests.conftest import AS_OF
+from tests.diagnosis import small_log
+
+
+class First:
+    """A scorer that gives the first feature, as the simulated log does."""
+
+    def of_features(self, rows: np.ndarray) -> np.ndarray:
+        return rows[:, 0].astype(float)
+
+
+def case(name: str, observed: int, score: float) -> dict[str, Any]:
+    return {
+        "release_id": "one", "case": name, "surface": "home", "position": 1, "item_id": "i",
+        "category": "beds", "predicted": 0.5, "observed": observed, "why": "x",
+        "top_features": "x", FEATURES[0]: score,
+    }  # fmt: skip
+
+
+def test_a_case_is_still_wrong_where_the_item_would_stand_there_again() -> None:
+    rows = [case("a", 0, 0.95), case("b", 0, 0.5), case("c", 1, 0.1), case("d", 1, 0.9)]
+    known = pa.Table.from_pylist(rows, TABLES["counterexamples"].schema)
+    found = counterexamples.check(known, First(), np.linspace(0, 1, 101))
+    assert found["still_wrong"].to_pylist() == [True, False, True, False]
+    assert found["new_score"].to_pylist() == pytest.approx([0.95, 0.5, 0.1, 0.9])
+    assert found["place"].to_pylist() == pytest.approx([0.95, 0.5, 0.1, 0.9], abs=0.02)
+    # Without anything to rank among, a case is judged by whether its score moved the right way.
+    alone = counterexamples.check(known, First(), np.zeros(0))
+    assert alone["still_wrong"].to_pylist() == [True, True, True, False]
+
+
+def test_the_worst_misses_are_chosen_where_the_score_promised_most() -> None:
+    score = np.array([0.9, 0.8, 0.7, 0.1, 0.2])
+    hit = np.array([False, False, True, True, False])
+    cell = np.array([0, 0, 0, 1, 1])
+    position = np.array([1, 2, 3, 9, 4])
+    name = np.array(list("abcde"), object)
+    promised, missed = counterexamples.choose(score, hit, position, cell, name)
+    assert promised.tolist() == [0, 1]
+    assert missed.tolist() == [3]
+
+
+def test_what_stands_out_is_told_in_deviations() -> None:
+    values = np.zeros((5, len(FEATURES)), np.float32)
+    values[4, 2], values[:, 3] = 10.0, np.nan
+    (text,) = counterexamples.standing(values, np.array([4]))
+    assert text.startswith(f"{FEATURES[2]} = 10 (z +2.0)")
+
+
+def test_a_case_of_two_runs_is_asked_about_once() -> None:
+    rows = pa.Table.from_pylist([case("a", 0, 0.9)], TABLES["counterexamples"].schema)
+    found = counterexamples.once([(rows, AS_OF), (rows, AS_OF - timedelta(days=1))])
+    assert found["found"].to_pylist() == [AS_OF]
+
+
+# --- the step --------------------------------------------------------------------------------
+def shop(folder: Path, made: dict) -> Lake:
+    return small_log.lake(
+        folder, served=small_log.served(made), visits=small_log.visits(made),
+        served_features=small_log.features(made),
+    )  # fmt: skip
+
+
+def ran(folder: Path, made: dict) -> dict[str, list[dict[str, Any]]]:
+    return small_log.ran(shop(folder, made), "slices", slices)[1]
+
+
+def losing(made: dict, of: np.ndarray, times: float = 0.5) -> dict:
+    """With the chance of these rows, of now, changed."""
+    chance = np.where(of & (made["age"] < 14), made["chance"] * times, made["chance"])
+    return made | {"chance": chance}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_clean_shop_has_no_losing_slice(tmp_path: Path, seed: int) -> None:
+    found = ran(tmp_path, small_log.places(seed))
+    assert found["slices_symptoms"] == []
+    assert {row["rank"] for row in found["slice_losses"]} >= {0, 1}
+    keys = [(row["kinds"], row["slice"]) for row in found["slice_losses"]]
+    assert len(keys) == len(set(keys)) > 100
+
+
+def test_a_surface_that_never_says_what_it_showed_is_compared_all_the_same(
+    tmp_path: Path,
+) -> None:
+    made = small_log.places(1)
+    silent = (made["surface"] == "basket") | (made["age"] >= 14)
+    found = ran(tmp_path, made | {"shown": np.where(silent, np.nan, made["shown"])})
+    rows = {row["slice"]: row["rows"] for row in found["slice_losses"] if row["kinds"] == "surface"}
+    assert rows["basket"] == pytest.approx(rows["home"], rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_uniform_fall_is_no_losing_slice(tmp_path: Path, seed: int) -> None:
+    made = small_log.places(seed)
+    found = ran(tmp_path, losing(made, made["age"] >= 0))
+    assert found["slices_symptoms"] == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_slice_that_halves_is_named(tmp_path: Path, seed: int) -> None:
+    made = small_log.places(seed, requests=24_000, people=4_000)
+    found = ran(tmp_path, losing(made, made["category"] == "chairs"))
+    assert [row["subject"] for row in found["slices_symptoms"]] == ["category chairs"]
+    (first,) = [row for row in found["slice_losses"] if row["rank"] == 1]
+    assert "chairs" in first["slice"]
+    whole = [row for row in found["slice_losses"] if row["kinds"] == "category"]
+    assert sum(row["contribution"] for row in whole) < 0
+
+
+def test_a_pair_that_halves_is_named_as_a_pair(tmp_path: Path) -> None:
+    made = small_log.places(5, requests=40_000, people=6_000)
+    found = ran(
+        tmp_path,
+        losing(made, (made["region"] == "north") & (made["category"] == "beds"), 0.4),
+    )
+    assert [row["subject"] for row in found["slices_symptoms"]] == ["region north, category beds"]
+
+
+def test_places_that_the_page_pushed_down_are_no_losing_slice(tmp_path: Path) -> None:
+    made = small_log.places(6, requests=16_000)
+    of = (made["surface"] == "home") & (made["age"] < 14)
+    shown = np.where(of, 6 - made["position"], made["position"])
+    chance = np.where(of, made["chance"] * (shown / made["position"]) ** -0.3, made["chance"])
+    found = ran(tmp_path, made | {"shown": shown.astype(float), "chance": chance})
+    assert found["slices_symptoms"] == []
+
+
+def test_cases_are_told_with_their_features_and_without_persons(tmp_path: Path) -> None:
+    found = ran(tmp_path, small_log.places(7, requests=2_000))
+    cases = found["counterexamples"]
+    assert 60 <= len(cases) <= 100
+    assert len({(row["release_id"], row["case"]) for row in cases}) == len(cases)
+    promised = [row for row in cases if row["observed"] == 0]
+    assert min(row["predicted"] for row in promised) > 0.2
+    assert all(row[FEATURES[0]] == pytest.approx(row["predicted"]) for row in cases)
+    assert not any("v1" in str(row["case"]) for row in cases)
+    assert found == ran(tmp_path / "again", small_log.places(7, requests=2_000))
+
+
+def test_a_default_that_came_up_and_drives_the_score_is_suspicious() -> None:
+    rng = np.random.default_rng(0)
+    rows = {name: rng.normal(0, 1, 4_000) for name in FEATURES} | {"score": rng.random(4_000)}
+    names = [*FEATURES, "score"]
+    before = pa.table({name: rows[name] for name in names})
+    late = rng.random(4_000) < 0.3
+    rows[FEATURES[1]] = np.where(late, 0.0, rows[FEATURES[1]])
+    rows["score"] = np.where(late, rows["score"] * 0.3, rows["score"])
+    found = misses.drivers(pa.table({name: rows[name] for name in names}), before).to_pylist()
+    assert [row["feature"] for row in found if row["suspicious"]] == [FEATURES[1]]
+    assert found[1]["share"] == pytest.approx(0.3, abs=0.03)
+
+
+def test_later_releases_are_asked_about_earlier_cases(tmp_path: Path) -> None:
+    made = shop(tmp_path, small_log.places(8, requests=500))
+    earlier = AS_OF - timedelta(days=1)
+    known = pa.Table.from_pylist([case("r1/1", 0, 0.9)], TABLES["counterexamples"].schema)
+    for table in tables.of_step("slices"):
+        rows = known if table.name == "counterexamples" else table.schema.empty_table()
+        io.write_arrow(made.staged("slices", earlier) / table.name, rows)
+    io.write_json(made.staged("slices", earlier) / "manifest.json", {})
+    made.publish("slices", earlier, "one")
+    night, found = small_log.ran(made, "slices", slices)
+    assert found["counterexample_checks"] == []
+    assert "no release" in night.notes["counterexamples"]
+    release(made)
+    night, found = small_log.ran(made, "slices", slices)
+    (row,) = found["counterexample_checks"]
+    assert (row["case"], row["found"], row["checked_release"]) == ("r1/1", earlier, RELEASE)
+    assert isinstance(row["still_wrong"], bool)
+
+
+RELEASE = "20171201T000000Z-0123456789"
+
+
+def release(made: Lake) -> None:
+    """A release of which only the scorer is there: the blend's sum of the sources' signals."""
+    from jobs.release import releases
+    from jobs.scoring import scorer
+
+    folder = releases.root(made) / RELEASE
+    weights = pa.table({"source": ["popular"], "weight": [1.0]})
+    empty = TABLES["calibration"].schema.empty_table()
+    scorer.save(folder / "scorer", TABLES["ranker_models"].schema.empty_table(), weights, empty)
+    io.write_json(folder / "manifest.json", {
+        "format": releases.FORMAT, "id": RELEASE, "as_of": AS_OF.isoformat(), "files": {},
+        "tables": {},
+    })  # fmt: skip
+
+
+def test_a_log_of_one_period_or_of_none_raises_nothing(tmp_path: Path) -> None:
+    made = small_log.places(9, requests=100)
+    old = made | {"age": made["age"] + 20}
+    for number, log in enumerate((small_log.served(old), small_log.served(old).slice(0, 0))):
+        night, found = small_log.ran(
+            small_log.lake(tmp_path / str(number), served=log), "slices", slices
+        )
+        assert all(rows == [] for rows in found.values())
+        assert "no slice is compared" in night.notes["slices"]

@@ -1,0 +1,184 @@
+"""The step on a small log: checks, results, guardrails, and no experiments at all."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs import io
+from jobs.diagnosis.experiments import experiments
+from jobs.diagnosis.experiments.assignment import assign_all
+from jobs.diagnosis.experiments.experiments import Params
+from jobs.io import Lake
+from jobs.night import Night
+from tests.conftest import AS_OF
+from tests.diagnosis import visit_log
+from tests.diagnosis.visit_log import AGREED, TODAY, published
+
+HOMEPAGE = {
+    "name": "homepage", "salt": "winter", "starts": "2017-11-03", "control": "old",
+    "arms": {"old": 0.5, "new": 0.5},
+}  # fmt: skip
+WITH = AGREED | {
+    "experiments": [HOMEPAGE],
+    "guardrails": ["latency_ms", "returns", "coverage"],
+}
+PEOPLE, DAYS = 1_200, 28
+
+
+@pytest.fixture
+def lake(tmp_path) -> Lake:
+    return Lake(tmp_path / "lake").open()
+
+
+def log(lift: float = 1.0, arms: dict[str, float] = HOMEPAGE["arms"]) -> tuple[pa.Table, pa.Table]:
+    """Each visitor comes every fourth day for four weeks; ``new`` is slower, and spends more."""
+    generator = np.random.default_rng(0)
+    names = [f"account:{n}" for n in range(PEOPLE)]
+    code = assign_all("winter", names, arms)
+    day, person = (part.ravel() for part in np.mgrid[0:DAYS, 0:PEOPLE])
+    came = (day + person) % 4 == 0
+    day, person = day[came], person[came]
+    taste = generator.lognormal(0, 0.6, PEOPLE)
+    new = code[person] == sorted(arms).index("new")
+    bought = generator.random(len(day)) < 0.3
+    money = bought * taste[person] * generator.lognormal(2, 0.4, len(day)) * (1 + lift * new)
+    shared = {
+        "visitor": [names[n] for n in person],
+        "day": [TODAY - timedelta(days=int(DAYS - 1 - n)) for n in day],
+        "period": np.where(day < 14, "reference", "current").tolist(),
+        "experiment": "homepage", "arm": np.array(sorted(arms))[code][person].tolist(),
+        "region": np.where(person % 3, "north", "south").tolist(),
+    }  # fmt: skip
+    visits = visit_log.visits(shared | {
+        "orders": bought.astype(int).tolist(), "revenue": money.tolist(), "clicks": 1,
+        "requests": 2, "before_value": (taste[person] * 20).tolist(),
+    })  # fmt: skip
+    served = visit_log.served(shared | {
+        "request_id": [f"r{n}" for n in range(len(day))],
+        "item_id": [f"i{n}" for n in generator.integers(0, 40, len(day))],
+        "latency_ms": (50 + 40 * new + generator.normal(0, 5, len(day))).tolist(),
+        "bought": bought.tolist(), "returned": (bought & (day % 5 == 0)).tolist(),
+    })  # fmt: skip
+    return served, visits
+
+
+def run(lake: Lake, agreed: dict[str, Any], served: pa.Table, visits: pa.Table, **params) -> Night:
+    published(lake, agreed, 40, served=served, visits=visits)
+    step = Night(lake, AS_OF, "one", "small", "experiments", {"experiments": params})
+    step.reset()
+    experiments.run(step, step.params_of("experiments"))
+    return step
+
+
+def rows(step: Night, table: str) -> list[dict[str, Any]]:
+    return io.read_arrow(step.staged / table).to_pylist()
+
+
+def results(step: Night) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(one["measure"], one["segment"]): one for one in rows(step, "experiment_results")}
+
+
+def test_params_are_whole_weeks_of_14_to_30_days():
+    for days in (7, 15, 35):
+        with pytest.raises(ValueError, match="whole weeks"):
+            Params(planned_days=days)
+
+
+def test_without_experiments_the_tables_are_empty_and_a_note_says_so(lake):
+    step = run(lake, AGREED, *log())
+    for name in ("experiment_checks", "experiment_results", "experiments_symptoms"):
+        assert rows(step, name) == []
+    assert step.notes["experiments"] == 0
+
+
+def test_an_experiment_that_has_not_begun_is_left_for_later(lake):
+    later = WITH | {"experiments": [HOMEPAGE | {"starts": "2017-12-01"}]}
+    step = run(lake, later, *log())
+    assert rows(step, "experiment_checks") == []
+    assert step.notes["experiments_not_begun"] == 1
+
+
+def test_on_the_planned_day_the_fixed_interval_decides(lake):
+    step = run(lake, WITH, *log())
+    assert rows(step, "experiments_symptoms") == []
+    found = results(step)
+    money = found["revenue_per_session", "all"]
+    assert money["verdict"] == "better"
+    assert money["visitors"] == PEOPLE
+    truth = 0.3 * np.exp(0.6**2 / 2) * np.exp(2 + 0.4**2 / 2)  # what the control spends, again
+    assert money["always_low"] < truth < money["always_high"]
+    assert money["always_low"] < money["low"] < money["high"] < money["always_high"]
+    assert money["method"].endswith("; fixed interval valid today")
+    assert "CUPED (variance -" in money["method"]
+    assert found["revenue_per_session", "south"]["verdict"] == "better"
+    assert found["revenue_per_session", "south"]["q_value"] is not None
+    assert found["conversion", "all"]["verdict"] == "insufficient evidence"
+    assert found["ctr", "all"]["difference"] == 0
+    assert found["latency_ms", "all"]["verdict"] == "worse"
+    assert found["coverage", "all"]["verdict"] == "not worse"
+    assert found["returns", "all"]["verdict"] in ("not worse", "insufficient evidence")
+    assert found["novelty", "all"]["verdict"] == "insufficient evidence"
+
+
+def test_on_any_other_day_the_always_valid_interval_decides(lake):
+    step = run(lake, WITH, *log(lift=0.0), planned_days=14)
+    money = results(step)["revenue_per_session", "all"]
+    assert money["method"].endswith("; always-valid interval holds today")
+    assert money["verdict"] == "insufficient evidence"
+    assert money["p_value"] > 0.05
+
+
+def test_the_checks_say_what_could_be_found_by_the_planned_day(lake):
+    found = {one["check"]: one for one in rows(run(lake, WITH, *log()), "experiment_checks")}
+    assert list(found) == [
+        "empty_arm", "unknown_arm", "two_arms", "sample_ratio", "by_the_salt", "before_value",
+        "returning", "power",
+    ]  # fmt: skip
+    assert not found["power"]["passed"]
+    assert found["power"]["sentence"].startswith("By day 28 a difference of ")
+    assert "Not possible within 30 days" in found["power"]["sentence"]
+
+
+def test_a_broken_assignment_is_named_and_its_results_are_not_to_be_read(lake):
+    served, visits = log(arms={"old": 0.6, "new": 0.4})
+    step = run(lake, WITH, served, visits)
+    symptoms = rows(step, "experiments_symptoms")
+    assert [(one["kind"], one["subject"], one["warning"]) for one in symptoms] == [
+        ("broken_assignment", "homepage", False)
+    ]
+    assert {one["verdict"] for one in rows(step, "experiment_results")} == {"not to be read"}
+
+
+def test_a_defined_arm_without_anybody_is_named_and_has_no_results(lake):
+    three = HOMEPAGE | {"arms": {"old": 0.4, "new": 0.4, "third": 0.2}}
+    step = run(lake, WITH | {"experiments": [three]}, *log())
+    (symptom,) = rows(step, "experiments_symptoms")
+    assert "nobody is in third" in symptom["sentence"]
+    assert {one["arm"] for one in rows(step, "experiment_results")} == {"new"}
+
+
+def test_an_experiment_from_before_the_window_is_never_read_at_its_end(lake):
+    earlier = WITH | {"experiments": [HOMEPAGE | {"starts": "2017-10-27"}]}
+    step = run(lake, earlier, *log())
+    found = results(step)
+    assert ("novelty", "all") not in found
+    assert "always-valid" in found["revenue_per_session", "all"]["method"]
+
+
+def test_a_night_again_leaves_equal_rows(lake):
+    first = rows(run(lake, WITH, *log()), "experiment_results")
+    assert rows(run(lake, WITH, *log()), "experiment_results") == first
+
+
+def test_an_experiment_that_nobody_is_in_is_warned_of_and_has_no_results(lake):
+    served, visits = log()
+    other = WITH | {"experiments": [HOMEPAGE | {"name": "basket"}]}
+    step = run(lake, other, served, visits)
+    assert [one["warning"] for one in rows(step, "experiments_symptoms")] == [True]
+    assert [one["check"] for one in rows(step, "experiment_checks")] == ["exposed"]
+    assert rows(step, "experiment_results") == []

@@ -1,0 +1,134 @@
+"""The step labels as a whole: on a clean shop, and on one with a fault at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from jobs.diagnosis.labels import labels
+from tests.diagnosis import small_log
+
+
+def named(tmp_path: Path, served: pa.Table, events: pa.Table) -> list[tuple[str, str]]:
+    found = everything(tmp_path, served, events)["labels_symptoms"]
+    return [(row["kind"], row["subject"]) for row in found]
+
+
+def everything(tmp_path: Path, served: pa.Table, events: pa.Table) -> dict[str, list[dict]]:
+    made = small_log.lake(tmp_path, served=served, events=events)
+    return small_log.ran(made, "labels", labels)[1]
+
+
+def later(events: pa.Table, of: Any, hours: float) -> pa.Table:
+    """Events of the last two weeks that ``of`` chooses, received by so much later if at all."""
+    moment = events["event_time"]
+    since = pa.scalar(small_log.AS_OF, moment.type).as_py() - small_log.timedelta(days=14)
+    late = pc.and_(of, pc.greater_equal(moment, pa.scalar(since, moment.type)))
+    shift = pa.scalar(small_log.timedelta(hours=hours), pa.duration("us"))
+    for name in ("first_received", "received_time"):
+        moved = pc.if_else(late, pc.add(events[name], shift), events[name])
+        place = events.schema.get_field_index(name)
+        events = events.set_column(place, events.schema.field(name), moved)
+    return events.filter(pc.less(events["received_time"], pa.scalar(small_log.AS_OF, moment.type)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_clean_shop_has_no_symptom(tmp_path: Path, seed: int) -> None:
+    made = small_log.places(seed)
+    found = everything(tmp_path, small_log.served(made), small_log.events(made, seed))
+    assert found["labels_symptoms"] == []
+    assert all(row["passed"] for row in found["label_checks"])
+    whole = [row for row in found["label_delays"] if row["segment_kind"] == "all"]
+    assert {(row["population"], row["period"]) for row in whole} == {
+        (population, period)
+        for population in ("feed", "outcome")
+        for period in ("current", "reference")
+    }
+    keys = [(row["check"], row["subject"]) for row in found["label_checks"]]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_late_channel_is_a_late_feed_though_its_outcomes_are_late_too(tmp_path: Path) -> None:
+    made = small_log.places(1)
+    log = small_log.served(made | {"lag": late_where(made, made["channel"] == "store")})
+    events = small_log.events(made)
+    events = later(events, pc.equal(events["channel"], "store"), 24)
+    assert named(tmp_path, log, events) == [("late_feed", "channel store")]
+
+
+def test_late_answers_beside_feeds_in_time_are_a_label_delay(tmp_path: Path) -> None:
+    made = small_log.places(2)
+    log = small_log.served(made | {"lag": late_where(made, made["age"] >= 0)})
+    events = small_log.events(made)
+    events = later(events, pc.is_valid(events["request_id"]), 24)
+    found = everything(tmp_path, log, events)
+    assert [(row["kind"], row["subject"]) for row in found["labels_symptoms"]] == [
+        ("label_delay", "outcomes")
+    ]
+    assert found["labels_symptoms"][0]["effect"] == pytest.approx(24, abs=3)
+
+
+def test_all_purchases_late_beside_views_in_time_are_a_label_delay(tmp_path: Path) -> None:
+    made = small_log.places(3)
+    log = small_log.served(made | {"lag": late_where(made, made["age"] >= 0)})
+    events = small_log.events(made)
+    events = later(events, pc.equal(events["event_type"], "purchase"), 24)
+    assert named(tmp_path, log, events) == [("label_delay", "outcomes")]
+
+
+def late_where(made: dict, of: np.ndarray) -> np.ndarray:
+    return np.where(of & (made["age"] < 14), made["lag"] + 1, made["lag"])
+
+
+def test_twice_the_returns_are_another_policy(tmp_path: Path) -> None:
+    made = small_log.places(4)
+    events = small_log.events(made, 4, returns=0.12, views=60_000)
+    back = pc.equal(events["event_type"], "return")
+    old = pc.less(
+        events["event_time"],
+        pa.scalar(small_log.AS_OF - small_log.timedelta(days=14), events["event_time"].type),
+    )
+    # Half of the returns before the last two weeks never were.
+    odd = np.arange(events.num_rows) % 2 == 0
+    events = events.filter(pc.invert(pc.and_(pc.and_(back, old), pa.array(odd))))
+    assert named(tmp_path, small_log.served(made), events) == [("return_policy", "all purchases")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_returns_that_are_always_told_a_week_late_are_no_other_policy(
+    tmp_path: Path, seed: int
+) -> None:
+    made = small_log.places(seed)
+    events = small_log.events(made, seed, returns=0.12, views=60_000)
+    late = pa.scalar(small_log.timedelta(days=7), pa.duration("us"))
+    back = pc.equal(events["event_type"], "return")
+    for name in ("first_received", "received_time"):
+        moved = pc.if_else(back, pc.add(events[name], late), events[name])
+        place = events.schema.get_field_index(name)
+        events = events.set_column(place, events.schema.field(name), moved)
+    now = pa.scalar(small_log.AS_OF, events["received_time"].type)
+    events = events.filter(pc.less(events["received_time"], now))
+    assert named(tmp_path, small_log.served(made), events) == []
+
+
+def test_a_log_without_a_reference_is_told_and_not_compared(tmp_path: Path) -> None:
+    made = small_log.places(5)
+    log = small_log.served(made)
+    made_lake = small_log.lake(
+        tmp_path, served=log.filter(pc.equal(log["period"], "current")),
+        events=small_log.events(made),
+    )  # fmt: skip
+    night, found = small_log.ran(made_lake, "labels", labels)
+    assert all(rows == [] for rows in found.values())
+    assert "not compared" in night.notes["labels"]
+
+
+def test_a_log_without_outcomes_or_events_raises_nothing(tmp_path: Path) -> None:
+    made = small_log.places(6, requests=300)
+    log = small_log.served(made | {"chance": np.zeros(len(made["age"]))})
+    assert named(tmp_path, log, small_log.events(made).slice(0, 0)) == []

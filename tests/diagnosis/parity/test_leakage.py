@@ -1,0 +1,222 @@
+"""Planted leaks shine, strong honest features do not, and the log says what it could not see."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from jobs import io, tables
+from jobs.diagnosis.parity import leakage, log_bias, samples
+from jobs.diagnosis.parity.divergence import Estimate
+from jobs.diagnosis.parity.leakage import Params
+from jobs.io import Lake
+from jobs.night import Night
+from jobs.tables import FEATURES
+from tests.diagnosis.simulated_log import (
+    CUTS,
+    NIGHT,
+    World,
+    as_examples,
+    as_features,
+    changed,
+    drawn,
+    stage,
+    stage_catalogue,
+    stage_night,
+)
+from tests.expectations.good import AS_OF
+
+WORLD = World(4, people=500, items=120)
+GOODS = {f"i{n}": f"c{n % 6}" for n in range(200)}
+
+
+@pytest.fixture(scope="module")
+def learned() -> pa.Table:
+    return drawn(WORLD, "reference", 1_200, 1)
+
+
+@pytest.fixture(scope="module")
+def served() -> pa.Table:
+    return drawn(WORLD, "current", 1_000, 2)
+
+
+def leaking(rows: pa.Table, strength: float, feature: str = "taste") -> pa.Table:
+    """The label, this many standard deviations of the feature's noise apart."""
+    label = rows["bought"].to_numpy()
+    noise = np.random.default_rng(5).normal(size=len(rows))
+    return changed(rows, **{feature: np.exp(noise + strength * label)})
+
+
+def symptoms(learned: pa.Table, served: pa.Table) -> list[str]:
+    training, here = samples.of_served(learned), samples.of_served(served)
+    return [one.subject for one in leakage.leaked(leakage.probed(training, here, Params()))]
+
+
+# --- probes ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("strength", [1.0, 1.5, 2.5, 4.0])
+def test_a_feature_that_knew_the_label_in_training_is_named(learned, served, strength):
+    assert symptoms(leaking(learned, strength), served) == ["taste"]
+
+
+def test_an_honest_feature_that_leaked_besides_is_named(learned, served):
+    def honest(rows: pa.Table, leak: float) -> pa.Table:
+        noise = np.random.default_rng(6).normal(size=len(rows))
+        known = 1.0 * rows["bought"].to_numpy()
+        return changed(rows, baskets=np.exp(noise + known * (1 + leak)))
+
+    assert symptoms(honest(learned, 0.0), honest(served, 0.0)) == []
+    assert symptoms(honest(learned, 1.0), honest(served, 0.0)) == ["baskets"]
+
+
+def test_two_leaks_do_not_hide_each_other(learned, served):
+    both = leaking(leaking(learned, 2.0), 1.5, "affinity")
+    assert set(symptoms(both, served)) == {"taste", "affinity"}
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.5])
+def test_a_feature_as_strong_in_serving_is_honest(learned, served, strength):
+    sides = [leaking(rows, strength, "days_since") for rows in (learned, served)]
+    training = samples.of_served(sides[0])
+    area = leakage.area(training, "days_since").value
+    assert area == pytest.approx({0.0: 0.5, 1.5: 0.855}[strength], abs=0.03)
+    assert symptoms(*sides) == []
+
+
+def test_features_that_selection_weakens_are_honest(learned, served):
+    # Candidates of all kinds in training; in serving, only what a ranker put on top.
+    many = pa.concat_tables([learned, drawn(WORLD, "reference", 1_200, 7)])
+    top = drawn(WORLD, "current", 3_000, 8)
+    assert symptoms(many, top.filter(pc.less_equal(top["position"], 3))) == []
+
+
+def test_clean_days_raise_nothing(learned):
+    for seed in range(4):
+        world = World(20 + seed, people=400, items=100)
+        assert symptoms(drawn(world, "reference", 700, 1), drawn(world, "current", 700, 2)) == []
+
+
+def test_a_value_that_only_purchases_have_shines_by_itself(learned, served):
+    label = learned["bought"].to_numpy()
+    half = np.random.default_rng(1).random(len(label)) < 0.5
+    marked = np.where(label & half, 3.0, learned["place"].to_numpy())
+    assert leakage.only_bought(marked, label) == pytest.approx(0.5, abs=0.05)
+    assert symptoms(changed(learned, place=marked), served) == ["place"]
+    assert leakage.only_bought(learned["place"].to_numpy(), label) == 0.0
+
+
+def test_the_usual_loss_is_what_the_other_features_lose():
+    names = FEATURES[:12]
+    learned = {name: Estimate(0.5, 0.01) for name in FEATURES}
+    learned |= {name: Estimate(0.7, 0.01) for name in names}
+    here = learned | {name: Estimate(0.6, 0.01) for name in names}
+    here[names[0]] = Estimate(0.5, 0.01)
+    rows = {row["feature"]: row for row in leakage.training_served(learned, here, 9, Params())}
+    assert rows[names[1]]["value"] == pytest.approx(0.0)
+    assert rows[names[0]]["value"] == pytest.approx(0.1)
+    assert not rows[names[0]]["shines"]  # 0.1 of AUC is below the limit
+
+
+# --- exposure --------------------------------------------------------------------------------
+def test_gini_is_known_by_hand():
+    assert log_bias.gini(np.array([5.0, 5.0, 5.0])) == 0.0
+    assert log_bias.gini(np.array([0.0, 0.0, 0.0, 8.0])) == 0.75
+    assert log_bias.gini(np.zeros(3)) == 0.0
+
+
+def test_outcomes_by_place_are_held_against_the_first():
+    rows, hits = np.array([0.0, 400.0, 400.0]), np.array([0.0, 100.0, 50.0])
+    found = {
+        (row["measure"], row["place"]): row for row in log_bias.by_place("clicked", rows, hits)
+    }
+    assert found["clicked_rate", 2]["value"] == 0.125
+    ratio = found["clicked_to_first", 2]
+    assert ratio["value"] == 0.5
+    assert ratio["low"] == pytest.approx(0.5 * np.exp(-1.96 * (0.02 + 0.01 - 0.005) ** 0.5))
+    assert ("clicked_to_first", 1) not in found
+
+
+# --- the step --------------------------------------------------------------------------------
+def run(lake: Lake) -> tuple[Night, dict[str, list[dict]]]:
+    night = Night(lake, AS_OF, "one", "small", "leakage")
+    night.reset()
+    leakage.run(night, Params())
+    names = [one.name for one in tables.of_step("leakage")]
+    return night, {name: io.read_arrow(night.staged / name).to_pylist() for name in names}
+
+
+def test_a_day_is_probed_and_again_the_same(tmp_path, learned, served):
+    lake = Lake(tmp_path).open()
+    stage(lake, served)
+    once = pc.index_in(pc.unique(samples.pairs(learned)), value_set=samples.pairs(learned))
+    learned = learned.take(once)
+    newest, before = as_examples(leaking(learned, 2.0)), as_examples(learned, CUTS[1])
+    past = np.random.default_rng(3).permutation(before["bought"].to_numpy())
+    place = before.schema.get_field_index("bought")
+    before = before.set_column(place, before.schema.field("bought"), pa.array(past))
+    stage_night(lake, pa.concat_tables([newest, before]), as_features(served), GOODS)
+    stage_catalogue(lake, GOODS)
+    rows = run(lake)[1]
+    (symptom,) = rows["leakage_symptoms"]
+    assert (symptom["kind"], symptom["subject"]) == ("leaked_feature", "taste")
+    assert symptom["sentence"].endswith("it does not tell the outcomes of the cut before.")
+    assert {row["probe"] for row in rows["leakage_probes"]} == set(leakage.PROBES)
+    early = {row["feature"]: row for row in rows["leakage_probes"]
+             if row["probe"] == "before_its_night"}  # fmt: skip
+    assert (early["2017-11-16"]["value"], early["2017-11-16"]["shines"]) == (0.0, False)
+    seen = {(row["measure"], row["place"]): row["value"] for row in rows["exposure_bias"]}
+    assert seen["catalogue_shown", 0] == 120 / 200
+    assert seen["bought_to_first", 10] < 0.5
+    assert 0.4 < seen["gini_of_catalogue", 0] < 0.6
+    assert run(lake)[1] == rows
+
+
+def test_what_is_stamped_or_served_out_of_its_time_is_named(tmp_path, served):
+    lake = Lake(tmp_path).open()
+    late = as_features(served)
+    place = late.schema.get_field_index("event_timestamp")
+    stamps = pa.repeat(pa.scalar(NIGHT + timedelta(days=1), late.schema.types[place]), len(late))
+    late = late.set_column(place, late.schema.field("event_timestamp"), stamps)
+    stage(lake, served)
+    stage_night(lake, None, late, GOODS)
+    stage_catalogue(lake, GOODS)
+    night, rows = run(lake)
+    assert [row["subject"] for row in rows["leakage_symptoms"]] == ["the night 2017-11-16"]
+    assert "stamped later" in rows["leakage_symptoms"][0]["sentence"]
+    assert "examples" in night.notes["absent"]
+
+
+def test_without_features_or_examples_the_step_says_so(tmp_path):
+    lake = Lake(tmp_path).open()
+    stage(lake, tables.TABLES["served_features"].schema.empty_table())
+    stage_catalogue(lake, GOODS)
+    night, rows = run(lake)
+    assert set(map(len, rows.values())) == {0}
+    assert "examples" in night.notes["absent"]
+
+
+def test_a_year_ago_and_empty_examples_are_not_probed(tmp_path, learned):
+    lake = Lake(tmp_path).open()
+    stage(lake, drawn(WORLD, "last_year", 1_000, 2))
+    stage_night(lake, as_examples(learned).slice(0, 0), None, GOODS)
+    stage_catalogue(lake, GOODS)
+    night, rows = run(lake)
+    assert rows["leakage_probes"] == []
+    assert "examples" in night.notes["absent"]
+    stage(lake, drawn(WORLD, "current", 1_000, 2))
+    assert {row["probe"] for row in run(lake)[1]["leakage_probes"]} == {"before_its_night"}
+
+
+def test_training_is_not_held_against_clicks(tmp_path, learned, served):
+    lake = Lake(tmp_path).open()
+    stage(lake, served, event="click")
+    stage_night(lake, as_examples(leaking(learned, 2.0)), as_features(served), GOODS)
+    stage_catalogue(lake, GOODS)
+    night, rows = run(lake)
+    probes = {row["probe"] for row in rows["leakage_probes"]}
+    assert {"future_only", "only_bought"} <= probes
+    assert "training_served" not in probes
+    assert "training_served" in night.notes["not_judged"]

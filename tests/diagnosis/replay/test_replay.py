@@ -1,0 +1,226 @@
+"""What was served beside what was published: values, hashes, scores, order and outcomes."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs import io, tables
+from jobs.diagnosis import definitions
+from jobs.diagnosis.replay import replay
+from jobs.io import Lake
+from jobs.night import Night
+from jobs.scoring import features
+from jobs.scoring.scorer import Scorer
+from jobs.tables import FEATURES, SOURCES, TABLES
+from tests.conftest import AS_OF
+from tests.expectations.good_diagnosis import AGREED, RELEASE
+
+NIGHT = AS_OF - timedelta(days=10)
+PEOPLE, LISTED = 60, 5
+
+
+def publish(lake: Lake, step: str, label: datetime, **rows: pa.Table) -> None:
+    for table in tables.of_step(step):
+        found = rows.get(table.name, table.schema.empty_table())
+        io.write_arrow(lake.staged(step, label) / table.name, found.select(table.schema.names))
+    io.write_json(lake.staged(step, label) / "manifest.json", {"as_of": label.isoformat()})
+    lake.publish(step, label, "one")
+
+
+class Shop:
+    """People with five places each, published and served alike until a test changes the served."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(11)
+        self.rows = PEOPLE * LISTED
+        self.values = rng.lognormal(0, 1, (self.rows, len(FEATURES))).astype(np.float32)
+        self.values[rng.random(self.values.shape) < 0.1] = np.nan
+        signals = [FEATURES.index(name) for name in features.SIGNALS]
+        self.values[:, signals] = rng.random((self.rows, len(signals)))
+        self.weights = pa.table(
+            {"source": list(SOURCES), "weight": np.linspace(0.1, 1, len(SOURCES))}
+        )
+        nothing = TABLES["calibration"].schema.empty_table()
+        self.scorer = Scorer.of(TABLES["ranker_models"].schema.empty_table(), self.weights, nothing)
+        score = self.scorer.of_features(self.values)
+        self.person = np.repeat([f"account:{n:03d}" for n in range(PEOPLE)], LISTED)
+        order = np.lexsort((-score, self.person))
+        self.values, self.score = self.values[order], score[order]
+        self.item = np.array([f"i{n % LISTED}" for n in range(self.rows)])
+        self.rank = np.arange(self.rows) % LISTED + 1
+        self.served = self.values.copy()
+        self.served_score = self.score.copy()
+        self.position = self.rank.copy()
+        self.bought = self.rank == 1
+
+    def columns(self) -> dict[str, Any]:
+        when = AS_OF - timedelta(days=9)
+        return {
+            "request_id": np.char.add("r-", self.person), "position": self.position,
+            "day": [when.date()] * self.rows, "request_time": [when] * self.rows,
+            "period": ["current"] * self.rows, "mature": [True] * self.rows,
+            "surface": ["homepage"] * self.rows, "person_id": self.person,
+            "visitor": self.person, "key": self.person, "item_id": self.item,
+            "release_id": [RELEASE] * self.rows, "night": [io.label(NIGHT)] * self.rows,
+            "score": self.served_score, "bought": self.bought, "clicked": self.bought,
+            "value": self.bought * 1.0, "revenue": self.bought * 1.0,
+            "returned": [False] * self.rows,
+            "shown_position": self.position, "weight": np.ones(self.rows),
+            "feature_hash": features.hashes(self.values),
+            **dict.fromkeys(("region", "segment", "tenure", "key_type", "category", "channel"),
+                            ["x"] * self.rows),
+        }  # fmt: skip
+
+    def run(self, tmp_path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[Any]]:
+        """The night's row, the features' rows, the symptoms."""
+        lake = Lake(tmp_path / "lake").open()
+        stamped = features.stamped(pa.array(self.person), pa.array(self.item), self.values, NIGHT)
+        listed = {
+            "surface": ["homepage"] * self.rows, "person_id": self.person, "rank": self.rank,
+            "item_id": self.item,
+        }  # fmt: skip
+        publish(
+            lake, "recommendations", NIGHT, features=stamped,
+            recommendations=filled("recommendations", listed),
+        )  # fmt: skip
+        evidence = filled(
+            "ranking_evidence", {"ranking": ["blend"], "published": [True], "ndcg_at_10": [0.4]}
+        )
+        publish(lake, "ranker", NIGHT, blend_weights=self.weights, ranking_evidence=evidence)
+        agreed = [{"name": n, "value": definitions.json.dumps(v)} for n, v in AGREED.items()]
+        publish(
+            lake, "definitions", AS_OF,
+            definitions=pa.Table.from_pylist(agreed, TABLES["definitions"].schema),
+        )  # fmt: skip
+        columns = self.columns()
+        sample = {**columns, **features.columns_of(self.served)}
+        publish(
+            lake, "served", AS_OF, served=filled("served", columns),
+            served_features=filled("served_features", sample),
+        )  # fmt: skip
+        step = Night(lake, AS_OF, "one", "shop", "replay")
+        step.reset()
+        replay.run(step, replay.Params())
+        step.close(replay.Params(), "test")
+        read = {
+            t.name: io.read_arrow(step.staged / t.name).to_pylist()
+            for t in tables.of_step("replay")
+        }
+        by_feature = {row["feature"]: row for row in read["replay_features"]}
+        return read["replayed"][0], by_feature, read["replay_symptoms"]
+
+
+def filled(name: str, columns: dict[str, Any]) -> pa.Table:
+    """The table with these columns, the others null, whether they may be or not."""
+    schema = pa.schema([field.with_nullable(True) for field in TABLES[name].schema])
+    size = len(next(iter(columns.values())))
+    arrays = [
+        pa.array(columns[field.name], field.type, from_pandas=True)
+        if field.name in columns
+        else pa.nulls(size, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def test_what_is_served_as_published_is_the_same_in_everything(tmp_path: Path) -> None:
+    night, by_feature, wrong = Shop().run(tmp_path)
+    assert wrong == []
+    alike = ("features_same", "hash_same", "score_same", "order_same")
+    assert [night[name] for name in alike] == [1.0] * 4
+    assert (night["compared"], night["unpublished"]) == (PEOPLE * LISTED, 0)
+    assert (night["promised"], night["realised"]) == (0.4, 1.0)
+    assert all(row["way"] is None for row in by_feature.values())
+    assert night["rebuilt_people"] == 0  # the tables that it takes are not there
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("unit_change", lambda value: value * 100),
+        ("default_on_timeout", lambda value: np.where(np.isnan(value), value, -1)),
+        ("lost_join", lambda value: np.full_like(value, np.nan)),
+        ("unlike_release", lambda value: value + np.sin(np.arange(len(value))) * 0.1),
+    ],
+)
+def test_a_feature_that_is_served_otherwise_is_named_by_its_way(
+    tmp_path: Path, kind: str, change: Any
+) -> None:
+    shop = Shop()
+    at, some = FEATURES.index("p_paid"), np.arange(shop.rows) % 3 == 0
+    shop.served[some, at] = change(shop.served[some, at])
+    night, by_feature, wrong = shop.run(tmp_path)
+    assert (wrong[0]["kind"], wrong[0]["subject"]) == (kind, "p_paid")
+    assert night["features_same"] == pytest.approx(2 / 3, abs=0.05)
+    assert night["hash_same"] == pytest.approx(2 / 3, abs=0.05)
+    assert night["score_same"] == 1.0  # of the rows whose features are the same
+    assert [name for name, row in by_feature.items() if row["way"]] == ["p_paid"]
+
+
+def test_scores_of_another_model_are_named_where_the_features_are_right(tmp_path: Path) -> None:
+    shop = Shop()
+    shop.served_score = shop.served_score * 1.1
+    night, _, wrong = shop.run(tmp_path)
+    assert night["score_same"] == 0.0
+    assert [row["subject"].split()[0] for row in wrong] == ["score_same"]
+
+
+def test_an_order_that_is_not_the_published_one_is_named(tmp_path: Path) -> None:
+    shop = Shop()
+    shop.position = LISTED + 1 - shop.rank
+    night, _, wrong = shop.run(tmp_path)
+    assert night["order_same"] == 0.0
+    assert [row["subject"].split()[0] for row in wrong] == ["order_same"]
+
+
+def test_places_that_a_filter_takes_out_change_no_order(tmp_path: Path) -> None:
+    shop = Shop()
+    sample = filled("served_features", {**shop.columns(), **features.columns_of(shop.served)})
+    kept = sample.filter(pa.array(shop.rank != 2))
+    listed = {"surface": ["homepage"] * shop.rows, "person_id": shop.person, "rank": shop.rank,
+              "item_id": shop.item}  # fmt: skip
+    assert replay.order_same(kept, filled("recommendations", listed)) == 1.0
+
+
+def test_the_realised_metric_is_of_answers_that_had_an_outcome(tmp_path: Path) -> None:
+    shop = Shop()
+    shop.bought = (shop.rank == 2) & (np.arange(shop.rows) < shop.rows // 2)
+    night, _, _ = shop.run(tmp_path)
+    assert night["realised"] == pytest.approx(1 / np.log2(3))
+
+
+def test_places_that_were_never_published_are_named() -> None:
+    one = replay.Replayed("2017-11-21", compared=150, unpublished=50_000)
+    told = replay.wrong([one], [], replay.Shown(5_000, 50_150))
+    assert [row.subject for row in told] == ["published_at_all 2017-11-21"]
+
+
+def test_a_log_of_which_nothing_can_be_replayed_is_no_go() -> None:
+    told = replay.wrong([], [], replay.Shown(5_000, 50_000))
+    assert [(row.kind, row.warning) for row in told] == [("not_replayed", False)]
+    assert [row.kind for row in replay.wrong([], [], replay.Shown(5_000, 0))] == ["not_replayed"]
+
+
+def test_hashes_of_other_features_are_named_where_the_features_are_right(tmp_path: Path) -> None:
+    shop = Shop()
+    columns = shop.columns
+    shop.columns = lambda: columns() | {"feature_hash": ["0"] * shop.rows}  # type: ignore[method-assign]
+    night, _, wrong = shop.run(tmp_path)
+    assert night["hash_same"] == 0.0
+    assert [row["subject"].split()[0] for row in wrong] == ["hash_kept"]
+
+
+def test_a_default_where_nothing_was_published_is_named(tmp_path: Path) -> None:
+    shop = Shop()
+    at = FEATURES.index("p_paid")
+    shop.values[:, at] = np.nan
+    shop.served[:, at] = 0.0
+    _, by_feature, wrong = shop.run(tmp_path)
+    assert by_feature["p_paid"]["differs"] == 1.0
+    assert (wrong[0]["kind"], wrong[0]["subject"]) == ("default_on_timeout", "p_paid")

@@ -1,0 +1,76 @@
+"""Five gates in their order, and what to mend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs.diagnosis import symptoms, verdict
+from jobs.diagnosis.symptoms import GATES, KINDS, REMEDIES, Symptom
+
+
+def found(*kinds: str, severity: float = 2.0, warning: bool = False) -> list[dict[str, Any]]:
+    made = [
+        Symptom(kind, f"subject {kind}", 0.4, 0.2, severity, 100, f"{kind} is off.", None, warning)
+        for kind in kinds
+    ]
+    return [{"step": "any", **row} for row in symptoms.table(made).to_pylist()]
+
+
+def test_every_kind_has_a_gate_a_remedy_and_an_action() -> None:
+    for kind in KINDS.values():
+        assert kind.gate in GATES
+        assert kind.remedy in REMEDIES
+        assert kind.action.endswith(".")
+
+
+def test_symptoms_read_back_as_they_were() -> None:
+    one = Symptom("threshold", "0.2", 0.3, 0.1, 3.0, 9, "It is off.", 0.01)
+    assert symptoms.read(symptoms.table([one])) == [one]
+
+
+def test_nothing_wrong_is_go_at_every_gate() -> None:
+    gates = verdict.judged([])
+    assert [gate["gate"] for gate in gates] == list(GATES)
+    assert all(gate["go"] and gate["classified"] is None for gate in gates)
+
+
+def test_the_first_gate_that_fails_classifies_and_the_later_ones_do_not() -> None:
+    gates = verdict.judged(verdict.in_order(found("concept_drift", "unit_change")))
+    told = {gate["gate"]: gate["classified"] for gate in gates}
+    assert told["replay"] == "fix the system"
+    assert [name for name, words in told.items() if words] == ["replay"]
+    assert not next(gate for gate in gates if gate["gate"] == "parity")["go"]
+
+
+def test_gates_go_before_severity_and_severity_before_names() -> None:
+    rows = found("concept_drift", severity=900.0) + found("late_feed", severity=1.1)
+    rows += found("label_delay", severity=5.0)
+    ordered = verdict.in_order(rows)
+    assert [row["kind"] for row in ordered] == ["label_delay", "late_feed", "concept_drift"]
+    assert [row["place"] for row in ordered] == [1, 2, 3]
+
+
+def test_a_warning_fails_no_gate_and_stands_behind_what_does() -> None:
+    rows = found("late_feed", severity=50.0, warning=True) + found("bypassed")
+    ordered = verdict.in_order(rows)
+    assert [row["kind"] for row in ordered] == ["bypassed", "late_feed"]
+    gates = {gate["gate"]: gate for gate in verdict.judged(ordered)}
+    assert gates["measurement"]["go"]
+    assert "late_feed" in gates["measurement"]["evidence"]
+    assert gates["adoption"]["classified"] == "fix the system"
+
+
+def test_a_model_at_fault_is_called_so() -> None:
+    gates = verdict.judged(verdict.in_order(found("concept_drift")))
+    assert [gate["classified"] for gate in gates if gate["classified"]] == ["fix model"]
+
+
+def row(release: str, requests: int, verdict_: str = "go") -> dict[str, Any]:
+    return {"release_id": release, "requests": requests, "verdict": verdict_}
+
+
+def test_the_ledger_keeps_what_most_of_a_release_was_seen_by() -> None:
+    known = verdict.ledger([], [row("a", 90), row("b", 10)])
+    later = verdict.ledger(known, [row("a", 5, "replay"), row("b", 80, "replay"), row("c", 1)])
+    told = {one["release_id"]: (one["requests"], one["verdict"]) for one in later}
+    assert told == {"a": (90, "go"), "b": (80, "replay"), "c": (1, "go")}

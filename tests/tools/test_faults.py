@@ -1,0 +1,150 @@
+"""What ``make faults`` makes of its file and of what was found: one error, one table."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import Fault
+from tools import faults, planted, planting, world
+from tools.faults import Diagnosed
+from tools.planted import Case
+from tools.planting import Planted
+
+FIRST, END = date(2024, 1, 12), date(2024, 3, 1)
+START = date(2024, 2, 16)
+
+
+def read(tmp_path: Path, text: str) -> list[Case]:
+    path = tmp_path / "faults.yaml"
+    path.write_text(text, encoding="utf-8")
+    return planted.read(path, FIRST, END)
+
+
+def test_the_files_own_cases_are_whole_and_hold_every_kind_from_faint_to_gross():
+    chosen = world.World()
+    found = planted.read(
+        Path(faults.__file__).with_name("faults.yaml"), chosen.nights()[0], chosen.end
+    )
+    grades = {(one.kinds, one.severity) for one in found}
+    for kind in set(planting.KINDS) - {"clean"}:
+        assert {((kind,), severity) for severity in (0.15, 0.5, 1.0)} <= grades
+    assert sum(len(one.kinds) == 2 for one in found) >= 4
+    assert sum(not one.kinds for one in found) >= 10
+
+
+def test_a_case_is_read_with_its_scope(tmp_path):
+    one, two = read(
+        tmp_path,
+        "- {name: a, kind: late_feed, start: 2024-02-16, severity: 0.5, scope: {channel: app}}\n"
+        "- {name: b, kinds: [unit_change, bypassed], start: 2024-02-20, severity: 1,"
+        " scope: {feature: value, how: hidden, region: [north, east]}}\n",
+    )
+    assert one == Case("a", (Planted("late_feed", START, 0.5, {"channel": "app"}),))
+    assert [dict(fault.scope) for fault in two.faults] == [
+        {"feature": "value", "region": ["north", "east"]},
+        {"how": "hidden", "region": ["north", "east"]},
+    ]
+    assert (two.kinds, two.severity) == (("unit_change", "bypassed"), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("{kind: late_feed, start: 2024-02-16, severity: 0.5}", "case 1 has no name"),
+        ("{name: a, start: 2024-02-16, severity: 0.5}", r"case 1 \(a\) needs a kind"),
+        ("{name: a, kind: late, start: 2024-02-16, severity: 0.5}", "has the kind 'late'; there"),
+        ("{name: a, kind: bypassed, start: soon, severity: 0.5}", "starts on 'soon', which is no"),
+        ("{name: a, kind: bypassed, start: 2024-03-01, severity: 0.5}", "starts on 2024-03-01; li"),
+        ("{name: a, kind: bypassed, start: 2024-02-16, severity: 2}", "has the severity 2, which"),
+        ("{name: a, kind: bypassed, start: 2024-02-16, severity: yes}", "has the severity True"),
+        ("{name: a, kind: bypassed, start: 2024-02-16}", "has the severity None"),
+        ("{name: a, kind: bypassed, start: 2024-02-16, severity: 1, when: 1}", "has no when; ther"),
+        ("{name: a, kind: bypassed, start: 2024-02-16, severity: 1, scope: {to: x}}",
+         "has 'to' in its scope; there are channel, how, key_type, region, segment"),
+        ("{name: a, kind: bypassed, start: 2024-02-16, severity: 1, scope: {how: x}}",
+         "has the how 'x'; there are hidden, reordered, both"),
+        ("{name: a, kind: unit_change, start: 2024-02-16, severity: 1, scope: {feature: age}}",
+         "names the unknown features age"),
+        ("{name: a, kind: unit_change, start: 2024-02-16, severity: 1, scope: {factor: ten}}",
+         "has the factor 'ten', which is no number"),
+        ("{name: a, kind: bypassed, start: 2024-02-16, severity: 1, scope: north}",
+         "has the scope 'north'; it holds names and values"),
+        ("bypassed", "case 1 is 'bypassed'; it holds name, kind"),
+    ],
+)  # fmt: skip
+def test_a_case_that_cannot_be_planted_is_named(tmp_path, line, sentence):
+    with pytest.raises(Fault, match=sentence):
+        read(tmp_path, f"- {line}\n")
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path):
+    with pytest.raises(Fault) as told:
+        read(
+            tmp_path,
+            "- {name: a, kind: none, start: 2024-02-16, severity: 0.5}\n"
+            "- {name: a, kind: bypassed, start: 1, severity: -1}\n",
+        )
+    text = str(told.value)
+    for part in ("case 1 (a) has the kind 'none'", "case 2 (a) starts on 1", "severity -1",
+                 "the name 'a' is given to several cases"):  # fmt: skip
+        assert part in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("", "is no list of cases"), ("a: 1", "is no list of cases"), ("- {a: [", "is not YAML")],
+)
+def test_a_file_that_is_no_list_is_one_clear_error(tmp_path, text, sentence):
+    with pytest.raises(Fault, match=sentence):
+        read(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_is_one_clear_error(tmp_path):
+    with pytest.raises(Fault, match="cannot be read"):
+        planted.read(tmp_path / "none.yaml", FIRST, END)
+
+
+# --- what was found --------------------------------------------------------------------------
+def symptom(kind: str, warning: bool = False) -> dict:
+    return {"kind": kind, "warning": warning, "subject": "x", "step": "parity", "sentence": "It."}
+
+
+def diagnosed(kinds: list[str], severity: float, *found: dict, red: str | None = None) -> Diagnosed:
+    each = tuple(Planted(kind, START, severity) for kind in kinds or ["clean"])
+    return Diagnosed(Case(f"{kinds} {severity}", each), list(found), red, {})
+
+
+def test_a_fault_is_named_where_the_first_that_is_no_warning_is_one_of_those_planted():
+    right = diagnosed(["lost_join"], 0.5, symptom("lost_join"), symptom("threshold"))
+    assert right.right
+    assert not diagnosed(["lost_join"], 0.5, symptom("threshold"), symptom("lost_join")).right
+    assert diagnosed(["lost_join", "bypassed"], 0.5, symptom("bypassed")).right
+    assert diagnosed(["lost_join"], 0.5, symptom("lost_join", warning=True)).first == "nothing"
+    assert diagnosed(["lost_join"], 0.5, red="events").first == "red gate: events"
+    assert diagnosed([], 1.0, symptom("lost_join", warning=True)).right
+    assert not diagnosed([], 1.0, symptom("lost_join")).right
+
+
+def test_shares_are_of_medium_and_above_and_alarms_of_clean_worlds():
+    found = [
+        diagnosed(["lost_join"], 0.15),
+        diagnosed(["lost_join"], 0.5, symptom("lost_join")),
+        diagnosed(["threshold"], 1.0, symptom("miscalibrated")),
+        diagnosed([], 1.0),
+        diagnosed([], 1.0, symptom("label_drift")),
+    ]
+    assert faults.shares(found) == {
+        "medium and above": {"cases": 2, "right": 1},
+        "faint": {"cases": 1, "right": 0},
+        "clean": {"cases": 2, "alarms": 1},
+    }
+    text = "\n".join(faults.report(found))
+    assert "1 of 2 faults of medium severity and above were named rightly first (50%)" in text
+    assert "1 of 2 worlds without a fault raised an alarm" in text
+    assert "| threshold | 1 | 1 | 0 | miscalibrated |" in text
+    assert "- **['threshold'] 1.0** (threshold, 1): miscalibrated." in text
+    assert "    - miscalibrated of x (parity): It." in text
