@@ -111,7 +111,7 @@ def run(night: Night, params: Params) -> None:
     ripe = ripe_before(periods[0], agreed.label)
     log = every.withColumn("period", _period(periods)).where(F.col("period").isNotNull())
     # Saves reading the source, and the maps of features in it, once per table below.
-    rows = io.kept(judged(log), night.scratch("served") / "log")
+    rows = io.kept(judged(log, drawn_share(log, params)), night.scratch("served") / "log")
     now = (F.col("outcome") == intake.KEPT) & (F.col("period") == "current")
     if rows.where(now).isEmpty():
         raise Fault(
@@ -119,7 +119,9 @@ def run(night: Night, params: Params) -> None:
             f"{io.label(night.as_of)}; look whether serving still writes it, or name a run date "
             "that it reaches"
         )
-    places = rows.where(F.col("outcome") == intake.KEPT).drop("outcome", "has_features")
+    places = rows.where(F.col("outcome") == intake.KEPT).drop(
+        "outcome", "has_features", "features", "drawn_share"
+    )
     who = Who.read(night, places, params.new_days, params.long_days)
     known = io.kept(who.placed(places), night.scratch("served") / "places")
     events = night.frame("events")
@@ -131,7 +133,7 @@ def run(night: Night, params: Params) -> None:
     night.write("served", served.select(*TABLES["served"].schema.names))
     made = night.spark.read.parquet(str(night.staged / "served"))
     night.write("visits", visits(made, events, who, agreed, periods[1].start, params))
-    night.write("served_features", featured(log, made, params))
+    night.write("served_features", featured(rows, made))
     naming = naming_requests(events, every, periods)
     untimed = every.where(F.col("request_time").isNull()).count()
     counts = intake.counts(rows, made, answers, naming, agreed, untimed)
@@ -148,13 +150,32 @@ def _period(periods: Iterable[Span]) -> Column:
     return F.coalesce(*named)
 
 
-def judged(log: DataFrame) -> DataFrame:
-    """Each row of the log with its ``outcome``, without its map of features."""
+def drawn_share(log: DataFrame, params: Params) -> Column:
+    """Of which share of a period's requests features are looked at, for ``sampled`` places."""
+    sizes = {row["period"]: row["count"] for row in log.groupBy("period").count().collect()}
+    shares = [
+        F.when(F.col("period") == period, F.lit(min(1.0, params.sampled / count)))
+        for period, count in sizes.items()
+    ]
+    return F.coalesce(*shares, F.lit(1.0))
+
+
+def judged(log: DataFrame, share: Column) -> DataFrame:
+    """Each row of the log with its ``outcome``; its map of features only where its request is drawn
+    by its hash, so that a rerun draws the same, as one of this ``share`` of its period."""
     whole = reduce(
         lambda left, right: left & right,
         [F.col(name).isNotNull() for name in ("request_id", *KEY, "item_id", "release_id")],
     ) & (F.coalesce("position", F.lit(0)) >= 1)  # fmt: skip
-    rows = log.withColumn("has_features", F.col("features").isNotNull()).drop("features")
+    bucket = F.pmod(F.xxhash64("request_id"), F.lit(BUCKETS))
+    drawn = F.when(bucket < share * BUCKETS, F.col("features"))
+    rows = log.withColumns(
+        {
+            "has_features": F.col("features").isNotNull(),
+            "drawn_share": share,
+            "features": drawn,
+        }
+    )
     first = Window.partitionBy(*PLACE).orderBy("request_time", "item_id", *KEY)
     once = Window.partitionBy("request_id", "item_id").orderBy("request_time", "position", *KEY)
     repeated = (F.row_number().over(first) > 1) | (F.row_number().over(once) > 1)
@@ -367,23 +388,16 @@ def _before(bought: DataFrame, name: str, start: datetime, days: int) -> DataFra
 
 
 # --- features --------------------------------------------------------------------------------
-def featured(log: DataFrame, served: DataFrame, params: Params) -> DataFrame:
-    """The table ``served_features``: of each period some ``sampled`` places, whole requests, drawn
-    by a hash of the request, so that a rerun draws the same."""
-    bucket = F.pmod(F.xxhash64("request_id"), F.lit(BUCKETS))
-    has = log.where(F.col("features").isNotNull() & F.col("request_id").isNotNull())
-    sizes = has.groupBy("period").count().withColumn(
-        "kept", F.least(F.lit(1.0), F.lit(float(params.sampled)) / F.col("count"))
+def featured(rows: DataFrame, served: DataFrame) -> DataFrame:
+    """The table ``served_features``: the places of the requests that were drawn; ``rows``: of
+    :func:`judged`."""
+    kept = (F.col("outcome") == intake.KEPT) & F.col("features").isNotNull()
+    drawn = rows.where(kept).select(
+        *PLACE, (1.0 / F.col("drawn_share")).alias("weight"), "features"
     )  # fmt: skip
-    drawn = (
-        has.join(F.broadcast(sizes), on="period", how="inner")
-        .where(bucket < F.col("kept") * BUCKETS)
-        .withColumn("position", F.col("position").cast("int"))
-        .select(*PLACE, "item_id", (1.0 / F.col("kept")).alias("weight"), "features")
-    )
     # The features have a value of their own: what was paid for the item before.
     places = served.withColumnRenamed("value", "revenue")
-    rows = places.join(drawn, on=[*PLACE, "item_id"], how="inner").dropDuplicates(PLACE)
+    found = places.join(drawn, on=PLACE, how="inner")
     values = [F.col("features")[name].cast("float").alias(name) for name in FEATURES]
     plain = [n for n in TABLES["served_features"].schema.names if n not in FEATURES]
-    return rows.select(*plain, *values)
+    return found.select(*plain, *values)
