@@ -11,6 +11,11 @@ from jobs.diagnosis.symptoms import GATES, KINDS, REMEDIES
 
 
 def suite(as_of: datetime) -> list[Expectation]:
+    return of("kind", "subject")
+
+
+def of(*key: str) -> list[Expectation]:
+    """The suite of a table of symptoms that these columns name."""
     return [
         rows("A table that cannot be read says nothing, not that all is well.", 0),
         *filled("A symptom is what, where and of which gate.", "kind", "subject", "gate", "remedy"),
@@ -18,7 +23,7 @@ def suite(as_of: datetime) -> list[Expectation]:
                 "effect", "limit", "severity"),
         *filled("What a symptom rests on, and whether it fails a gate.", "rows", "warning"),
         *filled("A person has to act on it.", "sentence", "action"),
-        unique("A symptom counted twice.", "kind", "subject"),
+        unique("A symptom counted twice.", *key),
         among("A symptom that no gate knows.", "kind", tuple(KINDS)),
         among("A gate that the verdict does not have.", "gate", GATES),
         among("A remedy that nobody has.", "remedy", REMEDIES),

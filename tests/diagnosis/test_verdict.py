@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from jobs import gate, io, steps, tables
 from jobs.diagnosis import symptoms, verdict
 from jobs.diagnosis.symptoms import GATES, KINDS, REMEDIES, Symptom
+from jobs.io import Lake
+from jobs.night import Night
+from tests.conftest import AS_OF
 
 
 def found(*kinds: str, severity: float = 2.0, warning: bool = False) -> list[dict[str, Any]]:
@@ -74,3 +79,27 @@ def test_the_ledger_keeps_what_most_of_a_release_was_seen_by() -> None:
     later = verdict.ledger(known, [row("a", 5, "replay"), row("b", 80, "replay"), row("c", 1)])
     told = {one["release_id"]: (one["requests"], one["verdict"]) for one in later}
     assert told == {"a": (90, "go"), "b": (80, "replay"), "c": (1, "go")}
+
+
+def test_a_thing_that_two_steps_find_is_told_twice_and_passes_the_gate(tmp_path: Path) -> None:
+    lake = Lake(tmp_path).open()
+    one = symptoms.table([Symptom("default_on_timeout", "due", 0.4, 0.2, 2.0, 100, "It is off.")])
+    for step in steps.DIAGNOSIS:
+        if step == "verdict":
+            continue
+        for table in tables.of_step(step):
+            rows = one if table.name in ("replay_symptoms", "parity_symptoms") else None
+            io.write_arrow(
+                lake.staged(step, AS_OF) / table.name,
+                table.schema.empty_table() if rows is None else rows,
+            )
+        lake.staged(step, AS_OF).mkdir(parents=True, exist_ok=True)
+        io.write_json(lake.staged(step, AS_OF) / "manifest.json", {})
+        lake.publish(step, AS_OF, "one")
+    night = Night(lake, AS_OF, "one", "shop", "verdict")
+    night.reset()
+    verdict.run(night, verdict.Params())
+    night.close(verdict.Params(), "test")
+    told = io.read_arrow(night.staged / "verdict_symptoms")
+    assert told["step"].to_pylist() == ["parity", "replay"]
+    gate.judge(night)
