@@ -246,7 +246,9 @@ def known(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def missing_share(values: np.ndarray, weight: np.ndarray) -> float:
     """The share of the weight whose value is no finite number; NaN of no row."""
-    return float(weight[~np.isfinite(values)].sum() / weight.sum()) if len(values) else np.nan
+    if not len(values):
+        return np.nan
+    return _share(weight[~np.isfinite(values)].sum(), weight.sum())
 
 
 def constant(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
@@ -256,7 +258,12 @@ def constant(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
         return float("nan"), 0.0
     found, code = np.unique(has, return_inverse=True)
     rows = np.bincount(code, has_weight)
-    return float(found[rows.argmax()]), float(rows.max() / weight.sum())
+    return float(found[rows.argmax()]), _share(rows.max(), weight.sum())
+
+
+def _share(part: float, whole: float) -> float:
+    """Sums of one thing in two orders differ in their last digits: a share is at most 1."""
+    return min(float(part / whole), 1.0)
 
 
 @dataclass(frozen=True)

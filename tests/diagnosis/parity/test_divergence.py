@@ -193,3 +193,9 @@ def test_a_difference_has_the_degrees_of_freedom_of_welch():
     sides = [divergence.mean(one, ONE(len(one))) for one in (right, left)]
     known = stats.ttest_ind(left, right, equal_var=False)
     assert sides[1].minus(sides[0]).p_value == pytest.approx(known.pvalue)
+
+
+def test_a_share_of_everything_is_1_however_its_weights_add_up():
+    weight = np.random.default_rng(3).uniform(1, 1.3, 47_881)
+    assert divergence.constant(np.zeros(len(weight)), weight) == (0.0, 1.0)
+    assert divergence.missing_share(np.full(len(weight), np.nan), weight) == 1.0
