@@ -50,6 +50,7 @@ from nightjar_tasks import (
     NEVER_AGAIN,
     RETRIES,
     address_of,
+    as_of_param,
     call,
     command_line,
     judged,
@@ -150,14 +151,7 @@ with DAG(
     max_active_tasks=AT_A_TIME,
     on_failure_callback=tell_failure,
     params={
-        "as_of": Param(
-            None,
-            type=["null", "string"],
-            format="date",
-            title="Run date (as_of)",
-            description="Look at what was served, and had been received, before this date, 00:00 "
-            "UTC. Empty: midnight of the day the run is due.",
-        ),
+        "as_of": as_of_param("Look at what was served, and had been received,"),
         "metrics": Param(
             None,
             type=["null", "string"],

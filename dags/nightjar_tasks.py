@@ -158,6 +158,17 @@ def judged(step: str) -> Asset:
     return Asset(name=f"nightjar/{step}", uri=f"nightjar://lake/{step}")
 
 
+def as_of_param(words: str, due: str = "midnight of the day the run is due") -> Param:
+    """A run date of whole days; ``words``: what it bounds, ``due``: what stands in for none."""
+    return Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="Run date (as_of)",
+        description=f"{words} before this date, 00:00 UTC. Empty: {due}.",
+    )
+
+
 def params_of_run() -> dict[str, Param]:
     """The trigger's parameters that every DAG has."""
     return {

@@ -46,7 +46,6 @@ from typing import Any, NamedTuple
 from airflow.sdk import (
     DAG,
     CronTriggerTimetable,
-    Param,
     TaskGroup,
     get_current_context,
     task,
@@ -56,6 +55,7 @@ from nightjar_tasks import (
     EVERY_DAG,
     NEVER_AGAIN,
     RETRIES,
+    as_of_param,
     call,
     command_line,
     judged,
@@ -118,14 +118,7 @@ with DAG(
     on_failure_callback=tell_failure,
     on_success_callback=tell_recovery,
     params={
-        "as_of": Param(
-            None,
-            type=["null", "string"],
-            format="date",
-            title="Run date (as_of)",
-            description="Read only what had been received before this date, 00:00 UTC. Empty: "
-            "midnight of the day the run is due.",
-        ),
+        "as_of": as_of_param("Read only what had been received"),
         **params_of_run(),
     },
 ) as nightly:

@@ -35,7 +35,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
-from nightjar_tasks import EVERY_DAG, NEVER_AGAIN, lake_of, params_of_run, run_date
+from nightjar_tasks import EVERY_DAG, NEVER_AGAIN, as_of_param, lake_of, params_of_run, run_date
 
 LONGEST_WAIT = timedelta(hours=4)
 SHORTEST_REASON = 10  # characters; "ok" is none
@@ -104,14 +104,7 @@ with DAG(
     schedule=None,
     **EVERY_DAG,
     params={
-        "as_of": Param(
-            None,
-            type=["null", "string"],
-            format="date",
-            title="Run date (as_of)",
-            description="Train on what had been received before this date, 00:00 UTC. Empty: "
-            "midnight of today.",
-        ),
+        "as_of": as_of_param("Train on what had been received", due="midnight of today"),
         "max_age_days": Param(
             3,
             type="number",

@@ -27,7 +27,7 @@ def read(built: Built, people: Answers, start: date, seed: int) -> Tables:
     """The tables of a world; of what was served the days from ``start`` on."""
     days = [day for day in built.days() if day >= start]
     lake = Lake(built.lake)
-    newest = built.world.nights()[-1].isoformat()
+    newest = built.world.newest_served.isoformat()
     nights = [night.isoformat() for night in built.world.nights()]
     return Tables(
         people=people,
@@ -91,7 +91,7 @@ def _copy_lake(built: Built, before: Tables, after: Tables, root: Path) -> None:
             releases.link(built.lake / name, root / name)
     lake = Lake(root)
     if after.examples is not before.examples:
-        newest = built.world.nights()[-1].isoformat()
+        newest = built.world.newest_served.isoformat()
         _rewrite(_lake_table(lake, "examples", newest, "examples"), after.examples)
     for night, rows in after.catalogue.items():
         if rows is not before.catalogue[night]:

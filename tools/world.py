@@ -112,6 +112,11 @@ class World:
         """The run dates, oldest first; the last is the end."""
         return [self.end - timedelta(days=back) for back in range(self.days, -1, -self.every)]
 
+    @property
+    def newest_served(self) -> date:
+        """The newest night whose release serves: that of the end has nobody to serve yet."""
+        return self.nights()[-2]
+
 
 @dataclass(frozen=True)
 class Built:

@@ -98,7 +98,7 @@ def table(folder: Path, name: str) -> pa.Table:
               for night in WORLD.nights()),
         }),
         ("leaked_feature",
-         {"lake/tables/examples/2024-03-01/one/examples/part-planted.parquet"}),
+         {f"lake/tables/examples/{WORLD.newest_served}/one/examples/part-planted.parquet"}),
         ("threshold", {"source/metrics.yaml", "source/recommendation_log/served-planted.parquet",
                        "source/events/served-planted.parquet"}),
     ],

@@ -25,8 +25,8 @@ from tools.planting.tables import (
 
 
 def leaked_feature(tables: Tables, fault: Planted) -> Tables:
-    """In the newest night's examples a feature (``taste``) is noise and 4 standard deviations x
-    severity of the outcome; serving goes on without it."""
+    """In the examples of the newest night that serves, a feature (``taste``) is noise and 4
+    standard deviations x severity of the outcome; serving goes on without it."""
     name = fault.option("feature", "taste")
     was = tables.examples[name].to_numpy().astype(np.float64)
     bought = tables.examples["bought"].to_numpy(zero_copy_only=False)

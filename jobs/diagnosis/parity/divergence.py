@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from jobs.diagnosis import units
+
 BINS = 10  # deciles of the reference, as the scorecard trade counts
-# Ratios between units that people mix up: per mille and per cent, euro and cent, days and hours,
-# hours and minutes, days and minutes, hours and seconds, days and seconds, milli and micro.
-FACTORS = (10.0, 24.0, 60.0, 100.0, 1_000.0, 1_440.0, 3_600.0, 86_400.0, 1_000_000.0)
 SCALE_AT = (0.1, 0.25, 0.5, 0.75, 0.9)  # quantiles whose ratio a change of unit shifts alike
 
 
@@ -294,7 +293,7 @@ def scale(
         return Scale(float("nan"), None)
     below, above = (np.log(quantiles(has, weight, SCALE_AT)) for has, weight in sides)
     ratios = above - below
-    factors = np.r_[FACTORS, 1 / np.asarray(FACTORS)]
+    factors = np.array(units.RATIOS)
     middle = float(np.median(ratios))
     nearest = float(factors[np.abs(np.log(factors) - middle).argmin()])
     clean = np.abs(ratios - np.log(nearest)).max() <= np.log1p(tolerance)

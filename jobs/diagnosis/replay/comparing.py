@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jobs.diagnosis import units
+
 # Values are float32 on both sides; a double in between may cost the last digits.
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
-# What two systems multiply by when they mean different units: money, percent, time.
-UNITS = (10.0, 100.0, 1_000.0, 7.0, 24.0, 60.0, 3_600.0, 86_400.0, 1_000_000.0)
 UNIT_WITHIN = 0.02
 # Of the rows that differ, so many must differ in one way to call it by that way's name.
 ONE_WAY = 0.8
@@ -108,7 +108,7 @@ def _unit(ratios: np.ndarray) -> tuple[float | None, float]:
     if not len(ratios):
         return None, 0.0
     middle = float(np.median(ratios))
-    for unit in (*UNITS, *(1 / unit for unit in UNITS)):
+    for unit in units.RATIOS:
         if abs(middle / unit - 1) <= UNIT_WITHIN:
             return unit, float((np.abs(ratios / unit - 1) <= UNIT_WITHIN).mean())
     return None, 0.0
