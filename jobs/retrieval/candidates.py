@@ -40,6 +40,8 @@ from jobs.signals import shop
 from jobs.signals.past import Record, people_of
 from jobs.signals.shop import Catalogue
 
+OF_ITEMS = ["item_id", "category", "created_time", "first_seen", "available"]
+OF_PERSONS = ["person_id", "region", "segment"]
 # People that the numeric sources name for at a time: a million rows a source, some 150 MB.
 BLOCK = 10_000
 
@@ -64,19 +66,19 @@ class Seen:
     """What the sources may look at: nothing in it was received at ``as_of`` or later.
 
     ``record``: the history as arrays; ``item_gap``: days between two purchases of each of its items
-    by one person. ``content``: item_id and vector of the items known by then. ``factors`` belong to
-    the rows and columns of ``interactions``' matrix. ``people`` limits for whom candidates are
+    by one person. ``items``: those known by then, with ``OF_ITEMS``; ``persons``: ``OF_PERSONS``;
+    ``content``: item_id and vector of the items. ``factors`` belong to the rows and columns of
+    ``interactions``' matrix. ``people`` limits for whom candidates are
     made, not from whom is learned; None is everybody.
     """
 
     as_of: datetime
-    history: DataFrame
     record: Record
     item_gap: np.ndarray
     interactions: Interactions
-    items: DataFrame
-    persons: DataFrame
-    editorial: DataFrame
+    items: pa.Table
+    persons: pa.Table
+    editorial: pa.Table
     content: pa.Table
     factors: als.Factors
     people: pa.StringArray | None = None
@@ -121,18 +123,17 @@ def of_night(night: Night) -> Seen:
     known = matrix.build(
         night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
     )
-    catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
+    items, persons = night.arrow("items", OF_ITEMS), night.arrow("persons", OF_PERSONS)
+    catalogue = Catalogue.of(items)
     record = Record(night.published("sessions").table("history"), night.as_of, catalogue.ids)
-    everybody = people_of(night.arrow("persons", ["person_id"]))
     return Seen(
         as_of=night.as_of,
-        history=night.frame("history"),
         record=record,
-        item_gap=shop.measure(record.blocks(everybody), catalogue)["i_gap"],
+        item_gap=shop.measure(record.blocks(people_of(persons)), catalogue)["i_gap"],
         interactions=known,
-        items=night.frame("items"),
-        persons=night.frame("persons"),
-        editorial=night.frame("editorial"),
+        items=items,
+        persons=persons,
+        editorial=night.arrow("editorial"),
         content=night.arrow("content_vectors"),
         factors=als.Factors(
             people=_aligned(night.arrow("person_factors"), "person_id", known.person_ids),
@@ -146,13 +147,10 @@ def nominate(night: Night, seen: Seen, params: Params) -> pa.Table:
     item and source with person_id, item_id, source and rank."""
     columns = ["person_id", "item_id", "source", "rank"]
     own = [part.select(columns) for part in personal(night, seen, params)]
-    persons = seen.persons
+    people = seen.persons
     if seen.people is not None:
-        wanted = night.spark.createDataFrame(pa.table({"person_id": seen.people}))
-        persons = persons.join(wanted, on="person_id", how="semi")
-    people = persons.select("person_id", "region", "segment").toArrow()
-    known = shared(seen, params, requests=False)
-    from_pools = pools.for_people(known.toArrow(), people, params.pool_depth)
+        people = people.filter(pc.is_in(people["person_id"], value_set=seen.people))
+    from_pools = pools.for_people(shared(seen, params, requests=False), people, params.pool_depth)
     schema = from_pools.schema
     return pa.concat_tables([from_pools, *(part.cast(schema) for part in own)])
 
@@ -213,11 +211,11 @@ def personal(night: Night, seen: Seen, params: Params) -> Iterator[pa.Table]:
         )
 
 
-def shared(seen: Seen, params: Params, requests: bool = True) -> DataFrame:
+def shared(seen: Seen, params: Params, requests: bool = True) -> pa.Table:
     """The table ``pools``; ``requests``: with those of a request's own contexts."""
     return pools.pools(
-        seen.history, seen.items, seen.persons, seen.editorial, seen.as_of, params.pool_depth,
-        pools.Params(), requests,
+        seen.record, seen.items, seen.persons, seen.editorial, params.pool_depth, pools.Params(),
+        requests,
     )  # fmt: skip
 
 

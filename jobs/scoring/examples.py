@@ -233,19 +233,20 @@ def seen_at(
     cut = record.as_of
     rows = interactions.interactions(then.history, cut, night.params_of("interactions")).toArrow()
     pairs = matrix.build(rows)
-    known = F.least("first_seen", "created_time")
-    items = night.frame("items").where(F.coalesce(known < F.lit(cut), F.lit(True)))
+    items = night.arrow("items", candidates.OF_ITEMS)
+    known = pc.min_element_wise(items["first_seen"], items["created_time"])
+    before = pc.less(known.cast(tables.TIME), pa.scalar(cut, tables.TIME))
+    items = items.filter(pc.fill_null(before, True))
     content = night.arrow("content_vectors")
-    by_then = items.select("item_id").toArrow()["item_id"].combine_chunks()
+    by_then = items["item_id"].combine_chunks()
     return Seen(
         as_of=cut,
-        history=then.history,
         record=record,
         item_gap=item_gap,
         interactions=pairs,
         items=items,
-        persons=then.known.persons,
-        editorial=night.frame("editorial"),
+        persons=then.known.persons.select(*candidates.OF_PERSONS).toArrow(),
+        editorial=night.arrow("editorial"),
         content=content.filter(pc.is_in(content["item_id"], value_set=by_then)),
         factors=embeddings.fit(pairs.matrix, night.params_of("embeddings"), night.seed),
         people=people,

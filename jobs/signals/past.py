@@ -69,18 +69,25 @@ class Record:
 
     def of(self, people: pa.StringArray) -> Past:
         """The past of these people, sorted ids; a person's code is its place among them."""
+        rows, person, item = self.read(people, COLUMNS)
+        return arranged(rows, person, item, len(people), self.as_of)
+
+    def read(
+        self, people: pa.StringArray, columns: list[str], where: ds.Expression | None = None
+    ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+        """Rows of these people, sorted ids, with person_id and item_id among the columns, and
+        (n,) the codes of both; ``where`` says more of the rows."""
         # Files hold a range of people each: those without any of these are passed over.
         own = (
             (ds.field("person_id") >= people[0]) & (ds.field("person_id") <= people[-1])
             if len(people)
             else ds.scalar(False)
         )
-        rows = self.rows(COLUMNS, own)
+        rows = self.rows(columns, own if where is None else own & where)
         person = matrix.positions(rows["person_id"], people)
         item = matrix.positions(rows["item_id"], self.items)
         known = (person >= 0) & (item >= 0)
-        rows = rows.filter(pa.array(known))
-        return arranged(rows, person[known], item[known], len(people), self.as_of)
+        return rows.filter(pa.array(known)), person[known], item[known]
 
     def rows(self, columns: list[str], where: ds.Expression) -> pa.Table:
         """Rows of the history that had happened and been received before the instant."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+import numpy as np
+import pyarrow as pa
+
+from jobs import tables
 
 NAME = "editorial"
 
 
-def pool(curated: DataFrame, depth: int) -> DataFrame:
-    """The editorial lists as one pool for everybody, list after list by id and position."""
-    order = Window.partitionBy(F.lit(1)).orderBy("position", "list_id", "item_id")
-    once = curated.groupBy("item_id").agg(
-        F.min("position").alias("position"), F.min("list_id").alias("list_id")
-    )
-    return (
-        once.withColumn("rank", F.row_number().over(order))
-        .where(F.col("rank") <= depth)
-        .select(
-            F.lit(NAME).alias("source"), F.lit("all").alias("context_kind"),
-            F.lit("").alias("context"), "rank", "item_id", (1.0 / F.col("rank")).alias("score"),
-        )
+def pool(curated: pa.Table, depth: int) -> pa.Table:
+    """The table ``editorial`` as one pool for everybody, list after list by position and id, each
+    item once; in the columns of the table ``pools``."""
+    once = curated.group_by("item_id").aggregate([("position", "min"), ("list_id", "min")])
+    keys = ("position_min", "list_id_min", "item_id")
+    items = once.sort_by([(key, "ascending") for key in keys])["item_id"].slice(0, depth)
+    rank = np.arange(1, len(items) + 1)
+    return pa.table(
+        {
+            "source": pa.repeat(NAME, len(items)), "context_kind": pa.repeat("all", len(items)),
+            "context": pa.repeat("", len(items)), "rank": rank.astype(np.int32),
+            "item_id": items, "score": 1.0 / rank,
+        },
+        schema=tables.TABLES["pools"].schema,
     )  # fmt: skip

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
+import numpy as np
+
+from jobs.retrieval.sources.interest import Interest
 
 NAME = "popular"
 
 
-def scores(counted: DataFrame) -> DataFrame:
-    """Every item of ``pools.interest`` with its popularity, per context."""
-    return counted.select(
-        F.lit(NAME).alias("source"), "context_kind", "context", "item_id",
-        F.col("popularity").alias("score"),
-    )  # fmt: skip
+def scores(counted: Interest) -> np.ndarray:
+    """(n,) float64 the popularity of every pair of a context and an item."""
+    return counted.popularity

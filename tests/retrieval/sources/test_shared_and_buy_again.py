@@ -8,21 +8,23 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs import tables
+from jobs import io, tables
 from jobs.retrieval import matrix
-from jobs.retrieval.sources import buy_again, considered, pools
+from jobs.retrieval.sources import buy_again, considered, interest, pools
 from jobs.signals import past
 from jobs.tables import SOURCES
 from tests.conftest import AS_OF
 
 
 @pytest.fixture
-def history(session):
-    """The table ``history`` from (person, item, type, days ago)."""
+def recorded(tmp_path):
+    """The history of these items from (person, item, type, days ago[, hour, channel])."""
 
-    def make(*rows: tuple):
+    def make(item_ids: pa.Array, *rows: tuple) -> past.Record:
         filled = []
-        for number, (person, item, kind, days, *where) in enumerate(rows):
+        for number, (person, item, kind, days, *where) in enumerate(
+            sorted(rows, key=lambda row: row[0])
+        ):
             hour, channel = where or (12, None)
             moment = AS_OF - timedelta(days=days) + timedelta(hours=hour)
             filled.append(
@@ -34,9 +36,10 @@ def history(session):
                     "resolved_by": "key", "key_type": "account", "key": person,
                 }
             )  # fmt: skip
-        return session.createDataFrame(
-            pa.Table.from_pylist(filled, tables.TABLES["history"].schema)
+        io.write_arrow(
+            tmp_path / "history", pa.Table.from_pylist(filled, tables.TABLES["history"].schema)
         )
+        return past.Record(tmp_path / "history", AS_OF, item_ids)
 
     return make
 
@@ -164,79 +167,121 @@ def test_what_was_considered_goes_no_deeper_than_asked_and_ties_go_to_the_lower_
 
 
 # --- pools -----------------------------------------------------------------------------------
+REGIONS = [*["north"] * 3, *["south"] * 3]
+PERSONS = pa.table({
+    "person_id": ["n0", "n1", "n2", "s0", "s1", "s2"],
+    "region": REGIONS,
+    "segment": pa.array([None] * 6, pa.string()),
+})  # fmt: skip
+FIRST_SEEN = {"gone": 3, "hot": 100, "new": 3, "old": 200}  # days ago
+ITEMS = pa.table({
+    "item_id": list(FIRST_SEEN),
+    "category": [None, "FOOD", "TOYS", "FOOD > TEA > GREEN"],
+    "created_time": pa.array([None] * 4, tables.TIME),
+    "first_seen": [AS_OF - timedelta(days=days) for days in FIRST_SEEN.values()],
+    "available": [name != "gone" for name in FIRST_SEEN],
+})  # fmt: skip
+CURATED = pa.table({
+    "list_id": ["spring", "spring", "top"], "position": [2, 1, 1], "item_id": ["old", "new", "old"],
+})  # fmt: skip
+
+
 @pytest.fixture
-def shop(session):
-    """Persons of two regions, items with one arrival, and no curated list."""
-    people = [(f"n{i}", "north") for i in range(3)] + [(f"s{i}", "south") for i in range(3)]
-    persons = session.createDataFrame(
-        [(name, region, None) for name, region in people],
-        "person_id string, region string, segment string",
-    )
-    items = session.createDataFrame(
-        [
-            ("old", AS_OF - timedelta(days=200), True),
-            ("hot", AS_OF - timedelta(days=100), True),
-            ("new", AS_OF - timedelta(days=3), True),
-            ("gone", AS_OF - timedelta(days=3), False),
-        ],
-        "item_id string, first_seen timestamp, available boolean",
-    ).selectExpr("*", "cast(null as timestamp) created_time")
-    curated = session.createDataFrame(
-        [("spring", 2, "old"), ("spring", 1, "new"), ("top", 1, "old")],
-        "list_id string, position int, item_id string",
-    )
-    return persons, items, curated
+def shared_lists(recorded):
+    """The table ``pools`` of persons of two regions and items with one arrival."""
+
+    def make(*rows: tuple, people: int = 2, requests: bool = False) -> pa.Table:
+        record = recorded(ITEMS["item_id"].combine_chunks(), *rows)
+        params = pools.Params(min_context_people=people)
+        return pools.pools(record, ITEMS, PERSONS, CURATED, 10, params, requests)
+
+    return make
 
 
-def by_pool(frame) -> dict[tuple[str, str], list[str]]:
+def by_pool(shared: pa.Table) -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
-    for row in sorted(frame.toArrow().to_pylist(), key=lambda row: row["rank"]):
+    for row in sorted(shared.to_pylist(), key=lambda row: row["rank"]):
         found.setdefault((row["source"], row["context"]), []).append(row["item_id"])
     return found
 
 
-def test_pools_speak_for_their_context_and_the_new_and_hot_are_told_apart(history, shop):
-    persons, items, curated = shop
-    rows = history(
+def test_pools_speak_for_their_context_and_the_new_and_hot_are_told_apart(shared_lists):
+    shared = shared_lists(
         *[(f"n{i}", "old", "purchase", days) for i in range(3) for days in (1, 8, 15, 22, 29)],
         *[(f"s{i}", "hot", "purchase", days) for i in range(3) for days in (1, 2, 3)],
         ("s0", "new", "purchase", 1),
     )
-    params = pools.Params(min_context_people=2)
-    found = by_pool(pools.pools(rows, items, persons, curated, AS_OF, 10, params, False))
+    found = by_pool(shared)
     assert found["popular", ""][:2] == ["old", "hot"]
     assert found["popular", "north"] == ["old"]
     assert found["popular", "south"] == ["hot", "new"]
     assert found["trending", ""][0] == "hot"
     assert found["new_arrivals", ""] == ["new"]
     assert found["editorial", ""] == ["new", "old"]
+    assert shared.schema == tables.TABLES["pools"].schema
 
 
-def test_a_context_of_few_people_has_no_pool(history, shop):
-    persons, items, curated = shop
-    rows = history(("n0", "old", "purchase", 3))
-    params = pools.Params(min_context_people=4)
-    found = by_pool(pools.pools(rows, items, persons, curated, AS_OF, 10, params, False))
+def test_a_person_day_counts_once_and_half_as_much_after_the_half_life(shared_lists):
+    shared = shared_lists(
+        ("n0", "old", "purchase", 29, 1, None), ("n0", "old", "purchase", 29, 2, None),
+        ("n0", "old", "view", 29, 3, None), ("n1", "old", "view", 1), ("n2", "old", "return", 1),
+        ("n2", "hot", "purchase", 86), ("n2", "hot", "view", 84),
+    )  # fmt: skip
+    scores = {
+        row["item_id"]: row["score"]
+        for row in shared.to_pylist()
+        if row["source"] == "popular" and row["context_kind"] == "all"
+    }
+    # What was bought 28 days before the last one counts a half; after 84 days nothing does.
+    assert scores == {
+        "old": pytest.approx(0.5 + 0.05),
+        "hot": pytest.approx(0.05 * 0.5 ** (83 / 28)),
+    }
+
+
+def test_an_arrival_that_nobody_chose_stands_behind_those_that_sold_and_for_everybody(
+    shared_lists,
+):
+    shared = shared_lists(("n0", "old", "purchase", 3))
+    arrivals = [row for row in shared.to_pylist() if row["source"] == "new_arrivals"]
+    (only,) = arrivals
+    assert (only["item_id"], only["context_kind"]) == ("new", "all")
+    assert only["score"] == pytest.approx(1e-3 * (1 - 3 / 28))
+
+
+def test_people_are_counted_alike_in_whatever_blocks_they_are_read(shared_lists, monkeypatch):
+    rows = [
+        *[(f"n{i}", "old", "purchase", days, 3, "phone") for i in range(3) for days in (1, 8, 40)],
+        *[(f"s{i}", "hot", "view", days, 20, "desk") for i in range(3) for days in (1, 2)],
+    ]
+    whole = shared_lists(*rows, people=3, requests=True)
+    monkeypatch.setattr(interest, "BLOCK", 1)
+    monkeypatch.setattr(interest, "MERGED_AT", 1)
+    key = [(name, "ascending") for name in ("source", "context_kind", "context", "rank")]
+    again = shared_lists(*rows, people=3, requests=True)
+    assert again.sort_by(key).equals(whole.sort_by(key))
+    assert {"phone", "desk", "FOOD"} <= set(whole["context"].to_pylist())
+
+
+def test_a_context_of_few_people_has_no_pool(shared_lists):
+    found = by_pool(shared_lists(("n0", "old", "purchase", 3), people=4))
     assert {context for _, context in found} == {""}
 
 
-def test_a_request_of_somebody_unknown_has_pools_of_what_it_says_of_itself(history, shop, session):
-    persons, items, curated = shop
-    categories = session.createDataFrame(
-        [("old", "FOOD > TEA > GREEN"), ("hot", "FOOD"), ("new", "TOYS"), ("gone", None)],
-        "item_id string, category string",
-    )
-    rows = history(
+def test_nobody_with_an_interest_leaves_arrivals_and_curated_lists(shared_lists):
+    found = by_pool(shared_lists(("n0", "old", "return", 3), requests=True))
+    assert found == {("new_arrivals", ""): ["new"], ("editorial", ""): ["new", "old"]}
+
+
+def test_a_request_of_somebody_unknown_has_pools_of_what_it_says_of_itself(shared_lists):
+    shared = shared_lists(
         *[(f"n{i}", "old", "purchase", 2, 3, "phone") for i in range(3)],
         *[(f"n{i}", "old", "purchase", 2, 4, "phone") for i in range(3)],
         *[(f"s{i}", "hot", "purchase", 2, 20, "desk") for i in range(2)],
         *[(f"s{i}", "new", "view", 2, 20, "desk") for i in range(3)],
         ("n0", "gone", "purchase", 2, 9, "phone"),
+        requests=True,
     )
-    shared = pools.pools(
-        rows, items.join(categories, "item_id"), persons, curated, AS_OF, 10,
-        pools.Params(min_context_people=2),
-    ).toArrow()  # fmt: skip
     popular = {
         (row["context_kind"], row["context"], row["rank"]): (row["item_id"], row["score"])
         for row in shared.to_pylist()
@@ -263,15 +308,11 @@ def test_a_request_of_somebody_unknown_has_pools_of_what_it_says_of_itself(histo
     assert sorted(item_ids.take(pa.array(mine)).to_pylist()) == ["gone", "hot", "new", "old"]
 
 
-def test_people_get_the_best_rank_over_their_contexts(history, shop):
-    persons, items, curated = shop
-    rows = history(
+def test_people_get_the_best_rank_over_their_contexts(shared_lists):
+    rows = shared_lists(
         *[(f"n{i}", "old", "purchase", 3) for i in range(3)],
         *[("s0", "hot", "purchase", days) for days in (1, 2, 3, 4)],
     )
-    params = pools.Params(min_context_people=2)
-    shared = pools.pools(rows, items, persons, curated, AS_OF, 10, params, False)
-    rows = shared.toArrow()
     item_ids, _ = matrix.encode(rows["item_id"])
     lists = pools.Lists(rows, item_ids, 10)
     people = ("north", "south", None)
