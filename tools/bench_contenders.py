@@ -48,6 +48,8 @@ def main() -> int:
 
 def pipeline(folder: Path) -> dict:
     """The night's own functions on arrays, ids left out as for the others."""
+    import implicit.als  # noqa: F401 what the fit imports is not in its seconds
+
     from jobs.filtering.allowed import Allowed
     from jobs.retrieval import embeddings, exact
 

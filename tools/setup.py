@@ -124,6 +124,11 @@ def install(kind: str) -> dict[str, object]:
 
 
 def _make_venv() -> None:
+    if VENV.is_symlink():
+        raise Unable(
+            f"{VENV} is a link to {VENV.resolve()}, which another checkout may use, and making the "
+            "environment would empty it; remove the link and run this again"
+        )
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401

@@ -87,6 +87,16 @@ def test_a_moved_checkout_is_installed_anew(checkout, capsys):
     assert "making .venv" in capsys.readouterr().out
 
 
+def test_a_linked_environment_is_refused_and_what_it_links_to_stays(checkout, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("of another checkout")
+    setup.VENV.symlink_to(elsewhere)
+    with pytest.raises(setup.Unable, match="is a link to .* remove the link"):
+        setup.install("run")
+    assert [path.name for path in elsewhere.iterdir()] == ["kept"]
+
+
 def test_the_locks_name_no_index_and_hash_everything():
     for name in ("run", "dev"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text()
