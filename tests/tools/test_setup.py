@@ -92,7 +92,7 @@ def test_a_linked_environment_is_refused_and_what_it_links_to_stays(checkout, tm
     elsewhere.mkdir()
     (elsewhere / "kept").write_text("of another checkout")
     setup.VENV.symlink_to(elsewhere)
-    with pytest.raises(setup.Unable, match="is a link to .* remove the link"):
+    with pytest.raises(setup.Unable, match=r"is a link to .* remove the link"):
         setup.install("run")
     assert [path.name for path in elsewhere.iterdir()] == ["kept"]
 
