@@ -169,7 +169,8 @@ def judged(log: DataFrame, share: Column) -> DataFrame:
     ) & (F.coalesce("position", F.lit(0)) >= 1)  # fmt: skip
     bucket = F.pmod(F.xxhash64("request_id"), F.lit(BUCKETS))
     drawn = F.when(bucket < share * BUCKETS, F.col("features"))
-    rows = log.withColumns(
+    # By request alone, so that both orders below need no exchange of their own.
+    rows = log.repartition("request_id").withColumns(
         {
             "has_features": F.col("features").isNotNull(),
             "drawn_share": share,

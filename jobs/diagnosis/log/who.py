@@ -95,17 +95,24 @@ class Who:
             F.col("told_by").isNotNull()
         )
         current = self.items.select("item_id", "category_now").distinct()
-        rows = (
-            places.withColumn("day", F.to_date("request_time"))
+        dated = places.withColumn("day", F.to_date("request_time"))
+        # An asker has many places a day: what is known of it is looked up once for all of them.
+        asker = ["release_id", *KEY, "day"]
+        askers = (
+            dated.select(*asker)
+            .distinct()
             .join(F.broadcast(self.shelf), on="release_id", how="left")
             .join(self.keys, on=["told_by", *KEY], how="left")
             .join(self.newest, on=KEY, how="left")
             .withColumn("visitor", visitor())
             .join(self.facts, on="visitor", how="left")
             .join(self.known, on="visitor", how="left")
+            .join(self.channels, on=[*KEY, "day"], how="left")
+        )
+        rows = (
+            dated.join(askers, on=asker, how="left")
             .join(own, on=["told_by", "item_id"], how="left")
             .join(current, on="item_id", how="left")
-            .join(self.channels, on=[*KEY, "day"], how="left")
         )
         return rows.withColumns(
             {
