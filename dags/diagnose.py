@@ -65,7 +65,7 @@ SIGNALS = ("source", "events", "catalogue")
 LOG = ("definitions", "served")
 FINDERS = (
     "kpis", "replay", "parity", "drift", "leakage", "labels", "decisioning", "slices",
-    "off_policy", "experiments", "adoption",
+    "off_policy", "experiments", "adoption", "shadow",
 )  # fmt: skip
 # Each looks at millions of rows on the same machine: more at a time would share its memory.
 AT_A_TIME = 2

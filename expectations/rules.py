@@ -24,12 +24,16 @@ def rows(
 
 
 def filled(
-    notes: str, *columns: str, mostly: float = 1.0, severity: str = CRITICAL
+    notes: str,
+    *columns: str,
+    mostly: float = 1.0,
+    when: Condition | None = None,
+    severity: str = CRITICAL,
 ) -> list[Expectation]:
     """No row lacks a value, column by column."""
     return [
         gxe.ExpectColumnValuesToNotBeNull(
-            column=name, mostly=mostly, notes=notes, severity=severity
+            column=name, mostly=mostly, notes=notes, severity=severity, **_limited(when)
         )
         for name in columns
     ]

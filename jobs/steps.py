@@ -44,6 +44,7 @@ DIAGNOSIS: dict[str, str] = {
     "off_policy": "jobs.diagnosis.policies.off_policy",
     "experiments": "jobs.diagnosis.experiments.experiments",
     "adoption": "jobs.diagnosis.log.adoption",
+    "shadow": "jobs.diagnosis.shadow",
     "verdict": "jobs.diagnosis.verdict",
 }
 BEFORE_DIAGNOSIS = ("source", "events", "catalogue")

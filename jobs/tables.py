@@ -466,6 +466,29 @@ _table(
 )  # fmt: skip
 _symptoms("adoption")
 _table(
+    "shadow_candidates", "shadow",
+    "one row per candidate that was held beside what served in the last weeks; loses: surfaces on "
+    "which everybody's lists lose by what was bought since; decision: promote, reject or open",
+    "candidate",
+    candidate=S, live=S, compared_at=TIME, parameters=S, red_gates=I64, lag_live=_maybe(F64),
+    lag_candidate=_maybe(F64), loses=I64, decision=S, reason=_maybe(S), decided_by=_maybe(S),
+)  # fmt: skip
+_table(
+    "shadow_lists", "shadow",
+    "one row per candidate, surface and group of people: how alike its lists are to those that "
+    "served, of everybody alone, and the NDCG gained by what was bought since",
+    "candidate surface group_kind group",
+    candidate=S, surface=S, group_kind=S, group=S, people=I64, overlap=_maybe(F64),
+    rank_biased_overlap=_maybe(F64), buyers=I64, gain=_maybe(F64), low=_maybe(F64),
+    high=_maybe(F64), verdict=S,
+)  # fmt: skip
+_table(
+    "shadow_sources", "shadow",
+    "one row per candidate, surface and source: the share of the first places that it named",
+    "candidate surface source", candidate=S, surface=S, source=S, share_live=F64,
+    share_candidate=F64,
+)  # fmt: skip
+_table(
     "verdict_symptoms", "verdict",
     "one row per symptom of any step, in the order of the gates and then of severity; place 1 is "
     "what to look at first",

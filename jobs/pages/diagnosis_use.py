@@ -261,6 +261,48 @@ def adoption(run: Run) -> Section:
     )
 
 
+# --- shadow ----------------------------------------------------------------------------------
+def shadow(run: Run) -> Section:
+    candidates = sorted(run.rows("shadow_candidates"), key=lambda row: row["compared_at"])[::-1]
+    lists = run.rows("shadow_lists")
+    told = [row for row in lists if row["gain"] is not None]
+    told.sort(key=lambda row: (row["candidate"], row["surface"], row["group_kind"] != ALL))
+    shown = told[:PLOTTED]
+    plot = plots.beside(
+        [_gaining(row) for row in shown], "NDCG@10 gained by the candidate", (0.0, "no change"),
+        gained=triples(shown, "gain"),
+    ) if shown else ""  # fmt: skip
+    mixes = run.rows("shadow_sources")
+    mixes.sort(key=lambda row: -abs(row["share_candidate"] - row["share_live"]))
+    return Section(
+        "What would another release have done?",
+        "Candidates that were built beside what served, and compared with it before anybody "
+        "decided. What people bought since says who gains; what they were not shown they hardly "
+        "buy, so that the list that served has the advantage.",
+        "Promote a candidate that gains and loses nobody; roll back one that serves and loses. "
+        "Where the evidence is insufficient, run an experiment.",
+        [
+            part("Candidates of the last weeks, the newest first.", candidates, "candidate", "live",
+                 "compared_at", "decision", "reason", "decided_by", "loses", "red_gates",
+                 "lag_live", "lag_candidate", "parameters",
+                 none="No candidate was held beside what serves."),
+            *([part("Who gains and who loses, by what was bought since.", told, "surface",
+                    "group_kind", "group", "gain", "low", "high", "verdict", "buyers", "candidate",
+                    plot=plot)] if told else []),
+            *([part("How alike the lists are.", [row for row in lists if row["group_kind"] == ALL],
+                    "surface", "people", "overlap", "rank_biased_overlap", "candidate"),
+               part("Shares of the first places by source, the largest change first.", mixes,
+                    "surface", "source", "share_live", "share_candidate", "candidate")]
+              if lists else []),
+        ],
+    )  # fmt: skip
+
+
+def _gaining(row: dict[str, Any]) -> str:
+    who = "everybody" if row["group_kind"] == ALL else f"{row['group_kind']} {row['group']}"
+    return f"{row['surface']}: {who}"
+
+
 # --- verdict ---------------------------------------------------------------------------------
 def verdict(run: Run) -> Section:
     rows = sorted(run.rows("evaluation_ledger"), key=lambda row: row["release_id"])
@@ -290,5 +332,6 @@ def verdict(run: Run) -> Section:
 
 SECTIONS: dict[str, Callable[[Run], Section]] = {
     "decisioning": decisioning, "slices": slices, "off_policy": off_policy,
-    "experiments": experiments, "adoption": adoption, "verdict": verdict,
+    "experiments": experiments, "adoption": adoption,
+    "shadow": shadow, "verdict": verdict,
 }  # fmt: skip

@@ -105,14 +105,19 @@ def moment(release_id: str) -> datetime | None:
         return None
 
 
-def published_ids(lake: Lake) -> set[str]:
-    """The ids of all releases that were ever published here, whether they are kept or not."""
+def history(lake: Lake) -> list[dict[str, Any]]:
+    """The lines of ``history.jsonl``, the oldest first."""
     try:
         lines = (root(lake) / "history.jsonl").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return set()
+        return []
     told = [json.loads(line) for line in lines if line.strip()]
-    return {one["to"] for one in told if isinstance(one, dict) and one.get("to")}
+    return [one for one in told if isinstance(one, dict)]
+
+
+def published_ids(lake: Lake) -> set[str]:
+    """The ids of all releases that were ever published here, whether they are kept or not."""
+    return {one["to"] for one in history(lake) if one.get("to")}
 
 
 def current_id(lake: Lake) -> str | None:

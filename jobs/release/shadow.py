@@ -30,7 +30,7 @@ from jobs import io, lock
 from jobs.errors import Fault
 from jobs.evaluation import metrics, shadow
 from jobs.evaluation.shadow import Lists
-from jobs.io import Lake
+from jobs.io import Lake, Published
 from jobs.release import checks, releases, rollback
 from jobs.release.releases import Release
 
@@ -39,6 +39,7 @@ FILE = "comparison.json"
 DEPTH = 10
 GROUPS = ("region", "segment")
 LEAST = 30  # people of a group whose gain is told
+FAR = datetime.max.replace(tzinfo=UTC)
 
 
 def main(chosen: argparse.Namespace) -> None:
@@ -55,7 +56,7 @@ def main(chosen: argparse.Namespace) -> None:
         told = "serves now" if chosen.decision == PROMOTE else "is rejected and serves nowhere"
         print(f"{candidate.id} {told}: {chosen.reason}")
         return
-    found = compare(lake, live, candidate)
+    found = compare(live, candidate, bought_since(newest_history(lake, FAR), live, FAR))
     io.write_json(_file(lake, candidate), found)
     _show(found)
     print(f"compared: {_file(lake, candidate)}")
@@ -84,8 +85,9 @@ def _file(lake: Lake, candidate: Release) -> Path:
 
 
 # --- comparing -------------------------------------------------------------------------------
-def compare(lake: Lake, live: Release, candidate: Release) -> dict[str, Any]:
-    """Everything that is told of the two, for people and for ``comparison.json``.
+def compare(live: Release, candidate: Release, bought: pa.Table | None) -> dict[str, Any]:
+    """Everything that is told of the two, for people and for ``comparison.json``; ``bought``: of
+    :func:`bought_since`.
 
     Raises ``Fault`` where they are not of one source and run date: other inputs give other lists.
     """
@@ -95,10 +97,10 @@ def compare(lake: Lake, live: Release, candidate: Release) -> dict[str, Any]:
                 f"shadow: {live.id} is of the {what} {live.manifest[what]}, {candidate.id} of "
                 f"{candidate.manifest[what]}; build the candidate on the inputs of what serves"
             )
-    bought = since(lake, live)
     return {
         "live": live.id,
         "candidate": candidate.id,
+        "folder": str(candidate.folder.resolve()),
         "compared_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": differing(live.manifest["config"], candidate.manifest["config"]),
         "gates": {one.id: one.manifest["gates"] for one in (live, candidate)},
@@ -129,13 +131,19 @@ def _surfaces(live: Release, candidate: Release) -> list[str]:
     )
 
 
-def since(lake: Lake, live: Release) -> pa.Table | None:
-    """person_id, item_id of what was bought after what serves was made, a pair once; None where
-    no later night has said yet."""
-    later = next(iter(lake.earlier("sessions", datetime.max.replace(tzinfo=UTC))), None)
+def newest_history(lake: Lake, until: datetime) -> Published | None:
+    """The newest published sessions of this run date or an earlier one."""
+    now = lake.at("sessions", io.label(until))
+    return now or next(lake.earlier("sessions", until), None)
+
+
+def bought_since(later: Published | None, live: Release, until: datetime) -> pa.Table | None:
+    """person_id, item_id of what was bought after what serves was made and before ``until``, a pair
+    once; None where no later night has said yet."""
     if later is None or io.parse_as_of(later.as_of) <= live.as_of:
         return None
-    after = (ds.field("event_type") == "purchase") & (ds.field("event_time") >= live.as_of)
+    time = ds.field("event_time")
+    after = (ds.field("event_type") == "purchase") & (time >= live.as_of) & (time < until)
     rows = io.read_arrow(later.table("history"), ["person_id", "item_id"], after)
     return rows.group_by(["person_id", "item_id"]).aggregate([]) if rows.num_rows else None
 

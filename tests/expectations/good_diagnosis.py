@@ -124,6 +124,25 @@ def of_verdict() -> dict[str, pa.Table]:
             for measure in (TOLD, SHOWN, IN_ORDER, FIRST)
         ]),
         "adoption_symptoms": BOTH,
+        "shadow_candidates": table("shadow_candidates", [
+            {"candidate": RELEASE, "live": RELEASE[:-1] + "0", "compared_at": AS_OF,
+             "parameters": "ranker.trees: 150 to 200", "red_gates": 0, "lag_live": 3_600.0,
+             "lag_candidate": 4_000.0, "loses": 0, "decision": "promote", "reason": "more tail",
+             "decided_by": "ana"},
+            {"candidate": RELEASE[:-1] + "1", "live": RELEASE[:-1] + "0", "compared_at": AS_OF,
+             "parameters": "", "red_gates": 1, "loses": 1, "decision": "open"},
+        ]),
+        "shadow_lists": table("shadow_lists", [
+            {"candidate": RELEASE, "surface": "homepage", "group_kind": "all", "group": "all",
+             "people": 90, "overlap": 0.7, "rank_biased_overlap": 0.6, "buyers": 40, "gain": 0.02,
+             "low": 0.01, "high": 0.03, "verdict": "gains"},
+            {"candidate": RELEASE, "surface": "discover", "group_kind": "all", "group": "all",
+             "people": 0, "buyers": 0, "verdict": "insufficient evidence"},
+        ]),
+        "shadow_sources": table("shadow_sources", [
+            {"candidate": RELEASE, "surface": "homepage", "source": source, "share_live": 0.5,
+             "share_candidate": 0.4} for source in ("buy_again", "popular")
+        ]),
         "verdict_symptoms": table("verdict_symptoms", [
             {"place": n, "step": "labels", **row} for n, row in enumerate(BOTH.to_pylist(), 1)
         ]),

@@ -290,6 +290,7 @@ def of_use() -> dict[str, pa.Table]:
             for measure, share in ((TOLD, 1.0), (SHOWN, 0.93), (IN_ORDER, 0.88), (FIRST, 0.9),
                                    ("override: campaign", 0.04))
         ]),
+        **of_shadow(),
         "evaluation_ledger": table("evaluation_ledger", [
             {"night": night, "release_id": f"{night.replace('-', '')}T000000Z-0",
              "judged_at": AS_OF, "requests": 30_000,
@@ -298,6 +299,31 @@ def of_use() -> dict[str, pa.Table]:
              "value_per_request": 2.4, "features_same": 1.0, "order_same": 1.0,
              "verdict": "replay" if n > 9 else "go", "first": "unit_change" if n > 9 else None}
             for n, night in enumerate(NIGHTS)
+        ]),
+    }  # fmt: skip
+
+
+def of_shadow() -> dict[str, pa.Table]:
+    candidate, live = "20171120T000000Z-1", "20171120T000000Z-0"
+    groups = [("all", "all"), ("region", "north"), ("region", "south"), ("segment", "heavy")]
+    return {
+        "shadow_candidates": table("shadow_candidates", [
+            {"candidate": candidate, "live": live, "compared_at": AS_OF, "decision": "promote",
+             "reason": "the tail is richer", "decided_by": "ana", "red_gates": 0, "loses": 0,
+             "parameters": "ranker.trees: 150 to 200", "lag_live": 3_600.0, "lag_candidate": 4e3},
+        ]),
+        "shadow_lists": table("shadow_lists", [
+            {"candidate": candidate, "surface": "homepage", "group_kind": kind, "group": group,
+             "people": 58_000, "overlap": 0.71 if kind == "all" else None,
+             "rank_biased_overlap": 0.66 if kind == "all" else None, "buyers": 9_000 - 2_000 * n,
+             "gain": 0.004 - 0.003 * n, "low": 0.002 - 0.003 * n, "high": 0.006 - 0.003 * n,
+             "verdict": ("gains", "insufficient evidence", "insufficient evidence", "loses")[n]}
+            for n, (kind, group) in enumerate(groups)
+        ]),
+        "shadow_sources": table("shadow_sources", [
+            {"candidate": candidate, "surface": "homepage", "source": source,
+             "share_live": share, "share_candidate": 1 - share}
+            for source, share in (("buy_again", 0.7), ("collaborative", 0.3))
         ]),
     }  # fmt: skip
 
