@@ -6,12 +6,13 @@ from datetime import datetime
 
 from great_expectations.expectations.expectation import Expectation
 
-from expectations.rules import among, between, filled, unique
+from expectations.rules import among, between, filled, rows, unique
 from jobs.tables import SOURCES
 
 
 def suite(as_of: datetime) -> list[Expectation]:
     return [
+        rows("A table that cannot be read says nothing, not that nobody was compared.", 0),
         *filled("A share is of a candidate, on a surface, of a source.", "candidate", "surface",
                 "source", "share_live", "share_candidate"),
         unique("A share told twice.", "candidate", "surface", "source"),

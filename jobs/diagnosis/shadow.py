@@ -29,8 +29,7 @@ from jobs.tables import TABLES
 
 OPEN = "open"
 DECISIONS = (*shadow.DECISIONS, OPEN)
-UNKNOWN = "insufficient evidence"
-VERDICTS = ("gains", "loses", UNKNOWN)
+VERDICTS = (shadow.GAINS, shadow.LOSES, shadow.UNKNOWN)
 EVERYBODY = "all"
 RED = "red"
 NAMES = ("shadow_candidates", "shadow_lists", "shadow_sources")
@@ -139,8 +138,10 @@ def rows_of(compared: dict[str, Any]) -> Rows:
     lists: list[dict[str, Any]] = []
     sources: list[dict[str, Any]] = []
     for surface, told in compared["surfaces"].items():
+        if not told["people"]:
+            continue  # nobody has lists in both
         lists += _lists(candidate, surface, told)
-        mixes = told.get("sources", {"live": {}, "candidate": {}})
+        mixes = told["sources"]
         for source in sorted({*mixes["live"], *mixes["candidate"]}):
             sources.append({
                 "candidate": candidate, "surface": surface, "source": source,
@@ -157,7 +158,7 @@ def rows_of(compared: dict[str, Any]) -> Rows:
         ),
         "red_gates": sum(verdict == RED for verdict in gates.values()),
         "lag_live": lags.get(live), "lag_candidate": lags.get(candidate),
-        "loses": sum(row["verdict"] == "loses" for row in everybody), "decision": OPEN,
+        "loses": sum(row["verdict"] == shadow.LOSES for row in everybody), "decision": OPEN,
     }  # fmt: skip
     return {"shadow_candidates": [one], "shadow_lists": lists, "shadow_sources": sources}
 
@@ -166,12 +167,11 @@ def _lists(candidate: str, surface: str, told: dict[str, Any]) -> list[dict[str,
     """A row for everybody, and one for each group of which enough people bought something."""
     of = {"candidate": candidate, "surface": surface, "people": told["people"]}
     everybody = {
-        **of, "group_kind": EVERYBODY, "group": EVERYBODY, "buyers": 0, "verdict": UNKNOWN,
-        "overlap": told.get("overlap"), "rank_biased_overlap": told.get("rank_biased_overlap"),
+        **of, "group_kind": EVERYBODY, "group": EVERYBODY, "buyers": 0, "verdict": shadow.UNKNOWN,
+        "overlap": told["overlap"], "rank_biased_overlap": told["rank_biased_overlap"],
     }  # fmt: skip
-    gains = told.get("gain", [])
     rows = []
-    for one in gains if isinstance(gains, list) else []:
+    for one in told["gain"] if isinstance(told["gain"], list) else []:
         row = {
             **of, "group_kind": one["kind"], "group": one["group"], "buyers": one["people"],
             "gain": one["gain"], "low": one["low"], "high": one["high"], "verdict": one["verdict"],

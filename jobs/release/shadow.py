@@ -38,6 +38,7 @@ PROMOTE, REJECT = DECISIONS = ("promote", "reject")
 FILE = "comparison.json"
 DEPTH = 10
 GROUPS = ("region", "segment")
+GAINS, LOSES, UNKNOWN = "gains", "loses", "insufficient evidence"
 LEAST = 30  # people of a group whose gain is told
 FAR = datetime.max.replace(tzinfo=UTC)
 
@@ -182,7 +183,7 @@ def beside(
             "live": _mix(rows[0]), "candidate": _mix(rows[1]),
         },
     }  # fmt: skip
-    found["gain"] = "insufficient evidence: no later night tells what was bought"
+    found["gain"] = f"{UNKNOWN}: no later night tells what was bought"
     if bought is not None:
         person, item = codes(bought)
         place = np.searchsorted(people, person)
@@ -230,7 +231,7 @@ def _gain(kind: str, value: str, gain: np.ndarray) -> Iterator[dict[str, Any]]:
     if len(known) < LEAST:
         return
     low, high = metrics.interval(known, seed=0)
-    verdict = "gains" if low > 0 else "loses" if high < 0 else "insufficient evidence"
+    verdict = GAINS if low > 0 else LOSES if high < 0 else UNKNOWN
     yield {
         "kind": kind, "group": value, "people": len(known), "gain": float(known.mean()),
         "low": low, "high": high, "better": float((known > 0).mean()),

@@ -136,8 +136,12 @@ def of_verdict() -> dict[str, pa.Table]:
             {"candidate": RELEASE, "surface": "homepage", "group_kind": "all", "group": "all",
              "people": 90, "overlap": 0.7, "rank_biased_overlap": 0.6, "buyers": 40, "gain": 0.02,
              "low": 0.01, "high": 0.03, "verdict": "gains"},
+            {"candidate": RELEASE, "surface": "homepage", "group_kind": "region", "group": "north",
+             "people": 90, "buyers": 30, "gain": -0.02, "low": -0.03, "high": -0.01,
+             "verdict": "loses"},
             {"candidate": RELEASE, "surface": "discover", "group_kind": "all", "group": "all",
-             "people": 0, "buyers": 0, "verdict": "insufficient evidence"},
+             "people": 9, "overlap": 0.5, "rank_biased_overlap": 0.4, "buyers": 0,
+             "verdict": "insufficient evidence"},
         ]),
         "shadow_sources": table("shadow_sources", [
             {"candidate": RELEASE, "surface": "homepage", "source": source, "share_live": 0.5,
