@@ -8,7 +8,7 @@ VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS METRICS MASTER
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 .DEFAULT_GOAL := help
-.PHONY: run refresh diagnose ui show why docs staleness ghosts backtest lineage rollback shadow bench faults test check help clean
+.PHONY: run refresh diagnose ui show why docs staleness ghosts backtest lineage rollback shadow bench faults neural test check help clean
 
 run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
 	$(SETUP) --with java -- -m tools.night
@@ -40,6 +40,8 @@ bench: ## the heavy jobs as data grow, and others beside them: time, memory, gro
 	$(SETUP) --with java -- -m tools.bench
 faults: ## plant known faults in a world that is served, and tell which the diagnosis names [FILE=faults.yaml] [LAKE=folder] [MASTER=…]
 	$(SETUP) --with java -- -m tools.faults
+neural: ## install what the optional two-tower retrieval and deep ranker are trained with
+	$(SETUP) --with neural
 test: ## all tests, with local Spark and Airflow [TESTS=path]
 	$(SETUP) --dev --with java,redis,chromium -- -m tools.ask test
 check: ## lint, format, types

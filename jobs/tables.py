@@ -36,7 +36,7 @@ BELOW = " > "
 # Every source of candidates, in the order in which ties between them are broken.
 SOURCES = (
     "buy_again", "considered", "collaborative", "item_to_item", "bought_together",
-    "content_neighbours", "trending", "popular", "new_arrivals", "editorial",
+    "content_neighbours", "trending", "popular", "new_arrivals", "editorial", "two_tower",
 )  # fmt: skip
 
 # What a (person, item) is scored by, in the order in which its values are hashed.
@@ -237,6 +237,21 @@ _table(
 _table(
     "candidate_counts", "candidates", "one row per source", "source",
     source=S, persons=I64, rows=I64, items=I64,
+)  # fmt: skip
+_table(
+    "two_tower_items", "candidates",
+    "one row per item of the catalogue, chosen or not; none where the two towers are off",
+    "item_id", item_id=S, vector=VECTOR,
+)  # fmt: skip
+_table(
+    "two_tower_persons", "candidates",
+    "one row per person with interactions; none where the two towers are off", "person_id",
+    person_id=S, vector=VECTOR,
+)  # fmt: skip
+_table(
+    "two_tower_weights", "candidates",
+    "one row per row of a layer or an embedding of the two towers; key: the text or the item that "
+    "an embedding is of", "layer place", layer=S, place=I32, key=_maybe(S), vector=VECTOR,
 )  # fmt: skip
 
 # --- filtering -------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Prepare this checkout, then become the command that follows ``--``.
 
-    python3 tools/setup.py [--dev] [--with java,redis,chromium] [-- ARGUMENTS OF .venv/bin/python]
+    python3 tools/setup.py [--dev] [--with java,neural,…] [-- ARGUMENTS OF .venv/bin/python]
 
 Run by the system's own Python with nothing installed. It makes ``.venv``, installs the locked
 requirements with their hashes, and finds (as root: installs) a Java that Spark can use; each
@@ -64,6 +64,9 @@ def prepare(dev: bool, extras: frozenset[str]) -> dict[str, str]:
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         state = install("dev" if dev else "run")
+        # Once asked for it stays, and is renewed when its lock changes.
+        if "neural" in extras or "neural" in state:
+            state = neural(state)
         environment = {**os.environ, "VIRTUAL_ENV": str(VENV)}
         environment["PATH"] = f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         environment.pop("PYTHONHOME", None)
@@ -101,9 +104,32 @@ def install(kind: str) -> dict[str, object]:
     for name in ("run", "dev"):
         state.pop(name, None)
     _save(state)
-    lock = ROOT / "requirements" / f"{kind}.txt"
-    say(f"installing {lock.relative_to(ROOT)} (a few minutes the first time)")
     started = time.monotonic()
+    _pip(ROOT / "requirements" / f"{kind}.txt", "a few minutes the first time")
+    # The dev lock holds everything that the run lock holds.
+    state.update(digests if kind == "dev" else {"run": digests["run"]})
+    if kind == "run" and installed.get("run") == digests["run"] and "dev" in installed:
+        state["dev"] = installed["dev"]
+    _save(state)
+    say(f"installed in {time.monotonic() - started:.0f} s")
+    return state
+
+
+def neural(state: dict[str, object]) -> dict[str, object]:
+    """Install ``requirements/neural.txt`` beside the run lock unless it is already there; the dev
+    lock holds it."""
+    lock = ROOT / "requirements" / "neural.txt"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if state.get("neural") != digest:
+        if "dev" not in state:
+            _pip(lock, "some 100 MB to fetch, 380 MB on disk")
+        state = {**state, "neural": digest}
+        _save(state)
+    return state
+
+
+def _pip(lock: Path, cost: str) -> None:
+    say(f"installing {lock.relative_to(ROOT)} ({cost})")
     log = VENV / "install.log"
     with log.open("w") as output:
         failed = subprocess.run(
@@ -114,13 +140,6 @@ def install(kind: str) -> dict[str, object]:
     if failed:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
         raise Unable(f"pip could not install {lock.name}; {log} ends:\n{tail}")
-    # The dev lock holds everything that the run lock holds.
-    state.update(digests if kind == "dev" else {"run": digests["run"]})
-    if kind == "run" and installed.get("run") == digests["run"] and "dev" in installed:
-        state["dev"] = installed["dev"]
-    _save(state)
-    say(f"installed in {time.monotonic() - started:.0f} s")
-    return state
 
 
 def _make_venv() -> None:

@@ -209,6 +209,7 @@ def reason(shown: Shown, item_id: str, named: dict[str, Any]) -> str:
         "collaborative": "people with a similar history bought it",
         "item_to_item": f"goes with {seed}{when}",
         "bought_together": f"often bought together with {seed}{when}",
+        "two_tower": "a network expects it of what was chosen lately",
         "content_neighbours": f"like {seed}{when}, and still little known",
         "editorial": "chosen by the editors",
     }

@@ -2,7 +2,8 @@
 
 Reads ``history``, ``interactions``, ``items``, ``persons``, ``editorial``, ``content_vectors`` and
 the factors. Writes ``candidates`` (a row per person, item and personal source), ``pools`` (the
-lists that many people share) and ``candidate_counts`` (a row per source).
+lists that many people share), ``candidate_counts`` (a row per source) and, where the two towers are
+on, what they were trained to: ``two_tower_items``, ``two_tower_persons``, ``two_tower_weights``.
 
 The sources are modules in ``sources/``; this job gives each what it may look at, as of one cut,
 and gathers what they name. Deduplication comes later and keeps every source.
@@ -10,6 +11,7 @@ and gathers what they name. Deduplication comes later and keeps every source.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,11 +23,13 @@ import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs import io
 from jobs.filtering.allowed import Allowed
+from jobs.io import Published
 from jobs.night import Night
 from jobs.params import check
 from jobs.refresh import changes, onward
-from jobs.retrieval import als, matrix
+from jobs.retrieval import als, matrix, towers
 from jobs.retrieval.matrix import Interactions
 from jobs.retrieval.sources import (
     bought_together,
@@ -35,15 +39,22 @@ from jobs.retrieval.sources import (
     content_neighbours,
     item_to_item,
     pools,
+    two_tower,
 )
+from jobs.retrieval.sources.two_tower import Towers
+from jobs.retrieval.towers import Ground, Words
 from jobs.signals import shop
 from jobs.signals.past import Record, people_of
 from jobs.signals.shop import Catalogue
+
+log = logging.getLogger("nightjar")
 
 OF_ITEMS = ["item_id", "category", "created_time", "first_seen", "available"]
 OF_PERSONS = ["person_id", "region", "segment"]
 # People that the numeric sources name for at a time: a million rows a source, some 150 MB.
 BLOCK = 10_000
+# The tables of the two towers, in the order of ``two_tower.rows_of``.
+TOWERS = ("two_tower_weights", "two_tower_persons", "two_tower_items")
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,8 @@ class Params:
     depth: int = 100
     # Places of a pool.
     pool_depth: int = 100
+    # Whether two towers are trained and name items too; needs the package jax (`make neural`).
+    two_tower: bool = False
 
     def __post_init__(self) -> None:
         check(1 <= self.depth <= 10_000, "depth must be 1 to 10,000")
@@ -87,8 +100,10 @@ class Seen:
 def run(night: Night, params: Params) -> None:
     """Stage ``candidates``, ``pools`` and ``candidate_counts``."""
     seen = of_night(night)
-    for number, part in enumerate(personal(night, seen, params)):
+    trained = learned(night, seen, params)
+    for number, part in enumerate(personal(night, seen, params, trained)):
         night.add("candidates", number, part)
+    _write_towers(night, trained)
     _write_shared(night, seen, params)
 
 
@@ -100,10 +115,35 @@ def refresh(night: Night, params: Params) -> None:
         base.table("candidates"), night.staged / "candidates", pa.concat_arrays([touched, gone])
     )
     seen = of_night(night)
-    for place, part in enumerate(personal(night, replace(seen, people=touched), params)):
+    trained = _carried(night, base, seen, touched) if params.two_tower else None
+    named = personal(night, replace(seen, people=touched), params, trained)
+    for place, part in enumerate(named):
         if part.num_rows:
             night.add("candidates", number + place, part)
+    _write_towers(night, trained)
     _write_shared(night, seen, params)
+
+
+def _carried(night: Night, base: Published, seen: Seen, touched: pa.StringArray) -> Towers | None:
+    """The base's towers with the vectors of touched people, and of people and items that the base
+    does not know, made anew; all others stand."""
+    weights, people, items = (io.read_arrow(base.table(name)) for name in TOWERS)
+    if weights.num_rows == 0:
+        return None
+    _, words, _ = two_tower.read(weights)
+    now = two_tower.again(tower_ground(seen, words), weights, two_tower.Params())
+    return two_tower.onward(now, people, items, touched)
+
+
+def _write_towers(night: Night, trained: Towers | None) -> None:
+    for name, rows in zip(TOWERS, two_tower.rows_of(trained), strict=True):
+        night.write(name, rows)
+    if trained is not None:
+        night.notes["two_tower"] = {
+            "version": two_tower.version(trained), "dim": trained.items.shape[1],
+            "items": len(trained.items), "persons": len(trained.people),
+            "rows": len(trained.rows),
+        }  # fmt: skip
 
 
 def _write_shared(night: Night, seen: Seen, params: Params) -> None:
@@ -146,7 +186,8 @@ def nominate(night: Night, seen: Seen, params: Params) -> pa.Table:
     """All that is named for ``seen.people``, from personal sources and pools: a row per person,
     item and source with person_id, item_id, source and rank."""
     columns = ["person_id", "item_id", "source", "rank"]
-    own = [part.select(columns) for part in personal(night, seen, params)]
+    trained = learned(night, seen, params)
+    own = [part.select(columns) for part in personal(night, seen, params, trained)]
     people = seen.persons
     if seen.people is not None:
         people = people.filter(pc.is_in(people["person_id"], value_set=seen.people))
@@ -155,11 +196,39 @@ def nominate(night: Night, seen: Seen, params: Params) -> pa.Table:
     return pa.concat_tables([from_pools, *(part.cast(schema) for part in own)])
 
 
-def personal(night: Night, seen: Seen, params: Params) -> Iterator[pa.Table]:
+def learned(night: Night, seen: Seen, params: Params) -> Towers | None:
+    """The two towers, trained on what may be seen; None where they are off, or where nobody bought
+    anything in a horizon after an instant at which something was known."""
+    if not params.two_tower:
+        return None
+    trained = two_tower.train(tower_ground(seen), two_tower.Params(), night.seed)
+    if trained is None:
+        log.warning("two_tower as_of=%s untrained: too short a history", io.label(seen.as_of))
+    return trained
+
+
+def tower_ground(seen: Seen, words: Words | None = None) -> Ground:
+    """What the two towers may look at; ``words``: those of a training, None of a new one."""
+    said = ds.field("event_type").isin(list(towers.SAID))
+    return Ground.of(
+        seen.record.rows(towers.COLUMNS, said),
+        seen.interactions.person_ids,
+        seen.items,
+        seen.content,
+        seen.persons,
+        int(seen.as_of.timestamp() * 1_000_000),
+        words,
+    )
+
+
+def personal(
+    night: Night, seen: Seen, params: Params, trained: Towers | None = None
+) -> Iterator[pa.Table]:
     """What each personal source names, in the columns of ``candidates``, part after part.
 
-    Each part is sorted by person. Sources of the numeric core name for a block of people at a
-    time, so that memory does not grow with their number.
+    ``trained``: the two towers, which name only where they are given. Each part is sorted by
+    person. Sources of the numeric core name for a block of people at a time, so that memory does
+    not grow with their number.
     """
     everybody, factors = seen.interactions, seen.factors
     chosen, people_factors = everybody, factors.people
@@ -209,6 +278,8 @@ def personal(night: Night, seen: Seen, params: Params) -> Iterator[pa.Table]:
         yield content_neighbours.candidates(
             block, cold, now, params.depth, content_neighbours.Params()
         )
+        if trained is not None:
+            yield two_tower.candidates(trained, block.person_ids, params.depth)
 
 
 def shared(seen: Seen, params: Params, requests: bool = True) -> pa.Table:

@@ -25,7 +25,7 @@ from jobs.signals.past import Past, runs
 from jobs.signals.shop import Catalogue
 from jobs.tables import FEATURES, SOURCES, TABLES
 
-VERSION = "behaviour-2"
+VERSION = "behaviour-3"
 OFFSET = 3.0
 # Pairs whose features are made at a time: their columns, 8 bytes a value, and the vectors that are
 # gathered for them stay in the cache, and are none of a night's large arrays.

@@ -68,7 +68,7 @@ class Params:
         default_factory=lambda: {
             "buy_again": 1.0, "considered": 0.5, "collaborative": 0.2, "item_to_item": 0.1,
             "bought_together": 0.05, "content_neighbours": 0.02, "trending": 0.05, "popular": 0.1,
-            "new_arrivals": 0.02, "editorial": 0.02,
+            "new_arrivals": 0.02, "editorial": 0.02, "two_tower": 0.05,
         }
     )  # fmt: skip
     # Strength of the pull of the blend's weights towards 0.

@@ -229,6 +229,14 @@ def retrieval() -> dict[str, pa.Table]:
             "source": ["buy_again", "collaborative"] * 2 * len(PERSONS),
             "rank": [1, 1, 2, 2] * len(PERSONS), "score": 0.5,
         }),
+        "two_tower_items": table("two_tower_items", {"item_id": ITEMS, "vector": vectors[:items]}),
+        "two_tower_persons": table("two_tower_persons", {
+            "person_id": PERSONS, "vector": vectors,
+        }),
+        "two_tower_weights": table("two_tower_weights", {
+            "layer": ["row", "row", "band"], "place": [0, 1, 0], "key": [None, ITEMS[0], None],
+            "vector": vectors[:3],
+        }),
         "pools": table("pools", {
             "source": "popular", "context_kind": "all", "context": "", "rank": [1, 2, 3],
             "item_id": ITEMS[:3], "score": [3.0, 2.0, 1.0],

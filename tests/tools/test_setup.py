@@ -29,7 +29,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout whose locks hold nothing, so that a real install takes a second."""
     root = tmp_path / "a checkout"
     (root / "requirements").mkdir(parents=True)
-    for name in ("run", "dev"):
+    for name in ("run", "dev", "neural"):
         (root / "requirements" / f"{name}.txt").write_text(f"# {name}: nothing\n")
     monkeypatch.setattr(setup, "ROOT", root)
     monkeypatch.setattr(setup, "VENV", root / ".venv")
@@ -68,6 +68,33 @@ def test_a_dev_install_holds_the_run_install(checkout, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_what_the_neural_parts_need_is_asked_for_once_and_renewed_with_its_lock(checkout, capsys):
+    setup.prepare(dev=False, extras=frozenset({"neural"}))
+    assert "installing requirements/neural.txt" in capsys.readouterr().out
+    setup.prepare(dev=False, extras=frozenset())
+    assert capsys.readouterr().out == ""
+    (checkout / "requirements" / "neural.txt").write_text("# another\n")
+    setup.prepare(dev=False, extras=frozenset())
+    assert "installing requirements/neural.txt" in capsys.readouterr().out
+
+
+def test_a_night_without_the_neural_parts_installs_nothing_for_them(checkout, capsys):
+    setup.prepare(dev=False, extras=frozenset())
+    assert "requirements/neural.txt" not in capsys.readouterr().out
+    assert "neural" not in json.loads(setup.STATE.read_text())
+
+
+def test_the_neural_lock_agrees_with_what_a_night_runs_on():
+    pins = {}
+    for name in ("run", "neural"):
+        text = (ROOT / "requirements" / f"{name}.txt").read_text()
+        lines = {line.removesuffix(" \\") for line in text.splitlines() if line[:1].isalnum()}
+        pins[name] = {(line.split("==")[0], line) for line in lines}
+    shared = {package for package, _ in pins["run"]} & {package for package, _ in pins["neural"]}
+    assert {"numpy", "scipy"} == shared
+    assert {pin for pin in pins["neural"] if pin[0] in shared} <= pins["run"]
+
+
 def test_a_failed_install_is_one_error_and_is_redone(checkout, capsys):
     lock = checkout / "requirements" / "run.txt"
     lock.write_text("no-hash-here==1.0\n")
@@ -98,12 +125,12 @@ def test_a_linked_environment_is_refused_and_what_it_links_to_stays(checkout, tm
 
 
 def test_the_locks_name_no_index_and_hash_everything():
-    for name in ("run", "dev"):
+    for name, least in (("run", 100), ("dev", 100), ("neural", 6)):
         text = (ROOT / "requirements" / f"{name}.txt").read_text()
         assert "index-url" not in text
         assert "://" not in "".join(line for line in text.splitlines() if "# via" not in line)
         pins = [line for line in text.splitlines() if line and line[0].isalnum()]
-        assert len(pins) > 100
+        assert len(pins) >= least
         assert all(line.endswith("\\") for line in pins)
 
 
