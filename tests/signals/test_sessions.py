@@ -10,15 +10,17 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyspark.sql import functions as F
 
 from jobs import io
 from jobs.night import Night
 from jobs.signals import sessions
-from jobs.sources import contract
+from jobs.sources import contract, simulated
 from jobs.tables import TABLES
 from tests.conftest import AS_OF
 
@@ -242,6 +244,42 @@ CAMPAIGNS, CUT_AT_CAMPAIGN = case(*CLICKS), case(*CLICKS, at_campaign=True)
 def test_another_campaign_ends_a_session_where_the_option_says_so(outcome):
     assert together(outcome(CAMPAIGNS)[0]) == ["abcdefg", "hi"]
     assert together(outcome(CUT_AT_CAMPAIGN)[0]) == ["abcd", "ef", "g", "hi"]
+
+
+def test_a_simulated_visit_is_cut_where_it_comes_to_another_campaign_and_nowhere_else(
+    session, tmp_path
+):
+    """Of people known for certain; visits that no other visit of the person runs into."""
+    simulated.convert(
+        "events=8000,people=300,items=80,days=30,duplicates=0,corrections=0,returns=0,"
+        "campaigns=0.5,campaign_changes=0.4",
+        tmp_path,
+    )
+    told = pd.read_parquet(tmp_path / "truth" / "sessions").set_index("session_id")
+    events = session.read.parquet(str(tmp_path / "events")).withColumns({
+        "event_date": F.to_date("event_time"), "resolved_by": F.lit("key"),
+    })  # fmt: skip
+    whose = session.read.parquet(str(tmp_path / "truth" / "sessions"))
+    resolved = events.join(
+        whose.select("session_id", F.col("person").cast("string").alias("person_id")),
+        on="session_id", how="inner",
+    )  # fmt: skip
+    found = []
+    for params in (sessions.Params(), sessions.Params(at_campaign=True)):
+        rows = sessions.stitch(resolved, params).select("event_id", "session", "basket")
+        found.append(rows.toArrow().to_pandas().set_index("event_id"))
+    plain, cut = found[0], found[1].loc[found[0].index]
+    alone = plain.groupby("session")["basket"].transform("nunique") == 1
+    alone &= plain.groupby("basket")["session"].transform("nunique") == 1
+    parts = cut[alone].groupby("basket")["session"].nunique()
+    turned = told.loc[parts.index, ["first_campaign", "later_campaign"]].notna().all(axis=1)
+    assert 100 < turned.sum() < 0.5 * len(turned)
+    assert parts.to_dict() == turned.map({True: 2, False: 1}).to_dict()
+    after = pd.read_parquet(tmp_path / "events").set_index("event_id").loc[cut.index]
+    named = after["campaign"].notna() & alone & cut["basket"].isin(turned.index[turned])
+    part = after[named].groupby(cut["session"][named])["campaign"].agg(["nunique", "first"])
+    assert (part["nunique"] == 1).all()
+    assert len(part) == 2 * turned.sum()
 
 
 VISIT = [event(name, "account:1", 25 * place) for place, name in enumerate("abc")]

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.errors import Fault
 from jobs.sources import contract, simulated
-from jobs.sources.simulated import days, keys, visits
+from jobs.sources.simulated import campaigns, days, keys, visits
 from tests.sources import shared
 
 SETTINGS = "events=60000,seed=3,people=800,items=300,days=90,taste_days=40"
@@ -58,7 +58,8 @@ def test_it_fits_the_contract_with_exactly_the_rows_asked_for(shop):
     "events=1000,people=20,items=50,days=2", "events=5000,days=400,returns=0.5,people=30",
     "events=3000,people=40,requests=1,logins=1,email_clicks=1,guesses=1,false_links=1,links_late=1",
     "events=3000,people=40,shared=0,recycled=0,unlinks=0,households=0,requests=0,promotions=0,"
-    "stockouts=0,taste_days=0,device_days=0,logins=0,email_clicks=0,guesses=0",
+    "stockouts=0,taste_days=0,device_days=0,logins=0,email_clicks=0,guesses=0,campaigns=0",
+    "events=3000,people=40,campaigns=1,campaign_changes=1",
     "events=3000,people=40,shared=0.5,recycled=0.5,cookie_days=1,device_days=1,taste_days=1",
 ])  # fmt: skip
 def test_extreme_settings_make_shops_too(settings, tmp_path):
@@ -119,6 +120,44 @@ def test_purchases_come_back_at_their_rate_for_what_was_paid(events, persons):
 def test_every_kind_of_event_and_of_key_occurs(events):
     assert set(events["event_type"]) == set(visits.TYPES)
     assert set(events["key_type"]) == set(keys.KEY_TYPES) - {"email_hash"}
+
+
+# --- campaigns -------------------------------------------------------------------------------
+def test_sessions_begin_with_campaigns_at_their_rate_and_the_truth_says_with_which(shop, persons):
+    online = persons[(persons["event_type"] != "return") & (persons["channel"] != "store")]
+    visits = online.groupby("session_id")[["first_campaign", "later_campaign"]].first()
+    visits = visits.astype(object).where(visits.notna(), None)
+    told, later = visits["first_campaign"], visits["later_campaign"]
+    assert told.notna().mean() == pytest.approx(0.15, abs=0.01)
+    assert later.notna().mean() == pytest.approx(0.03 * 0.7, abs=0.005)
+    rows = online.dropna(subset="campaign").sort_values("event_time").groupby("session_id")
+    assert rows["campaign"].first().to_dict() == told.combine_first(later).dropna().to_dict()
+    assert rows["campaign"].last().to_dict() == later.combine_first(told).dropna().to_dict()
+    assert (told != later)[told.notna()].all()
+
+
+def test_campaigns_are_followed_while_they_run_and_never_in_a_store(shop, persons):
+    told = truth(shop, "campaigns")
+    assert set(told["kind"]) == set(campaigns.KINDS)
+    rows = persons[persons["campaign"].notna()].merge(told, on="campaign", suffixes=("_visit", ""))
+    assert len(rows) == persons["campaign"].notna().sum() > 1000
+    assert (rows["channel"] != "store").all()
+    assert (rows["event_type"] != "return").all()
+    # Visits of a day may end behind its midnight by their length at most.
+    assert (rows["event_time"] >= rows["starts"]).all()
+    assert (rows["event_time"] < rows["ends"] + pd.Timedelta(minutes=30)).all()
+
+
+def test_without_campaigns_every_other_column_is_the_same(shop, events, tmp_path):
+    simulated.convert(f"{SETTINGS},campaigns=0,campaign_changes=0", tmp_path)
+    without = pd.read_parquet(tmp_path / "events")
+    assert without["campaign"].isna().all()
+    assert events["campaign"].notna().any()
+    pd.testing.assert_frame_equal(without.drop(columns="campaign"), events.drop(columns="campaign"))
+    for table in ("identity_links", "recommendation_log"):
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(tmp_path / table), pd.read_parquet(shop / table)
+        )
 
 
 # --- tastes and seasons ----------------------------------------------------------------------

@@ -7,8 +7,8 @@ and column is in docs/simulator.md).
 
 The modules, in the order of what they make: ``settings``; ``spells``, time in pieces; ``goods``,
 ``crowd`` and ``keys``, what there is; ``serving``, how people answer a list; ``requests``,
-``visits`` and ``days``, what happens; ``links``, what becomes known of the keys; ``truth``. The
-same settings give the same rows, whatever the machine.
+``campaigns``, ``visits`` and ``days``, what happens; ``links``, what becomes known of the keys;
+``truth``. The same settings give the same rows, whatever the machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jobs.sources.simulated.crowd import Crowd
 from jobs.sources.simulated.goods import Goods
 from jobs.sources.simulated.settings import Shop
 
-VERSION = "2"
+VERSION = "3"
 USAGE = "simulated:events=1000000,seed=7"
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from jobs.sources import writing
 from jobs.sources.simulated import links, truth
+from jobs.sources.simulated.campaigns import NONE, Campaigns
 from jobs.sources.simulated.crowd import CHANNELS, Crowd
 from jobs.sources.simulated.goods import REGIONS, Goods
 from jobs.sources.simulated.keys import ACCOUNT
@@ -85,11 +86,13 @@ def write(folder: Path, goods: Goods, crowd: Crowd) -> dict[str, int]:
         made = int(bounds[day])
         keyring.see(rows.key)
         seen.append(came.links)
-        parts["events"].add(event_columns(goods, crowd, rows))
+        parts["events"].add(event_columns(goods, crowd, visits.campaigns, rows))
         parts["recommendation_log"].add(log_columns(visits, came.asked, day))
         parts["requests"].add(request_columns(visits, came.asked, day))
         parts["sessions"].add(pa.table({
             "session_id": _numbered("s", came.sessions), "person": came.person,
+            "first_campaign": visits.campaigns.named(came.followed.first),
+            "later_campaign": visits.campaigns.named(came.followed.later),
         }))  # fmt: skip
     for each in parts.values():
         each.close()
@@ -99,6 +102,7 @@ def write(folder: Path, goods: Goods, crowd: Crowd) -> dict[str, int]:
     return {
         **{name: each.rows for name, each in parts.items()},
         "identity_links": links.write(folder, keyring, delivered),
+        "campaigns": visits.campaigns.write(folder),
         "keys": truth.write_keys(folder, keyring, goods.start),
     }
 
@@ -149,11 +153,12 @@ def _schedule_returns(
         # Handed in by the account, since a cookie may be gone by then.
         back.key = back.person * 8 + ACCOUNT
         back.request = np.full(len(back.kind), -1)
+        back.campaign = np.full(len(back.kind), NONE)
         returns.setdefault(day + int(later), []).append(back)
 
 
 # --- columns ---------------------------------------------------------------------------------
-def event_columns(goods: Goods, crowd: Crowd, rows: Rows) -> pa.Table:
+def event_columns(goods: Goods, crowd: Crowd, campaigns: Campaigns, rows: Rows) -> pa.Table:
     """A day's rows as columns of the contract, in the order in which they were received."""
     rows = rows.pick(np.argsort(rows.received, kind="stable"))
     paid = (rows.kind == PURCHASE) | (rows.kind == RETURN)
@@ -173,6 +178,7 @@ def event_columns(goods: Goods, crowd: Crowd, rows: Rows) -> pa.Table:
         "value": pa.array(value, mask=~paid),
         "channel": _named(CHANNELS, rows.channel),
         "region": _named(REGIONS, crowd.region[rows.person]),
+        "campaign": campaigns.named(rows.campaign),
         "request_id": _numbered("r", rows.request, rows.request < 0),
     })  # fmt: skip
 

@@ -92,6 +92,10 @@ class Shop(KeySettings):
     uplift: float = 2.0
     # Share of items out of stock at any time, for days on end; nobody sees or buys them then.
     stockouts: float = 0.03
+    # Share of online sessions that begin with the link of a campaign.
+    campaigns: float = 0.15
+    # Share of online sessions of two or more steps in which another campaign's link is followed.
+    campaign_changes: float = 0.03
     # Share of online sessions that begin with a list of recommendations.
     requests: float = 0.10
     # A place of that list is looked at with chance position ** -position_bias.
@@ -110,7 +114,7 @@ class Shop(KeySettings):
         self._check_shares(
             "duplicates", "corrections", "late", "returns", "promotions", "stockouts", most=0.5
         )
-        self._check_shares("requests")
+        self._check_shares("requests", "campaigns", "campaign_changes")
         try:
             date.fromisoformat(self.end)
         except ValueError:

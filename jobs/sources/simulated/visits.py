@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from jobs.sources.simulated import links
+from jobs.sources.simulated.campaigns import Campaigns, Followed
 from jobs.sources.simulated.crowd import (
     CHANNEL_SHARES,
     CHANNELS,
@@ -54,6 +55,7 @@ class Rows:
     channel: np.ndarray
     revision: np.ndarray
     request: np.ndarray  # the session whose request the event answers, or -1
+    campaign: np.ndarray  # whose link led to the step, or NONE
 
     def pick(self, rows: np.ndarray) -> Rows:
         return Rows(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
@@ -78,13 +80,15 @@ class Asked:
 
 @dataclass
 class Day:
-    """What the visits of a day leave; ``sessions`` and ``person`` name those in the data."""
+    """What the visits of a day leave; ``sessions`` and ``person`` name those in the data, and
+    ``followed`` is about the same."""
 
     rows: Rows
     asked: Asked
     links: links.Links
     sessions: np.ndarray
     person: np.ndarray
+    followed: Followed
 
 
 class Visits:
@@ -93,6 +97,7 @@ class Visits:
     def __init__(self, goods: Goods, crowd: Crowd):
         self.shop, self.goods, self.crowd = goods.shop, goods, crowd
         self.logging = Logging(goods, crowd)
+        self.campaigns = Campaigns(goods.shop, goods.start)
 
     def of_day(self, rng: np.random.Generator, day: int, count: int) -> Day:
         """Exactly ``count`` events of a day's visits."""
@@ -196,7 +201,8 @@ class Visits:
         began = np.minimum(hour * 3600 + rng.integers(0, 3600, sessions), DAY_SECONDS - 1800)
         began = self.goods.start + (day * DAY_SECONDS + began) * SECOND
         first_step = np.searchsorted(session, np.arange(sessions))
-        elapsed = 5 + (step - first_step[at]) * 60 + place * 20 + rng.integers(0, 15, count)
+        in_session = step - first_step[at]
+        elapsed = 5 + in_session * 60 + place * 20 + rng.integers(0, 15, count)
         time = began[at] + elapsed * SECOND
         cut = int(at[-1]) + 1  # sessions in the data; the last one may go on behind the last row
         goes_on = total[used - 1] > count or (used < len(session) and session[used] == at[-1])
@@ -213,6 +219,9 @@ class Visits:
             links.Sessions(person[:cut], key, device, time[first], time[last]),
         )  # fmt: skip
         logged_in = time > login[at]
+        followed = self.campaigns.follow(
+            day, channel[:cut] != STORE, np.bincount(session[:used], minlength=cut)
+        )
         number = day * SESSIONS_A_DAY + np.arange(cut)
         return Day(
             rows=Rows(
@@ -224,11 +233,13 @@ class Visits:
                 price=self.goods.prices(day)[item[step]],
                 channel=channel[at], revision=np.zeros(count, np.int64),
                 request=np.where(answers[step] & (at < whole), number[at], -1),
+                campaign=followed.at(at, in_session),
             ),
             asked=_asked(shown, whole, key, began, channel, day),
             links=seen,
             sessions=number,
             person=person[:cut],
+            followed=followed,
         )  # fmt: skip
 
     def _key_kinds(
