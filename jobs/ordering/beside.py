@@ -91,9 +91,13 @@ class Beside:
 
     def allowed(self, pairs: Pairs) -> Pairs:
         """The pairs whose second may stand beside the first."""
-        one, two = self.kind[pairs.left], self.kind[pairs.right]
-        kept = (one >= 0) & (two >= 0) & self.may[one, two]
+        kept = self.holds(pairs.left, pairs.right)
         return Pairs(pairs.left[kept], pairs.right[kept], pairs.score[kept])
+
+    def holds(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether the item of each code ``right`` may stand beside that of ``left``."""
+        one, two = self.kind[left], self.kind[right]
+        return np.asarray((one >= 0) & (two >= 0) & self.may[one, two])
 
     def lists(self, surface: str, pairs: Pairs, length: int) -> pa.Table:
         """Rows of ``item_lists``: the best ``length`` of each item, ties by item id."""

@@ -85,22 +85,25 @@ class Seen:
 def run(night: Night, params: Params) -> None:
     """Stage ``candidates``, ``pools`` and ``candidate_counts``."""
     seen = of_night(night)
-    for number, part in enumerate(personal(night, seen, params)):
-        night.add("candidates", number, part)
+    writer = onward.Writer(night)
+    for part in personal(night, seen, params):
+        writer.add("candidates", part)
     _write_shared(night, seen, params)
 
 
 def refresh(night: Night, params: Params) -> None:
-    """Stage the base's candidates with those of touched people named anew; pools are all new."""
+    """Stage the base's candidates with those of people who are due named anew, and none of those
+    who get pools instead; pools are all new."""
     base = night.base("candidates")
-    touched, gone = changes.people(night), changes.gone(night)
-    number = onward.without(
-        base.table("candidates"), night.staged / "candidates", pa.concat_arrays([touched, gone])
-    )
+    due, gone = changes.due(night), changes.gone(night)
+    apart = onward.both(due, gone)
+    first = onward.without(base.table("candidates"), night.staged / "candidates", apart)
+    writer = onward.Writer(night, {"candidates": first})
+    own = due.filter(pc.invert(pc.is_in(due, value_set=changes.pooled(night))))
     seen = of_night(night)
-    for place, part in enumerate(personal(night, replace(seen, people=touched), params)):
+    for part in personal(night, replace(seen, people=own), params):
         if part.num_rows:
-            night.add("candidates", number + place, part)
+            writer.add("candidates", part)
     _write_shared(night, seen, params)
 
 
