@@ -63,7 +63,7 @@ class Params:
 def run(night: Night, params: Params) -> None:
     """Stage ``item_lists``."""
     night.write("item_lists", TABLES["item_lists"].schema.empty_table())
-    for number, (name, surface, here) in enumerate(_surfaces(night), start=1):
+    for number, (name, surface, here) in enumerate(surfaces_of(night), start=1):
         rows = made(night, params, name, surface, here)
         night.add("item_lists", number, rows)
         _note(night, name, here, rows)
@@ -76,20 +76,19 @@ def refresh(night: Night, params: Params) -> None:
     then = io.read_arrow(night.base("item_lists").table("item_lists"))
     due, anew = changes.due_items(night), changes.reconfigured(night)
     night.write("item_lists", TABLES["item_lists"].schema.empty_table())
-    for number, (name, surface, here) in enumerate(_surfaces(night), start=1):
+    for number, (name, surface, here) in enumerate(surfaces_of(night), start=1):
         if surface.cadence == "hourly" or name in anew:
             rows = made(night, params, name, surface, here)
         else:
             rows = standing(then.filter(pc.field("surface") == name), here, due)
             if len(due):
-                fresh = made(night, params, name, surface, here)
-                fresh = fresh.filter(pc.is_in(fresh["item_id"], value_set=due))
+                fresh = made(night, params, name, surface, here.only(due))
                 rows = pa.concat_tables([rows, fresh.cast(rows.schema)])
         night.add("item_lists", number, rows)
         _note(night, name, here, rows)
 
 
-def _surfaces(night: Night) -> Iterator[tuple[str, Surface, Beside]]:
+def surfaces_of(night: Night) -> Iterator[tuple[str, Surface, Beside]]:
     """Each surface made for items, and what may stand beside what there."""
     surfaces: dict[str, Surface] = night.params_of("recommendations").of_grain(ITEM)
     items = night.arrow("items", [*rules.ITEM_COLUMNS, "regions"]).sort_by("item_id")
