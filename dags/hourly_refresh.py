@@ -3,9 +3,11 @@
 
 A refresh goes on from its **base**, the newest release of the newest night, and ends with a
 release in which only what changed is changed: the lists of people who did something (from all
-they ever did, not from the last hour alone), the lists that hold an item which may not be shown
-any more, the vectors and the index of new items, the pools of trending items, and every filter.
-A recalled item is out of everything within one refresh.
+they ever did, not from the last hour alone) on surfaces of an hourly cadence, the lists that hold
+an item which may not be shown any more, the vectors and the index of new items, the pools of
+trending items, and every filter. A recalled item is out of everything within one refresh. The
+table `ladder` says who was made anew, and why; lists that are older than their tier of activity
+allows are, where nights failed.
 
 The model, its evidence and the audits are the night's. **The run date** (`as_of`, an exclusive
 UTC instant) is the trigger's, else the last full hour. Hours that were missed need no backfill: a
@@ -19,8 +21,10 @@ clear the run from its first task: a stage alone is refused where the base is an
 
 ## Beside the night
 A lake belongs to one run at a time. A refresh that finds the night at work is skipped, and a
-night that finds a refresh at work waits for it. Where parameters of any step were
+night that finds a refresh at work waits for it. Where parameters that shape what is learnt were
 changed since the night, or there is no night to go on from, a refresh is refused: run `nightly`.
+Parameters of lists (`filters`, `candidates`, `recommendations`, `item_lists`) may change by the
+hour; all lists are then made anew, which takes longer.
 
 ## Stages
 One task each, to pay for one start of Python a stage: within it every step's job is followed by

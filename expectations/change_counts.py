@@ -13,13 +13,14 @@ from jobs import limits
 def suite(as_of: datetime) -> list[Expectation]:
     return [
         rows("Without counts nobody knows what was saved.", low=2, high=2),
-        *filled("Counted is what has all of these.", "what", "known", "touched", "share"),
+        *filled("Counted is what has all of these.", "what", "known", "touched", "share", "saved"),
         unique("Counted twice.", "what"),
         among("Only people and items are counted.", "what", ("persons", "items")),
         between("A negative count is a broken count.", "touched", 0),
         between("Nobody is known: the night behind this refresh is empty.", "known", 1),
         not_below("More were touched than there are.", "known", "touched"),
         between("A share outside 0 to 1 is a broken count.", "share", 0, 1),
+        between("A share outside 0 to 1 is a broken count.", "saved", 0, 1),
         between(
             "So much changed that a night would be as quick and would also train: either the "
             "source was delivered anew, or refreshes stood still.",

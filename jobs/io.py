@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -185,6 +186,43 @@ def read_arrow(
     options = ds.ParquetReadOptions(dictionary_columns={coded} if coded else None)
     found = ds.dataset(files, format=ds.ParquetFileFormat(read_options=options))
     return found.to_table(columns=columns, filter=where)
+
+
+def read_people(folder: Path, people: pa.StringArray, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a table folder that are of these people, whose ids are sorted, by its column
+    ``person_id``; groups of rows that hold none of them, by their statistics, are not read."""
+    files = parquet_files(folder)
+    if not files:
+        raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
+    return pa.concat_tables([people_in(path, people, columns) for path in files])
+
+
+def people_in(path: Path, people: pa.StringArray, columns: list[str] | None = None) -> pa.Table:
+    """The same of one file."""
+    with pq.ParquetFile(path) as file:
+        groups = groups_of(file.metadata, people)
+        if not groups:
+            return file.schema_arrow.empty_table().select(columns or file.schema_arrow.names)
+        own = columns if columns is None or "person_id" in columns else [*columns, "person_id"]
+        rows = file.read_row_groups(groups, own)
+    return rows.filter(pc.is_in(rows["person_id"], value_set=people)).select(
+        columns or rows.schema.names
+    )
+
+
+def groups_of(metadata: pq.FileMetaData, people: pa.StringArray) -> list[int]:
+    """The row groups of a Parquet file that may hold some of these people, whose ids are sorted."""
+    found = []
+    place = metadata.schema.names.index("person_id")
+    for number in range(metadata.num_row_groups):
+        spread = metadata.row_group(number).column(place).statistics
+        if spread is not None and spread.has_min_max:
+            least, most = pa.array([spread.min]), pa.array([spread.max])
+            first = pc.search_sorted(people, least)[0].as_py()
+            if first == len(people) or people[first].as_py() > most[0].as_py():
+                continue
+        found.append(number)
+    return found
 
 
 def read_chunks(folder: Path, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:

@@ -132,6 +132,13 @@ class Night:
         self._count(table, folder)
         return io.read_arrow(folder, columns, where)
 
+    def of_people(self, table: str, people: pa.StringArray, columns: list[str]) -> pa.Table:
+        """The rows of these people, whose ids are sorted, in a published table; of a few people in
+        a fraction of the time that the whole takes."""
+        folder = self.published(tables.TABLES[table].step).table(table)
+        self._count(table, folder)
+        return io.read_people(folder, people, columns)
+
     def source_folder(self) -> Path:
         """The folder, in the source contract's shape, that the step ``source`` prepared."""
         return Path(io.read_json(self.published("source").table("source.json"))["folder"])
@@ -217,8 +224,9 @@ class Night:
         )
 
     def _count(self, table: str, folder: Path) -> None:
-        key = f"{tables.TABLES[table].step}@{io.label(self.as_of)}"
-        self.inputs[key]["rows"][table] = io.count_rows(folder)
+        rows = self.inputs[f"{tables.TABLES[table].step}@{io.label(self.as_of)}"]["rows"]
+        if table not in rows:  # what is published stays
+            rows[table] = io.count_rows(folder)
 
     def _check(self, table: tables.Table, schema: pa.Schema) -> None:
         differences = io.check_schema(table, schema)

@@ -287,8 +287,24 @@ _table(
     "item_id reason", item_id=S, reason=S,
 )  # fmt: skip
 _table(
-    "change_counts", "changes", "one row for persons and one for items", "what",
-    what=S, known=I64, touched=I64, share=F64,
+    "change_counts", "changes",
+    "one row for persons and one for items; saved: the share whose lists are not made anew", "what",
+    what=S, known=I64, touched=I64, share=F64, saved=F64,
+)  # fmt: skip
+_table(
+    "ladder", "changes",
+    "one row per person and item: its tier by activity, what the refresh does with its lists, and "
+    "of when these then are", "what id",
+    what=S, id=S, tier=S, decision=S, made=TIME,
+)  # fmt: skip
+_table(
+    "ladder_counts", "changes", "one row per tier and decision of persons and of items",
+    "what tier decision", what=S, tier=S, decision=S, count=I64,
+)  # fmt: skip
+_table(
+    "surface_digests", "changes",
+    "one row per surface: a digest of all that configures its lists, and whether it is the base's",
+    "surface", surface=S, grain=S, cadence=S, digest=S, changed=BOOL,
 )  # fmt: skip
 
 # --- scoring and ordering --------------------------------------------------------------------

@@ -27,6 +27,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from jobs.retrieval import index, index_refresh
+from jobs.retrieval.guarding import Guard
 from jobs.retrieval.index_refresh import Items
 from jobs.retrieval.recall import Strata
 from tools.bench_contenders import Watch
@@ -94,7 +95,7 @@ def generate(n_items: int = ITEMS) -> Problem:
 def _strata(new: np.ndarray, category: np.ndarray) -> dict[str, Strata]:
     """Age, and the categories that are large."""
     counts = np.bincount(category, minlength=CATEGORIES)
-    large = np.flatnonzero(counts >= index_refresh.Params().large * len(category))
+    large = np.flatnonzero(counts >= Guard().large * len(category))
     names = ("(other)", *(f"category {number:02d}" for number in large))
     number_of = np.zeros(CATEGORIES, np.int64)
     number_of[large] = 1 + np.arange(len(large))
@@ -115,7 +116,7 @@ def measure(
     building = building or index.Params()
     problem = generate(n_items)
     bundle, _ = index_refresh.rebuilt(
-        problem.before, VERSION, problem.strata_before, problem.people, index_refresh.Params(),
+        problem.before, VERSION, problem.strata_before, problem.people, Guard(),
         building, SEED,
     )  # fmt: skip
     every = len(os.sched_getaffinity(0))
@@ -153,7 +154,7 @@ def refresh(
     bundle: index.Bundle, problem: Problem, building: index.Params, watch: Watch
 ) -> dict[str, Any]:
     """As ``index_refresh.refresh`` does it, its parts timed."""
-    params = index_refresh.Params()
+    params = Guard()
 
     def update() -> index.Bundle:
         change = index_refresh.difference(problem.before, problem.now)
@@ -176,7 +177,7 @@ def refresh(
 def rebuild(problem: Problem, building: index.Params, watch: Watch) -> dict[str, Any]:
     """As ``index_refresh.rebuilt`` does it, its parts timed."""
     params, now, strata, people = (
-        index_refresh.Params(), problem.now, problem.strata, problem.people,
+        Guard(), problem.now, problem.strata, problem.people,
     )  # fmt: skip
     bundle, tune = watch(
         "train", partial(index_refresh.trained, now, VERSION, strata, people, building, SEED)

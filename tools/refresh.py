@@ -130,7 +130,11 @@ def facts(lake: Any, as_of: datetime) -> list[tuple[str, str]]:
     healed = sum(row["state"] == HEALED for row in hours)
     received, late = (sum(row[name] for row in hours) for name in ("events", "late"))
     found = [
-        (what, f"{row['touched']:,} of {row['known']:,} touched ({row['share']:.1%})")
+        (
+            what,
+            f"{row['touched']:,} of {row['known']:,} touched ({row['share']:.1%}), "
+            f"{row['saved']:.1%} of lists left as they were",
+        )
         for what, row in counts.items()
     ]
     found.append((

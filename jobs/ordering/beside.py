@@ -32,12 +32,14 @@ class Beside:
 
     ``item_ids``: sorted, an item's code is its place; ``kind``: (n_items,) codes of equal (flags,
     regions), -1 for an item that nobody may get; ``may``: (n_kinds, n_kinds) bool, whether an item
-    of the second kind may stand in a list of the first.
+    of the second kind may stand in a list of the first; ``asked``: (n_items,) bool, whose lists are
+    made, None is all.
     """
 
     item_ids: pa.StringArray
     kind: np.ndarray
     may: np.ndarray
+    asked: np.ndarray | None = None
 
     @staticmethod
     def of(items: pa.Table) -> Beside:
@@ -76,6 +78,12 @@ class Beside:
         kind[matrix.known(item_ids, self.item_ids, "item that nobody may get")] = -1
         return replace(self, kind=kind)
 
+    def only(self, item_ids: pa.Array) -> Beside:
+        """The same where only these items' lists are made."""
+        asked = np.zeros(len(self.kind), bool)
+        asked[matrix.known(pa.chunked_array([item_ids]), self.item_ids, "item that is due")] = True
+        return replace(self, asked=asked)
+
     @property
     def served(self) -> np.ndarray:
         """(n_items,) bool: the items that somebody may get."""
@@ -85,15 +93,22 @@ class Beside:
         """Items of one kind after the other, (n,) codes, and what may stand beside them, (n_items,)
         bool."""
         for code in range(len(self.may)):
-            ours = np.flatnonzero(self.kind == code)
+            mine = self.kind == code
+            ours = np.flatnonzero(mine if self.asked is None else mine & self.asked)
             if len(ours):
                 yield ours, self.served & self.may[code][self.kind]
 
     def allowed(self, pairs: Pairs) -> Pairs:
-        """The pairs whose second may stand beside the first."""
-        one, two = self.kind[pairs.left], self.kind[pairs.right]
-        kept = (one >= 0) & (two >= 0) & self.may[one, two]
+        """The pairs whose second may stand in a list of the first that is made."""
+        kept = self.holds(pairs.left, pairs.right)
         return Pairs(pairs.left[kept], pairs.right[kept], pairs.score[kept])
+
+    def holds(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether the item of each code ``right`` may stand in the list that is made of
+        ``left``."""
+        one, two = self.kind[left], self.kind[right]
+        found = np.asarray((one >= 0) & (two >= 0) & self.may[one, two])
+        return found if self.asked is None else found & self.asked[left]
 
     def lists(self, surface: str, pairs: Pairs, length: int) -> pa.Table:
         """Rows of ``item_lists``: the best ``length`` of each item, ties by item id."""

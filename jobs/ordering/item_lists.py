@@ -12,18 +12,21 @@ nobody may get. Other rules order persons' and contexts' lists only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from jobs import io
 from jobs.filtering import filters
 from jobs.night import Night
-from jobs.ordering import rules, similar_items
+from jobs.ordering import relisting, rules, similar_items
 from jobs.ordering.beside import Beside, Pairs
 from jobs.ordering.surfaces import ITEM, TOGETHER, Surface
 from jobs.params import check
+from jobs.refresh import changes
 from jobs.retrieval import matrix
 from jobs.retrieval.sources import bought_together
 from jobs.tables import TABLES
@@ -59,26 +62,71 @@ class Params:
 
 def run(night: Night, params: Params) -> None:
     """Stage ``item_lists``."""
+    night.write("item_lists", TABLES["item_lists"].schema.empty_table())
+    for number, (name, surface, here) in enumerate(surfaces_of(night), start=1):
+        rows = made(night, params, name, surface, here)
+        night.add("item_lists", number, rows)
+        _note(night, name, here, rows)
+
+
+def refresh(night: Night, params: Params) -> None:
+    """Stage the lists of surfaces with an hourly cadence, or another configuration than the base's,
+    made anew; of the others, of items that are due alone: else the base's stand, without what may
+    not stand there any more."""
+    then = io.read_arrow(night.base("item_lists").table("item_lists"))
+    due, anew = changes.due_items(night), changes.reconfigured(night)
+    night.write("item_lists", TABLES["item_lists"].schema.empty_table())
+    for number, (name, surface, here) in enumerate(surfaces_of(night), start=1):
+        if surface.cadence == "hourly" or name in anew:
+            rows = made(night, params, name, surface, here)
+        else:
+            rows = standing(then.filter(pc.field("surface") == name), here, due)
+            if len(due):
+                fresh = made(night, params, name, surface, here.only(due))
+                rows = pa.concat_tables([rows, fresh.cast(rows.schema)])
+        night.add("item_lists", number, rows)
+        _note(night, name, here, rows)
+
+
+def surfaces_of(night: Night) -> Iterator[tuple[str, Surface, Beside]]:
+    """Each surface made for items, and what may stand beside what there."""
     surfaces: dict[str, Surface] = night.params_of("recommendations").of_grain(ITEM)
     items = night.arrow("items", [*rules.ITEM_COLUMNS, "regions"]).sort_by("item_id")
     nobody = pc.field("kind") == filters.EVERYONE[0]
     ineligible = night.arrow("ineligible_items", ["item_id", "kind", "value"], nobody)
     in_force = rules.loaded(night.arrow("rules_in_force"), items)
     beside = Beside.of(items).without(ineligible["item_id"])
-    night.write("item_lists", TABLES["item_lists"].schema.empty_table())
-    for number, (name, surface) in enumerate(surfaces.items(), start=1):
+    for name, surface in surfaces.items():
         banned = rules.banned(in_force, items["item_id"], name).filter(nobody)
-        here = beside.without(banned["item_id"])
-        if set(surface.sources) & set(TOGETHER):
-            found = here.allowed(together(night, beside.item_ids))
-        else:
-            found = alike(night, here, params, surface.length)
-        rows = here.lists(name, found, surface.length)
-        night.add("item_lists", number, rows)
-        night.notes[name] = {
-            "served_items": int(here.served.sum()),
-            "items_with_a_list": pc.count_distinct(rows["item_id"]).as_py(),
-        }
+        yield name, surface, beside.without(banned["item_id"])
+
+
+def made(night: Night, params: Params, name: str, surface: Surface, here: Beside) -> pa.Table:
+    """The lists of one surface, of every item that may be served."""
+    if set(surface.sources) & set(TOGETHER):
+        found = here.allowed(together(night, here.item_ids))
+    else:
+        found = alike(night, here, params, surface.length)
+    return here.lists(name, found, surface.length)
+
+
+def standing(then: pa.Table, here: Beside, due: pa.StringArray) -> pa.Table:
+    """The rows of ``item_lists`` that may stand as they were, places closed up, without the lists
+    of the items ``due``."""
+    then = then.filter(pc.invert(pc.is_in(then["item_id"], value_set=due)))
+    left, right = (
+        matrix.known(then[name], here.item_ids, "item of the base's item_lists")
+        for name in ("item_id", "listed_item_id")
+    )
+    kept = then.filter(pa.array(here.holds(left, right)))
+    return relisting.closed_up(kept, ["surface", "item_id"])
+
+
+def _note(night: Night, name: str, here: Beside, rows: pa.Table) -> None:
+    night.notes[name] = {
+        "served_items": int(here.served.sum()),
+        "items_with_a_list": pc.count_distinct(rows["item_id"]).as_py(),
+    }
 
 
 def alike(night: Night, beside: Beside, params: Params, length: int) -> Pairs:

@@ -1,13 +1,13 @@
 """What people bought and were shown lately, and what became of explored places, for ordering.
 
 Reads ``history``, ``identities``, ``events``, the contract table ``recommendation_log`` and, of the
-nights whose lists were shown, ``recommendations``, ``context_lists`` and
-``identities``. Writes nothing.
+nights and refreshes whose lists were shown, ``recommendations``, ``context_lists`` and
+``identities``, or what was kept of them (``jobs/refresh/explored.py``). Writes nothing.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import reduce
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from jobs.io import Published
 from jobs.night import Night
 from jobs.ordering import explore
 from jobs.ordering.surfaces import CONTEXT, Surface
+from jobs.refresh import explored as kept
 from jobs.release import releases
 from jobs.sources import contract
 from jobs.tables import S
@@ -56,8 +57,8 @@ def shown(night: Night, days: int, surface: str) -> pa.Table:
 def explored(night: Night, name: str, surface: Surface) -> pa.Table:
     """What became of the places that earlier nights explored: source, impressions, conversions.
 
-    A place counts where the log names the release that it stood in, and its night's lists are still
-    in the lake; an event answers it where it names the request and the item.
+    A place counts where the log names the release that it stood in, and its lists are still in the
+    lake, or what was drawn for them; an event answers it where it names the request and the item.
     """
     log = _log(night, surface.explore_days, name)
     since = night.as_of - timedelta(days=surface.explore_days)
@@ -67,6 +68,8 @@ def explored(night: Night, name: str, surface: Surface) -> pa.Table:
         for lists in night.lake.earlier("recommendations", night.as_of)
         if log is not None and io.parse_as_of(lists.as_of) >= since
     ]
+    if log is not None:
+        shelves.append(_kept(night, log, surface.grain == CONTEXT, since))
     placed = [shelf for shelf in shelves if shelf is not None]
     if not placed:
         return pa.table(
@@ -128,6 +131,26 @@ def _of_contexts(night: Night, log: DataFrame, lists: Published) -> DataFrame | 
         .join(sources, on=["surface", "item_id"], how="inner")
         .select("request_id", "item_id", "sources")
     )
+
+
+def _kept(night: Night, log: DataFrame, of_contexts: bool, since: datetime) -> DataFrame | None:
+    """The same of refreshes whose tables are gone; None where nothing was kept of any."""
+    paths = [
+        path
+        for path in kept.files(night.lake, kept.CONTEXTS if of_contexts else kept.PERSONS)
+        if since <= kept.as_of(path) < night.as_of
+        and night.lake.at("recommendations", io.label(kept.as_of(path))) is None
+    ]
+    if not paths:
+        return None
+    for path in paths:
+        night.read_file(path)
+    rows = night.spark.read.parquet(*(str(path) for path in paths))
+    stamped = log.withColumn("stamp", F.substring("release_id", 1, len(paths[0].stem)))
+    if of_contexts:
+        stamped = stamped.where(F.col("propensity") < 1.0)
+    on = ["stamp", "surface", "item_id", *([] if of_contexts else KEY)]
+    return stamped.join(rows, on=on, how="inner").select("request_id", "item_id", "sources")
 
 
 def _of_release(lists: Published) -> Column:

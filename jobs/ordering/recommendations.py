@@ -19,17 +19,16 @@ Lists are made for a block of people after the other, so memory does not grow wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from jobs import io
 from jobs.filtering.allowed import Allowed
+from jobs.io import Published
 from jobs.night import Night
 from jobs.ordering import lists, logged, relisting, rules
 from jobs.ordering.listing import COLUMNS, Chosen, Gathered, Listing
@@ -53,8 +52,8 @@ BLOCK = 5_000
 EVIDENCE = ("overrides", "explore_shares", "delivery", "shortfalls")
 # The tables whose rows are persons'.
 OF_PERSONS = ("recommendations", "model_lists", "features")
-# Where a part of a table goes: its name, the number of the part, the rows.
-Add = Callable[[str, int, pa.Table], None]
+# Where a part of a table goes: its name, the rows.
+Add = Callable[[str, pa.Table], None]
 
 
 @dataclass(frozen=True)
@@ -97,85 +96,105 @@ def run(night: Night, params: Params) -> None:
 
 
 def refresh(night: Night, params: Params) -> None:
-    """Stage the base's lists with those of touched people made anew, and in everybody else's the
-    places filled that may not stand any more; the lists of contexts are all new.
+    """Stage the base's lists with those of people who are due made anew where the surface's cadence
+    is hourly, and in all others the places filled that may not stand any more.
 
-    What the night counted of persons' lists stays: a few people's are no measure of a source. Where
-    all are anew, since rules that order came or went, all are counted anew.
+    Of whom something else is known than in the base, all lists are made anew, and where a surface's
+    configuration changed, everybody's. What the night counted of persons' lists stays: a few
+    people's are no measure of a source. Where all are anew, all are counted anew.
     """
     base = night.base("recommendations")
     items = night.arrow("items", COLUMNS).sort_by("item_id")
     shared = pools.Lists(night.arrow("pools"), items["item_id"], params.pool_depth)
     known = rules.loaded(night.arrow("rules_in_force"), items)
     surfaces = params.of_grain(PERSON)
-    all_anew = rules_changed(night)
-    touched = everybody(night) if all_anew else changes.people(night)
-    gone = changes.gone(night)
-    apart = pa.concat_arrays([touched, gone])
-    lost = lawful(night, items, known).lost(base.table("recommendations"), apart)
-    short = people_of(lost.group_by("person_id").aggregate([]))
-    if any(rule.kind in ("pin", "cap") for rule in known):
-        # A filled place would not be counted with those that stand: such lists are made whole.
-        touched = people_of(pa.table({"person_id": pa.concat_arrays([touched, short])}))
-        apart, lost, short = pa.concat_arrays([touched, gone]), lost.slice(0, 0), short.slice(0, 0)
-    before = {name: relisting.rows_of(base.table(name), short) for name in OF_PERSONS}
-    anew = pa.concat_arrays([apart, short])
-    first = {
-        name: onward.without(base.table(name), night.staged / name, anew) for name in OF_PERSONS
-    }
-    offered: dict[str, list[pa.Table]] = {
+    may = lawful(night, items, known)
+    plan = planned(night, base, surfaces, may)
+    apart = onward.both(plan.people, changes.gone(night))
+    writer = onward.Writer(night, {
+        name: onward.without(base.table(name), night.staged / name, apart) for name in OF_PERSONS
+    })  # fmt: skip
+    before = {name: io.read_people(base.table(name), plan.merged) for name in OF_PERSONS}
+    made: dict[str, list[pa.Table]] = {
         name: [TABLES[name].schema.empty_table()] for name in OF_PERSONS
     }
 
-    def add(name: str, number: int, rows: pa.Table) -> None:
-        schema, aside = TABLES[name].schema, pc.is_in(rows["person_id"], value_set=short)
-        offered[name].append(rows.filter(aside).select(schema.names).cast(schema))
-        night.add(name, first[name] + 1 + number, rows.filter(pc.invert(aside)))
+    def add(name: str, rows: pa.Table) -> None:
+        schema, aside = TABLES[name].schema, pc.is_in(rows["person_id"], value_set=plan.merged)
+        made[name].append(rows.filter(aside).select(schema.names).cast(schema))
+        writer.add(name, rows.filter(pc.invert(aside)))
 
-    asked = people_of(pa.table({"person_id": pa.concat_arrays([touched, short])}))
-    night.add("recommendations", first["recommendations"], offered["recommendations"][0])
+    writer.add("recommendations", made["recommendations"][0])
     stand = io.read_arrow(night.staged / "recommendations", ["surface", "item_id"])
-    made = make(night, surfaces, items, shared, known, add, asked, stand)
-    now = {name: pa.concat_tables(parts) for name, parts in offered.items()}
+    listings = make(night, surfaces, items, shared, known, add, plan.people, stand)
+    now = {name: pa.concat_tables(parts) for name, parts in made.items()}
     scored = [name for name, one in surfaces.items() if one.scored]
-    whole = relisting.filled(
-        before["recommendations"], lost, now["recommendations"], before["features"],
-        now["features"], scored,
-    )  # fmt: skip
-    night.add("recommendations", first["recommendations"], whole.rows)
-    night.add("features", first["features"], whole.features)
-    night.add("model_lists", first["model_lists"], now["model_lists"])
-    shelves = of_contexts(night, params, items, shared, known)
-    if all_anew:
-        shelves = made | shelves
+    whole = relisting.merged(before, now, plan.lost, plan.anew, plan.remodelled, scored)
+    for name, rows in whole.items():
+        writer.add(name, rows.sort_by("person_id"))
+    anew = changes.reconfigured(night) | {
+        name for name, one in params.surfaces.items() if one.cadence == "hourly"
+    }
+    shelves = of_contexts(night, params, items, shared, known, anew)
+    if plan.everybody:
+        shelves = listings | shelves
     for name in EVIDENCE:
         counted = io.read_arrow(base.table(name))
-        stays = pc.is_in(counted["surface"], value_set=pa.array(list(surfaces), pa.string()))
-        of_night = [] if all_anew else [counted.filter(stays)]
-        night.write(name, *of_night, *(getattr(one, name)() for one in shelves.values()))
+        stays = pc.invert(pc.is_in(counted["surface"], pa.array(list(shelves), pa.string())))
+        ours = pc.is_in(counted["surface"], pa.array(list(params.surfaces), pa.string()))
+        night.write(
+            name,
+            counted.filter(pc.and_(stays, ours)),
+            *(getattr(one, name)() for one in shelves.values()),
+        )
     night.notes["lists"] = {
-        "people_anew": len(touched), "people_filled": len(short), "places_lost": lost.num_rows,
+        "people_anew": len(plan.anew.people), "people_filled": plan.filled,
+        "places_lost": plan.lost.num_rows,
     }  # fmt: skip
 
 
-def everybody(night: Night) -> pa.StringArray:
-    """The sorted ids of all people."""
-    return people_of(night.arrow("persons", ["person_id"]))
+@dataclass(frozen=True)
+class Plan:
+    """Which lists a refresh makes anew, and which it mends.
+
+    ``anew``: lists that are made as a whole; ``lost``: surface, person_id, item_id of places in
+    other lists that may not stand any more; ``people``: sorted, whose lists are looked at;
+    ``merged``: those among them of whose lists something stands; ``remodelled``: surface and
+    person_id of the model's lists that are replaced where the published one stands; ``filled``: how
+    many people lost a place; ``everybody``: all lists of all people are anew.
+    """
+
+    anew: relisting.Anew
+    lost: pa.Table
+    remodelled: pa.Table
+    people: pa.StringArray
+    merged: pa.StringArray
+    filled: int
+    everybody: bool
 
 
-def rules_changed(night: Night) -> bool:
-    """Whether the rules in force that order lists are others than in the base; a ban or margin
-    floor alone takes out places, which needs nobody's whole list."""
-    then = io.read_arrow(night.base("catalogue").table("rules_in_force"))
-    return ordering_rules(then) != ordering_rules(night.arrow("rules_in_force"))
-
-
-def ordering_rules(in_force: pa.Table) -> list[dict[str, Any]]:
-    """The rows of ``rules_in_force`` that boost, pin or cap, in the order of their ids."""
-    held = pc.equal(in_force["outcome"], rules.IN_FORCE)
-    ordering = pc.is_in(in_force["kind"], value_set=pa.array(["boost", "pin", "cap"]))
-    rows = in_force.filter(pc.and_(held, ordering)).drop_columns(["items", "unjudged"])
-    return rows.sort_by("rule_id").to_pylist()
+def planned(
+    night: Night, base: Published, surfaces: Mapping[str, Surface], may: relisting.Lawful
+) -> Plan:
+    """What is to be done with the lists of persons in the base."""
+    hourly = [name for name, one in surfaces.items() if one.cadence == "hourly"]
+    due, gone = changes.due(night), changes.gone(night)
+    all_anew = changes.everybody_anew(night)
+    whole = due if all_anew else changes.altered(night)
+    anew = relisting.Anew(due, whole, tuple(hourly))
+    lost = anew.without(may.lost(base.table("recommendations"), gone))
+    short = onward.both(lost["person_id"])
+    filled = len(short)
+    if any(rule.kind in ("pin", "cap") for rule in may.known):
+        # A filled place would not be counted with those that stand: such lists are made whole.
+        anew = relisting.Anew(onward.both(due, short), onward.both(whole, short), tuple(hourly))
+        lost = lost.slice(0, 0)
+    # The model's lists know no rules, and another one's items than are published.
+    model = replace(may, known=[]).lost(base.table("model_lists"), gone)
+    remodelled = anew.without(model).select(relisting.LIST)
+    people = onward.both(anew.people, short, remodelled["person_id"])
+    standing = pc.invert(pc.is_in(people, value_set=anew.whole))
+    return Plan(anew, lost, remodelled, people, people.filter(standing), filled, all_anew)
 
 
 def lawful(night: Night, items: pa.Table, known: list[Rule]) -> relisting.Lawful:
@@ -195,7 +214,7 @@ def of_persons(
     """Stage the lists of every person; returns the surfaces with what was counted.
 
     ``known``: the rules in force on any surface."""
-    return make(night, params.of_grain(PERSON), items, shared, known, night.add)
+    return make(night, params.of_grain(PERSON), items, shared, known, onward.Writer(night).add)
 
 
 def make(
@@ -212,8 +231,8 @@ def make(
         for name, one in making.listings.items():
             mine = stand.filter(pc.equal(stand["surface"], name))["item_id"]
             one.standing(matrix.known(mine, items["item_id"], "item of recommendations"))
-    for number, first in enumerate(range(0, making.persons.num_rows, BLOCK)):
-        making.block(number, first, making.persons.slice(first, BLOCK))
+    for first in range(0, making.persons.num_rows, BLOCK):
+        making.block(first, making.persons.slice(first, BLOCK))
     return making.listings
 
 
@@ -253,7 +272,7 @@ class Making:
             ineligible, blocked, self.persons["person_id"], self._item_ids
         )
 
-    def block(self, number: int, first: int, people: pa.Table) -> None:
+    def block(self, first: int, people: pa.Table) -> None:
         """Stage the lists of these people, the first of whom has the code ``first``."""
         own = candidates_of(self._night, people["person_id"])
         named, scores = gather(own, people, self._shared, self._item_ids)
@@ -269,16 +288,15 @@ class Making:
         rows = measured.features(pairs.of(needed))
         probability = np.full(len(pairs.item), np.nan)
         probability[needed] = self._scored.scorer.of_features(rows)
-        for place, (name, mine) in enumerate(chosen.items()):
+        for name, mine in chosen.items():
             listing = self.listings[name]
             foretold = probability[mine.rows] if listing.surface.scored else None
             ordered, score = self._order(name, gathered, mine, foretold, first)
             self._count_starved(listing, gathered, mine, ordered, people, may, first)
-            part = number * len(chosen) + place
-            self._places(part, name, gathered, mine, ordered, score, own)
+            self._places(name, gathered, mine, ordered, score, own)
             used[mine.rows[ordered.published.pair]] |= listing.surface.scored
         listed = pairs.of(used)
-        self._add("features", number, features.stamped(
+        self._add("features", features.stamped(
             people["person_id"].take(pa.array(listed.person)).combine_chunks(),
             self._item_ids.take(pa.array(listed.item)), rows[used[needed]], self._night.as_of,
         ))  # fmt: skip
@@ -326,7 +344,7 @@ class Making:
         return rows.filter(pc.is_in(rows["person_id"], value_set=self.persons["person_id"]))
 
     def _places(
-        self, part: int, surface: str, gathered: Gathered, chosen: Chosen, ordered: Ordered,
+        self, surface: str, gathered: Gathered, chosen: Chosen, ordered: Ordered,
         score: np.ndarray, own: pa.Table,
     ) -> None:  # fmt: skip
         """Stage one block of one surface's lists; ``own``: the personal candidates, whose rows
@@ -346,19 +364,17 @@ class Making:
         sources, provenance = lists.provenance(
             gathered.named, chosen.pairs, listed, gathered.scores, own
         )
-        self._add("recommendations", part, pa.table({
+        self._add("recommendations", pa.table({
             **places(listed), **ordered.columns, "sources": sources, "provenance": provenance,
         }))  # fmt: skip
-        self._add("model_lists", part, pa.table(places(ordered.model)))
+        self._add("model_lists", pa.table(places(ordered.model)))
 
 
 def candidates_of(night: Night, person_ids: pa.ChunkedArray) -> pa.Table:
     """The personal candidates of these people, who stand sorted: files that hold none of them are
     passed over by their statistics."""
-    own = (ds.field("person_id") >= person_ids[0]) & (ds.field("person_id") <= person_ids[-1])
     columns = ["person_id", "item_id", "source", "rank", "score", "seed_item", "seed_time"]
-    rows = night.arrow("candidates", columns, own)
-    return rows.filter(pc.is_in(rows["person_id"], value_set=person_ids))
+    return night.of_people("candidates", pa.concat_arrays(person_ids.chunks), columns)
 
 
 def gather(
@@ -396,10 +412,14 @@ class Lately:
 
 # --- of contexts -----------------------------------------------------------------------------
 def of_contexts(
-    night: Night, params: Params, items: pa.Table, shared: pools.Lists, known: list[Rule]
-) -> dict[str, Listing]:
+    night: Night, params: Params, items: pa.Table, shared: pools.Lists, known: list[Rule],
+    anew: Container[str] | None = None,
+) -> dict[str, Listing]:  # fmt: skip
     """Stage the lists that many share: of the surfaces made for contexts, which are returned with
-    what was counted, and what stands in on the others where there is no list to give."""
+    what was counted, and what stands in on the others where there is no list to give.
+
+    ``anew``: the surfaces made for contexts whose lists are made, None is all of them; the others'
+    are the base's, without what may not stand any more, and are not returned."""
     item_ids = pa.concat_arrays(items["item_id"].chunks)
     contexts = shared.contexts
     kinds, names = (list(column) for column in zip(*contexts, strict=True))
@@ -428,6 +448,8 @@ def of_contexts(
     # A small category has no more than it has: nobody owes it a full list.
     counted = sum(kind in pools.OF_PERSONS for kind in kinds)
     no_seeds = TABLES["candidates"].schema.empty_table()
+    shelves = params.of_grain(CONTEXT)
+    kept = {name for name in shelves if anew is not None and name not in anew}
     for number, (name, listing) in enumerate(listings.items()):
         chosen = listing.choose(gathered, may, None)
         no = np.zeros(len(chosen.rows), bool)
@@ -437,15 +459,22 @@ def of_contexts(
         sources, _ = lists.provenance(
             gathered.named, chosen.pairs, listed, gathered.scores, no_seeds
         )
-        night.add("context_lists", number, pa.table({
+        rows = pa.table({
             "surface": pa.repeat(name, len(listed.pair)),
             "context_kind": pa.array(kinds).take(context),
             "context": pa.array(names, pa.string()).take(context),
             "item_id": item_ids.take(pa.array(chosen.pairs.item[listed.pair])),
             "rank": listed.rank.astype(np.int32), "score": score[listed.pair],
             **ordered.columns, "sources": sources,
-        }))  # fmt: skip
-    return {name: listings[name] for name in params.of_grain(CONTEXT)}
+        })  # fmt: skip
+        if name in kept:
+            may_stand = relisting.Lawful(
+                whose.append_column("person_id", pa.array(ids)), item_ids, allowed, known
+            )
+            then = night.base("recommendations").table("context_lists")
+            rows = relisting.kept_contexts(io.read_arrow(then), rows, name, may_stand)
+        night.add("context_lists", number, rows)
+    return {name: listings[name] for name in shelves if name not in kept}
 
 
 def standing_in(surface: Surface) -> Surface:

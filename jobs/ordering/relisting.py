@@ -4,7 +4,7 @@ filled from the person's own deeper candidates; nothing else moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from jobs import io
 from jobs.filtering.allowed import Allowed
 from jobs.ordering import rules
 from jobs.ordering.rules import Rule
+from jobs.refresh.onward import both
 from jobs.release import groups
 from jobs.retrieval import matrix
 from jobs.tables import TABLES
@@ -50,7 +51,7 @@ class Lawful:
             rows = pq.read_table(path, columns=PLACE)
             rows = rows.filter(pc.invert(pc.is_in(rows["person_id"], value_set=apart)))
             if rows.num_rows:
-                found.append(rows.filter(pa.array(self._wrong(rows))).cast(schema))
+                found.append(rows.filter(pa.array(self.wrong(rows))).cast(schema))
         return pa.concat_tables(found)
 
     @cached_property
@@ -59,8 +60,8 @@ class Lawful:
         ids = pa.concat_arrays(self.persons["person_id"].chunks)
         return ids, np.array(self.persons["region"].to_pylist(), dtype=object)
 
-    def _wrong(self, rows: pa.Table) -> np.ndarray:
-        """(n_rows,) bool."""
+    def wrong(self, rows: pa.Table) -> np.ndarray:
+        """(n_rows,) bool: which places, by surface, person_id and item_id, may not stand."""
         ids, regions_of = self._people
         person = matrix.known(rows["person_id"], ids, "person of the base's lists")
         item = matrix.known(rows["item_id"], self.item_ids, "item of the base's lists")
@@ -78,67 +79,147 @@ class Lawful:
 
 
 @dataclass(frozen=True)
-class Filled:
-    """The lists of people who lost places, whole again."""
+class Anew:
+    """Lists that are made as a whole: those of the people ``due`` on the surfaces ``hourly``, and
+    those of the people ``whole`` on every surface. Ids are sorted."""
 
-    rows: pa.Table
-    features: pa.Table
+    due: pa.StringArray
+    whole: pa.StringArray
+    hourly: tuple[str, ...]
+
+    @property
+    def people(self) -> pa.StringArray:
+        """Whoever has one."""
+        return both(self.due, self.whole) if self.hourly else self.whole
+
+    def of(self, rows: pa.Table) -> pa.Table:
+        """The rows that belong to these lists, by surface and person_id."""
+        return rows.filter(self._mine(rows))
+
+    def without(self, rows: pa.Table) -> pa.Table:
+        """The rows that do not."""
+        return rows.filter(pc.invert(self._mine(rows)))
+
+    def _mine(self, rows: pa.Table) -> pa.ChunkedArray:
+        hourly = pc.is_in(rows["surface"], value_set=pa.array(self.hourly, pa.string()))
+        due, whole = (pc.is_in(rows["person_id"], value_set=ids) for ids in (self.due, self.whole))
+        return pc.or_(whole, pc.and_(due, hourly))
 
 
-def filled(
-    kept: pa.Table, lost: pa.Table, offered: pa.Table, features: pa.Table,
-    offered_features: pa.Table, scored: Sequence[str],
-) -> Filled:  # fmt: skip
-    """Lists of people who lost places.
+def merged(
+    before: dict[str, pa.Table], now: dict[str, pa.Table], lost: pa.Table, anew: Anew,
+    remodelled: pa.Table, scored: Sequence[str],
+) -> dict[str, pa.Table]:  # fmt: skip
+    """``recommendations``, ``features`` and ``model_lists`` of people of whose lists some stand.
 
-    ``kept``, ``features``: their rows of ``recommendations`` and ``features`` in the base;
-    ``lost``: the places among them that go; ``offered``, ``offered_features``: their rows as they
-    would be made now, from which places are filled in their order. What was scored in the base
-    keeps its values and its score. ``scored``: the surfaces whose places have features.
+    ``before``, ``now``: their rows of the three tables in the base, and as they would be made now;
+    ``lost``: the places that go, filled from what would be made now, in its order; ``anew``: the
+    lists that are taken from there as a whole; ``remodelled``: surface and person_id of other
+    model's lists that are; ``scored``: the surfaces whose places have features.
+
+    A pair has one row of features, and one score on all surfaces that are scored: the base's, but
+    of people with a list that is anew, where it is made of what is known now.
     """
+    kept = anew.without(before["recommendations"])
     standing = kept.filter(pa.array(~_holds(kept, lost, PLACE)))
-    known = {
-        (row["person_id"], row["item_id"]): row["score"]
-        for row in kept.select([*PLACE, "score"]).to_pylist()
-        if row["surface"] in scored
-    }
+    offered = now["recommendations"]
     room: dict[tuple[str, str], int] = {}
     for row in lost.select(LIST).to_pylist():
         room[row["surface"], row["person_id"]] = room.get((row["surface"], row["person_id"]), 0) + 1
-    taken = {tuple(row.values()) for row in standing.select(PLACE).to_pylist()}
-    places, scores = [], []
-    offered = offered.sort_by([(name, "ascending") for name in (*LIST, "rank")])
-    for number, row in enumerate(offered.select([*PLACE, "score"]).to_pylist()):
+    taken = {tuple(row.values()) for row in standing.select(PLACE).to_pylist()} if room else set()
+    filling = offered.filter(pa.array(_holds(offered, lost, LIST)))
+    filling = filling.sort_by([(name, "ascending") for name in (*LIST, "rank")])
+    places = []
+    for number, row in enumerate(filling.select(PLACE).to_pylist()):
         of_list = (row["surface"], row["person_id"])
         if room.get(of_list, 0) and (*of_list, row["item_id"]) not in taken:
             room[of_list] -= 1
             places.append(number)
-            of_base = known.get((row["person_id"], row["item_id"]))
-            scores.append(
-                row["score"] if row["surface"] not in scored or of_base is None else of_base
-            )
-    added = offered.take(pa.array(places, pa.int64()))
-    added = _with(added, "score", pa.array(scores, pa.float64()))
+    added = filling.take(pa.array(places, pa.int64()))
     # Behind the last place that stands, in the order in which they were offered.
     behind = np.arange(added.num_rows, dtype=np.int32) + 1_000_000
     added = _with(added, "rank", pa.array(behind)).cast(kept.schema)
-    rows = closed_up(pa.concat_tables([standing, added]))
-    return Filled(rows, _of_listed(rows, features, offered_features, scored))
+    rows = pa.concat_tables([
+        closed_up(pa.concat_tables([standing, added])), anew.of(offered).cast(kept.schema)
+    ])  # fmt: skip
+    rows = _scored_once(rows, before["recommendations"], offered, anew, scored)
+    model = pa.concat_tables([remodelled.select(LIST), lost.select(LIST)])
+    theirs = anew.without(before["model_lists"])
+    stands = theirs.filter(pa.array(~_holds(theirs, model, LIST)))
+    ours = now["model_lists"]
+    replaced = anew.without(ours)
+    replaced = replaced.filter(pa.array(_holds(replaced, model, LIST)))
+    return {
+        "recommendations": rows,
+        "features": _of_listed(rows, before["features"], now["features"], anew, scored),
+        "model_lists": pa.concat_tables([stands, replaced, anew.of(ours)]),
+    }
 
 
-def closed_up(rows: pa.Table) -> pa.Table:
-    """Lists with places from 1 without a gap, in their order."""
-    order, starts = groups.in_order(groups.codes(rows, LIST), rows["rank"].to_numpy())
+def _scored_once(
+    rows: pa.Table, before: pa.Table, now: pa.Table, anew: Anew, scored: Sequence[str]
+) -> pa.Table:
+    """The rows with the score of each pair that goes with its features."""
+    fresh = set(anew.people.to_pylist())
+    found: dict[tuple[str, str], float] = {}
+    for table, of_now in ((before, False), (now, True)):
+        of_scored = pc.is_in(table["surface"], value_set=pa.array(list(scored), pa.string()))
+        for row in table.filter(of_scored).select([*PAIR, "score"]).to_pylist():
+            pair = row["person_id"], row["item_id"]
+            if not of_now or row["person_id"] in fresh or pair not in found:
+                found[pair] = row["score"]
+    scores = [
+        found[row["person_id"], row["item_id"]] if row["surface"] in scored else row["score"]
+        for row in rows.select([*PLACE, "score"]).to_pylist()
+    ]
+    return _with(rows, "score", pa.array(scores, pa.float64()))
+
+
+def kept_contexts(then: pa.Table, now: pa.Table, surface: str, may: Lawful) -> pa.Table:
+    """The lists of a surface made for contexts that stand as they were, without what may not stand
+    in them any more; of contexts that had none, and that is all that is taken from ``now``.
+
+    ``then``, ``now``: rows of ``context_lists``; ``may``: of contexts by ``kind:name``.
+    """
+    ids = pa.concat_arrays(may.persons["person_id"].chunks)
+
+    def named(rows: pa.Table) -> pa.Table:
+        name = pc.binary_join_element_wise(rows["context_kind"], rows["context"], ":")
+        return rows.append_column("person_id", name)
+
+    then = named(then.filter(pc.field("surface") == surface))
+    then = then.filter(pc.is_in(then["person_id"], value_set=ids))
+    standing = closed_up(then.filter(pa.array(~may.wrong(then))))
+    now = named(now)
+    new = now.filter(pc.invert(pc.is_in(now["person_id"], value_set=standing["person_id"])))
+    rows = pa.concat_tables([standing, new.select(standing.schema.names).cast(standing.schema)])
+    return rows.drop_columns(["person_id"])
+
+
+def closed_up(rows: pa.Table, of: Sequence[str] = LIST) -> pa.Table:
+    """Lists with places from 1 without a gap, in their order; ``of``: the columns that name one."""
+    order, starts = groups.in_order(groups.codes(rows, list(of)), rows["rank"].to_numpy())
     ordered = rows.take(pa.array(order))
     return _with(ordered, "rank", pa.array(groups.ranked(starts, len(order)), pa.int32()))
 
 
-def _of_listed(rows: pa.Table, before: pa.Table, now: pa.Table, scored: Sequence[str]) -> pa.Table:
-    """The features of the pairs that are listed: as before where there are, else as now."""
+def _of_listed(
+    rows: pa.Table, before: pa.Table, now: pa.Table, anew: Anew, scored: Sequence[str]
+) -> pa.Table:
+    """The features of the pairs that are listed: the base's where it has some, else those of now;
+    of people with a list that is anew the other way round."""
     ranked = rows.filter(pc.is_in(rows["surface"], value_set=pa.array(list(scored), pa.string())))
-    old = before.filter(pa.array(_holds(before, ranked, PAIR)))
-    new = now.filter(pa.array(_holds(now, ranked, PAIR) & ~_holds(now, old, PAIR)))
-    return pa.concat_tables([old, new.select(before.schema.names).cast(before.schema)])
+    now = now.select(before.schema.names).cast(before.schema)
+    found = [before.schema.empty_table()]
+    fresh = [pc.is_in(table["person_id"], value_set=anew.people) for table in (before, now)]
+    for first, second in (
+        (before.filter(pc.invert(fresh[0])), now.filter(pc.invert(fresh[1]))),
+        (now.filter(fresh[1]), before.filter(fresh[0])),
+    ):
+        mine = first.filter(pa.array(_holds(first, ranked, PAIR)))
+        other = second.filter(pa.array(_holds(second, ranked, PAIR) & ~_holds(second, mine, PAIR)))
+        found += [mine, other]
+    return pa.concat_tables(found)
 
 
 def _holds(rows: pa.Table, other: pa.Table, names: list[str]) -> np.ndarray:
@@ -152,14 +233,3 @@ def _holds(rows: pa.Table, other: pa.Table, names: list[str]) -> np.ndarray:
 def _with(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
     place = rows.schema.get_field_index(name)
     return rows.set_column(place, rows.schema.field(place), values)
-
-
-def rows_of(base: Path, people: pa.StringArray) -> pa.Table:
-    """A table's rows of these people."""
-    return pa.concat_tables(_parts(base, people))
-
-
-def _parts(base: Path, people: pa.StringArray) -> Iterator[pa.Table]:
-    for path in io.parquet_files(base):
-        rows = pq.read_table(path)
-        yield rows.filter(pc.is_in(rows["person_id"], value_set=people))

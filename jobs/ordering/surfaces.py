@@ -71,7 +71,8 @@ class Surface:
     objective: str = PURCHASES
     # The shared sources that stand in, one after the other, where there is no list to give.
     fallback: tuple[str, ...] = ("popular", "trending", "new_arrivals", "editorial")
-    # How often it is made anew: nightly or hourly.
+    # How often it is made anew: nightly, or hourly for whoever is due in a refresh. What may not be
+    # shown any more leaves lists of either within an hour.
     cadence: str = "nightly"
     # What is left to the online side.
     online: tuple[str, ...] = ()
@@ -214,10 +215,12 @@ SURFACES: dict[str, Surface] = {
     # in the shop. Behind the first ten, lists together show more of the catalogue.
     "homepage": Surface(
         sources={**_no_more(), "item_to_item": 0.05, "new_arrivals": 0.05}, tail_from=11,
-        online=("availability",),
+        cadence="hourly", online=("availability",),
     ),
     # What the person never bought.
-    "discover": Surface(sources=dict.fromkeys(NEW, 0.0), filters=(*ALWAYS, KNOWN)),
+    "discover": Surface(
+        sources=dict.fromkeys(NEW, 0.0), filters=(*ALWAYS, KNOWN), cadence="hourly"
+    ),
     # A message a day, all of it made here: few places, two of a category at most, and further down
     # what came home these days or stood in a message of the week.
     "digest": Surface(

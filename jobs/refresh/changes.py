@@ -1,8 +1,10 @@
-"""What changed since the base: hours, people and items.
+"""What changed since the base, hours, people and items, and what is therefore made anew.
 
-Reads ``events``, ``history``, ``persons`` and ``items``, and the same tables of the base. Writes
-``intervals`` (a row per hour since the night), ``touched_people`` and ``touched_items`` (a row per
-person or item and reason) and ``change_counts``.
+Reads ``events``, ``history``, ``persons``, ``items`` and ``rules_in_force``, and the same tables of
+the base. Writes ``intervals`` (a row per hour since the night), ``touched_people`` and
+``touched_items`` (a row per person or item and reason), ``surface_digests`` (a row per surface:
+whether its configuration changed), ``ladder`` (a row per person and item: its tier, and what
+becomes of its lists), ``ladder_counts`` and ``change_counts``.
 
 What is touched is decided by content, never by counts or by a time mark: a person whose events are
 others than in the base (a late one, a returned one, one that a login gave away), or whose region,
@@ -13,11 +15,13 @@ holds now and the base did not know is found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -27,6 +31,11 @@ from pyspark.sql import functions as F
 from jobs import io, tables
 from jobs.io import Published
 from jobs.night import Night
+from jobs.ordering import rules
+from jobs.ordering.surfaces import CONTEXT, ITEM, PERSON
+from jobs.refresh import ladder
+from jobs.refresh.ladder import KEPT, POOLED, Params
+from jobs.retrieval import matrix
 from jobs.signals.past import people_of
 
 HOUR = timedelta(hours=1)
@@ -34,42 +43,107 @@ READ, HEALED = "read", "healed"
 EVENTS, FACTS, CAME, WENT = "events", "facts", "came", "went"
 DESCRIBED, SHOWN = "described", "shown"
 # What is known of a person, beside the events, that lists depend on.
-PERSON = ["person_id", "region", "segment", "personalised", "restrictions"]
-ITEM = ["item_id", "title", "category", "brand", "seller", "price", "margin", "flags", "attributes"]
+FACTS_OF = ["person_id", "region", "segment", "personalised", "restrictions"]
+DESCRIPTION = [
+    "item_id",
+    "title",
+    "category",
+    "brand",
+    "seller",
+    "price",
+    "margin",
+    "flags",
+    "attributes",
+]
 SHOWING = ["item_id", "available", "regions"]
-
-
-@dataclass(frozen=True)
-class Params:
-    """Nothing to choose."""
+# The steps whose parameters configure lists, and nothing that is learnt; by the surfaces' grain.
+LISTS = {
+    PERSON: ("filters", "candidates"), CONTEXT: ("candidates",), ITEM: ("item_lists",),
+}  # fmt: skip
+ORDERING = pa.array(["boost", "pin", "cap"])
+__all__ = ["Params", "refresh"]
 
 
 def refresh(night: Night, params: Params) -> None:
-    """Stage the four tables."""
+    """Stage the tables."""
     then = {step: night.base(step) for step in ("events", "catalogue", "identities", "sessions")}
     night.write("intervals", intervals(night, then["events"]))
     people = touched_people(night, then["sessions"], then["identities"])
     items = touched_items(night, then["catalogue"])
     night.write("touched_people", people)
     night.write("touched_items", items)
-    known = {
-        "persons": night.arrow("persons", ["person_id"]).num_rows,
-        "items": night.arrow("items", ["item_id"]).num_rows,
-    }
+    digests = surface_digests(night)
+    night.write("surface_digests", digests)
     there = people.filter(pc.not_equal(people["reason"], WENT))["person_id"]
+    decided = {
+        "person": decided_people(night, params, there, _changed(digests, PERSON)),
+        "item": decided_items(night, params, items["item_id"], _changed(digests, ITEM)),
+    }
+    rows = pa.concat_tables(decided.values())
+    night.write("ladder", rows)
+    counted = rows.group_by(["what", "tier", "decision"]).aggregate([([], "count_all")])
+    night.write("ladder_counts", counted.rename_columns(["what", "tier", "decision", "count"]))
     touched = {"persons": _distinct(there), "items": _distinct(items["item_id"])}
+    known = {f"{what}s": one.num_rows for what, one in decided.items()}
+    kept = {
+        f"{what}s": pc.sum(pc.equal(one["decision"], KEPT)).as_py() or 0
+        for what, one in decided.items()
+    }
     night.write("change_counts", pa.table({
         "what": list(known), "known": list(known.values()), "touched": list(touched.values()),
         "share": [touched[what] / max(known[what], 1) for what in known],
+        "saved": [kept[what] / max(known[what], 1) for what in known],
     }))  # fmt: skip
     night.notes["touched"] = {what: [touched[what], known[what]] for what in known}
 
 
+# --- what other steps ask ----------------------------------------------------------------------
 def people(night: Night) -> pa.StringArray:
-    """The sorted ids of the people whose lists a refresh makes anew."""
+    """The sorted ids of the people who are touched: they or what they did are not as they were."""
     rows = night.arrow("touched_people")
-    there = rows.filter(pc.not_equal(rows["reason"], WENT))
-    return people_of(there.group_by("person_id").aggregate([]))
+    return _ids(rows.filter(pc.not_equal(rows["reason"], WENT)))
+
+
+def altered(night: Night) -> pa.StringArray:
+    """The sorted ids of those who came, or of whom something else is known: what they may get is
+    no cadence's to wait for."""
+    rows = night.arrow("touched_people")
+    return _ids(rows.filter(pc.is_in(rows["reason"], value_set=pa.array([FACTS, CAME]))))
+
+
+def due(night: Night) -> pa.StringArray:
+    """The sorted ids of the people whose lists a refresh makes anew."""
+    return _decided(night, "person", pc.field("decision") != KEPT)
+
+
+def pooled(night: Night) -> pa.StringArray:
+    """Those among them who have no candidates of their own any more, but pools."""
+    return _decided(night, "person", pc.field("decision") == POOLED)
+
+
+def due_items(night: Night) -> pa.StringArray:
+    """The sorted ids of the items whose lists a refresh makes anew on surfaces of every cadence."""
+    return _decided(night, "item", pc.field("decision") != KEPT)
+
+
+def reconfigured(night: Night) -> set[str]:
+    """The surfaces whose configuration is another than the base's."""
+    rows = night.arrow("surface_digests")
+    return set(rows.filter(rows["changed"])["surface"].to_pylist())
+
+
+def everybody_anew(night: Night) -> bool:
+    """Whether one of the surfaces of persons is among them: all of their lists are made anew."""
+    return _changed(night.arrow("surface_digests"), PERSON)
+
+
+def _decided(night: Night, what: str, which: pc.Expression) -> pa.StringArray:
+    rows = night.arrow("ladder").filter((pc.field("what") == what) & which)
+    return people_of(rows.select(["id"]).rename_columns(["person_id"]))
+
+
+def _ids(rows: pa.Table) -> pa.StringArray:
+    return people_of(rows.group_by("person_id").aggregate([]))
 
 
 def gone(night: Night) -> pa.StringArray:
@@ -138,7 +212,7 @@ def touched_people(night: Night, sessions: Published, identities: Published) -> 
     """The table ``touched_people``; who ``went`` is a person no more, by a merge or a split."""
     read = night.spark.read.parquet
     now, then = night.frame("persons"), read(str(identities.table("persons")))
-    known = [F.col("person_id"), _hash(PERSON[1:]).alias("hash")]
+    known = [F.col("person_id"), _hash(FACTS_OF[1:]).alias("hash")]
     facts = _differing(
         now.select(*known), then.select(*known)
     ).select(
@@ -180,12 +254,130 @@ def _differing(now: DataFrame, then: DataFrame) -> DataFrame:
     return both.where(~F.col("now").eqNullSafe(F.col("then")))
 
 
+# --- the ladder ------------------------------------------------------------------------------
+def decided_people(
+    night: Night, params: Params, touched: pa.ChunkedArray, configured: bool
+) -> pa.Table:
+    """The rows of ``ladder`` of persons; ``touched``: ids."""
+    rows = night.frame("persons").join(_newest(night, "person_id"), on="person_id", how="left")
+    known = rows.select(F.col("person_id").alias("id"), "active").toArrow().sort_by("id")
+    return _laddered(night, params, "person", known, touched, configured)
+
+
+def decided_items(
+    night: Night, params: Params, touched: pa.ChunkedArray, configured: bool
+) -> pa.Table:
+    """The rows of ``ladder`` of items; an item is as active as who looked at it, and came."""
+    rows = night.frame("items").join(_newest(night, "item_id"), on="item_id", how="left")
+    active = F.greatest("active", "first_seen", "created_time")
+    known = rows.select(F.col("item_id").alias("id"), active.alias("active")).toArrow()
+    return _laddered(night, params, "item", known.sort_by("id"), touched, configured)
+
+
+def _newest(night: Night, column: str) -> DataFrame:
+    return night.frame("history").groupBy(column).agg(F.max("event_time").alias("active"))
+
+
+def _laddered(
+    night: Night, params: Params, what: str, known: pa.Table, touched: pa.ChunkedArray,
+    configured: bool,
+) -> pa.Table:  # fmt: skip
+    """``known``: id and active of each, sorted by id."""
+    ids = pa.concat_arrays(known["id"].cast(pa.string()).chunks)
+    tier = ladder.tiers(_times(known["active"]), night.as_of, params)
+    made = _made(night, what, ids)
+    decision = ladder.decide(
+        tier, made, pc.is_in(ids, value_set=touched).to_numpy(zero_copy_only=False), configured,
+        night.as_of, params, pooled=what == "person",
+    )  # fmt: skip
+    anew = decision != ladder.DECISIONS.index(KEPT)
+    made = np.where(anew, np.datetime64(night.as_of.replace(tzinfo=None), "us"), made)
+    return pa.table({
+        "what": pa.repeat(what, len(ids)), "id": ids,
+        "tier": pa.array(ladder.TIERS).take(pa.array(tier)),
+        "decision": pa.array(ladder.DECISIONS).take(pa.array(decision)),
+        "made": pa.array(made).cast(tables.TIME),
+    })  # fmt: skip
+
+
+def _made(night: Night, what: str, ids: pa.StringArray) -> np.ndarray:
+    """(n,) datetime64[us] of when the lists in the base were made; NaT for who was not there,
+    whom a comparison of content finds."""
+    assert night.refresh is not None
+    if night.refresh.base == night.refresh.night:
+        begun = io.parse_as_of(night.refresh.night).replace(tzinfo=None)
+        return np.full(len(ids), np.datetime64(begun, "us"))
+    rows = io.read_arrow(night.base("changes").table("ladder"), ["id", "made"],
+                         ds.field("what") == what)  # fmt: skip
+    place = matrix.positions(ids, rows["id"].combine_chunks())
+    found = np.full(len(ids), np.datetime64("NaT"), "datetime64[us]")
+    found[place >= 0] = _times(rows["made"])[place[place >= 0]]
+    return found
+
+
+def _times(column: pa.ChunkedArray) -> np.ndarray:
+    """(n,) datetime64[us] of UTC instants."""
+    return column.cast(pa.timestamp("us")).to_numpy().astype("datetime64[us]")
+
+
+def surface_digests(night: Night) -> pa.Table:
+    """The table ``surface_digests``."""
+    steps = {step for several in LISTS.values() for step in several} | {"recommendations"}
+    now = _digests(
+        {step: dataclasses.asdict(night.params_of(step)) for step in steps},
+        night.arrow("rules_in_force"),
+    )
+    then = _digests(
+        {step: night.base(step).manifest["params"] for step in steps},
+        io.read_arrow(night.base("catalogue").table("rules_in_force")),
+    )
+    # A surface that is no more leaves lists behind, which only making all anew takes away.
+    gone = {grain for name, (grain, _, _) in then.items() if name not in now}
+    return pa.Table.from_pylist([
+        {"surface": name, "grain": grain, "cadence": cadence, "digest": digest,
+         "changed": grain in gone or then.get(name) != (grain, cadence, digest)}
+        for name, (grain, cadence, digest) in now.items()
+    ], tables.TABLES["surface_digests"].schema)  # fmt: skip
+
+
+def _digests(
+    params: Mapping[str, dict[str, Any]], in_force: pa.Table
+) -> dict[str, tuple[str, str, str]]:
+    """Grain, cadence and digest of every surface, from parameters by step and the table
+    ``rules_in_force``."""
+    found = {}
+    for name, surface in params["recommendations"]["surfaces"].items():
+        grain = surface["grain"]
+        own = [surface, *(params[step] for step in LISTS[grain])]
+        if grain != ITEM:
+            own += [params["recommendations"]["pool_depth"], ordering_rules(in_force, name)]
+        found[name] = (grain, surface["cadence"], ladder.digest(own))
+    return found
+
+
+def ordering_rules(in_force: pa.Table, surface: str) -> list[dict[str, Any]]:
+    """The rows of ``rules_in_force`` that boost, pin or cap on a surface, in the order of their
+    ids. A ban or margin floor takes out places alone, which needs nobody's whole list."""
+    held = pc.equal(in_force["outcome"], rules.IN_FORCE)
+    here = pc.or_(
+        pc.is_null(in_force["surface"]), pc.fill_null(pc.equal(in_force["surface"], surface), False)
+    )
+    ordering = pc.is_in(in_force["kind"], value_set=ORDERING)
+    rows = in_force.filter(pc.and_(pc.and_(held, here), ordering))
+    return rows.drop_columns(["items", "unjudged"]).sort_by("rule_id").to_pylist()
+
+
+def _changed(digests: pa.Table, grain: str) -> bool:
+    rows = digests.filter(pc.field("grain") == grain)
+    return bool(pc.any(rows["changed"], min_count=0).as_py())
+
+
 # --- items -----------------------------------------------------------------------------------
 def touched_items(night: Night, catalogue: Published) -> pa.Table:
     """The table ``touched_items``. Items never go: one that left the catalogue is unavailable."""
     read = night.spark.read.parquet
     now, then = night.frame("items"), read(str(catalogue.table("items")))
-    hashes = [_hash(ITEM[1:]), _hash(SHOWING[1:])]
+    hashes = [_hash(DESCRIPTION[1:]), _hash(SHOWING[1:])]
     of_now, of_then = (
         rows.select(
             "item_id", hashes[0].alias(f"{DESCRIBED}_{at}"), hashes[1].alias(f"{SHOWN}_{at}")

@@ -24,6 +24,7 @@ from typing import Any
 from jobs import io, params, steps
 from jobs.errors import Fault
 from jobs.io import Lake, Published
+from jobs.refresh import explored
 from jobs.release import releases
 from jobs.release.releases import Release
 
@@ -48,11 +49,15 @@ ROUTE: dict[str, str] = {
     "index": ONWARD,
     "candidates": ONWARD,
     "recommendations": ONWARD,
-    "item_lists": ANEW,
+    "item_lists": ONWARD,
     "release": ANEW,
 }
 MADE = tuple(step for step, how in ROUTE.items() if how != CARRIED)
 CARRIED_STEPS = tuple(step for step, how in ROUTE.items() if how == CARRIED)
+# What these are set to shapes lists and nothing that is learnt: lists are then made anew.
+CONFIGURES_LISTS = ("filters", "candidates", "recommendations", "item_lists")
+# Parameters that a night does not look at: changed for a refresh, they change no night's work.
+OF_REFRESHES = {"index": ("guard",)}
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,10 @@ def open_refresh(
             f"{source}; give the same SOURCE, or another LAKE"
         )
     changed = differing(base.manifest["config"], overrides)
-    if changed:
+    learnt = [step for step in changed if step not in CONFIGURES_LISTS]
+    if learnt:
         raise Fault(
-            f"refresh: the parameters of {', '.join(changed)} are others than those of the night "
+            f"refresh: the parameters of {', '.join(learnt)} are others than those of the night "
             f"{io.label(base.night)}; run a night with them, then refresh"
         )
     if base.as_of >= as_of:
@@ -115,13 +121,14 @@ def differing(config: dict[str, Any], overrides: dict[str, dict[str, Any]]) -> l
     for step in ROUTE:
         if step in config and step != "release":
             ours = params.build(steps.module(step).Params, overrides.get(step, {}))
-            if _canonical(dataclasses.asdict(ours)) != _canonical(config[step]):
+            if _canonical(step, dataclasses.asdict(ours)) != _canonical(step, config[step]):
                 found.append(step)
     return found
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+def _canonical(step: str, values: dict[str, Any]) -> str:
+    asked = {name: v for name, v in values.items() if name not in OF_REFRESHES.get(step, ())}
+    return json.dumps(asked, sort_keys=True, default=str)
 
 
 def base_of(lake: Lake, as_of: datetime) -> Release:
@@ -168,7 +175,8 @@ def moved_on(lake: Lake, release: Release) -> list[str]:
     attempts = release.manifest.get("attempts", {})
     found = []
     for step in ROUTE:
-        if step not in ("changes", "release"):
+        of_refresh = step == "changes" and release.manifest["kind"] != "hourly"
+        if step != "release" and not of_refresh:
             there = lake.at(step, io.label(release.as_of))
             if there is None or there.attempt != attempts.get(step):
                 found.append(step)
@@ -203,20 +211,28 @@ def carry(lake: Lake, found: Published, as_of: datetime, attempt: str, refresh: 
 
 
 def forget(lake: Lake) -> list[str]:
-    """Delete tables of refreshes whose release is gone from the shelf; returns their labels.
+    """Delete tables of refreshes whose release is gone from the shelf, or never came to it, and
+    what was staged and found of them; returns their labels. What they drew by chance is kept apart
+    (``explored``).
 
     The tables of nights stay: a backfill, an audit and an explored place look back at them.
     """
     kept = {io.label(release.as_of) for release in releases.readable(lake)}
-    gone = set()
+    gone: dict[str, list[Path]] = {}
     for step in (lake.root / "tables").iterdir():
         for folder in step.iterdir():
             found = lake.at(step.name, folder.name)
             if found and folder.name not in kept and found.manifest.get("refresh"):
-                gone.add(folder.name)
-                _remove(folder)
-    for label in gone:
-        shutil.rmtree(lake.root / "staged" / label, ignore_errors=True)
+                gone.setdefault(folder.name, []).append(folder)
+    for label, folders in gone.items():
+        explored.keep(lake, label)
+        for folder in folders:
+            _remove(folder)
+            shutil.rmtree(lake.root / "evidence" / label / folder.parent.name, ignore_errors=True)
+        # A night of the same run date has its own there.
+        if not list((lake.root / "tables").glob(f"*/{label}")):
+            for place in ("staged", "evidence"):
+                shutil.rmtree(lake.root / place / label, ignore_errors=True)
     return sorted(gone)
 
 

@@ -169,7 +169,9 @@ def verify(night: Night) -> list[str]:
     except releases.Broken as broken:
         return [str(broken)]
     found = checks.faults(release)
-    if night.redis_url:
+    if night.redis_url and _missing_in_redis(night.redis_url, release):
+        # It was restarted, or emptied, since the job wrote to it: written anew, as a whole.
+        _stage_in_redis(night.redis_url, release.id, release.folder)
         found += _missing_in_redis(night.redis_url, release)
     return found
 
@@ -369,7 +371,9 @@ def describe(
         "night_created": night.refresh.night_created if night.refresh else None,
         "base": night.refresh.base if night.refresh else None,
         "attempts": {
-            step: night.published(step).attempt for step in steps.STEPS if step != "release"
+            step: night.published(step).attempt
+            for step in (route.ROUTE if night.refresh else steps.STEPS)
+            if step != "release"
         },
         "as_of": night.as_of.isoformat(),
         "run_id": night.run_id,

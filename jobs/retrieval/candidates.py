@@ -12,16 +12,17 @@ and gathers what they name. Deduplication comes later and keeps every source.
 from __future__ import annotations
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
+import pyarrow.parquet as pq
 
 from jobs import io
 from jobs.filtering.allowed import Allowed
@@ -46,6 +47,7 @@ from jobs.retrieval.towers import Ground, Words
 from jobs.signals import shop
 from jobs.signals.past import Record, people_of
 from jobs.signals.shop import Catalogue
+from jobs.tables import TABLES
 
 log = logging.getLogger("nightjar")
 
@@ -101,25 +103,27 @@ def run(night: Night, params: Params) -> None:
     """Stage ``candidates``, ``pools`` and ``candidate_counts``."""
     seen = of_night(night)
     trained = learned(night, seen, params)
-    for number, part in enumerate(personal(night, seen, params, trained)):
-        night.add("candidates", number, part)
+    writer = onward.Writer(night)
+    for part in personal(night, seen, params, trained):
+        writer.add("candidates", part)
     _write_towers(night, trained)
     _write_shared(night, seen, params)
 
 
 def refresh(night: Night, params: Params) -> None:
-    """Stage the base's candidates with those of touched people named anew; pools are all new."""
+    """Stage the base's candidates with those of people who are due named anew, and none of those
+    who get pools instead; pools are all new."""
     base = night.base("candidates")
-    touched, gone = changes.people(night), changes.gone(night)
-    number = onward.without(
-        base.table("candidates"), night.staged / "candidates", pa.concat_arrays([touched, gone])
-    )
+    due, gone = changes.due(night), changes.gone(night)
+    apart = onward.both(due, gone)
+    first = onward.without(base.table("candidates"), night.staged / "candidates", apart)
+    writer = onward.Writer(night, {"candidates": first})
+    own = due.filter(pc.invert(pc.is_in(due, value_set=changes.pooled(night))))
     seen = of_night(night)
-    trained = _carried(night, base, seen, touched) if params.two_tower else None
-    named = personal(night, replace(seen, people=touched), params, trained)
-    for place, part in enumerate(named):
+    trained = _carried(night, base, seen, due) if params.two_tower else None
+    for part in personal(night, replace(seen, people=own), params, trained):
         if part.num_rows:
-            night.add("candidates", number + place, part)
+            writer.add("candidates", part)
     _write_towers(night, trained)
     _write_shared(night, seen, params)
 
@@ -148,14 +152,7 @@ def _write_towers(night: Night, trained: Towers | None) -> None:
 
 def _write_shared(night: Night, seen: Seen, params: Params) -> None:
     night.write("pools", shared(seen, params))
-    read = night.spark.read
-    night.write(
-        "candidate_counts",
-        counts(
-            read.parquet(str(night.staged / "candidates")),
-            read.parquet(str(night.staged / "pools")),
-        ),
-    )
+    night.write("candidate_counts", counts(night.staged / "candidates", night.staged / "pools"))
 
 
 def of_night(night: Night) -> Seen:
@@ -290,17 +287,31 @@ def shared(seen: Seen, params: Params, requests: bool = True) -> pa.Table:
     )  # fmt: skip
 
 
-def counts(candidates: DataFrame, shared_lists: DataFrame) -> DataFrame:
-    """The table ``candidate_counts``: a pool counts no persons, since everybody may get it."""
-    rows = F.count(F.lit(1)).alias("rows")
-    items = F.count_distinct("item_id").alias("items")
-    return (
-        candidates.groupBy("source")
-        .agg(F.count_distinct("person_id").alias("persons"), rows, items)
-        .unionByName(
-            shared_lists.groupBy("source").agg(F.lit(0).cast("long").alias("persons"), rows, items)
-        )
-    )
+def counts(candidates: Path, shared_lists: Path) -> pa.Table:
+    """The table ``candidate_counts`` from the files of two others: a pool counts no persons, since
+    everybody may get it."""
+    rows: Counter[str] = Counter()
+    persons: dict[str, list[pa.Array]] = defaultdict(list)
+    items: dict[str, list[pa.Array]] = defaultdict(list)
+    # File by file: three texts a row of everybody's candidates would be the night's largest table.
+    for folder, whose in ((candidates, [persons]), (shared_lists, [])):
+        for path in io.parquet_files(folder):
+            names = ["item_id", *(["person_id"] if whose else [])]
+            found = pq.read_table(path, columns=["source", *names])
+            for source in pc.unique(found["source"]).to_pylist():
+                mine = found.filter(pc.field("source") == source)
+                rows[source] += mine.num_rows
+                for name, of_source in zip(names, [items, *whose], strict=True):
+                    of_source[source].append(pc.unique(mine[name]))
+    return pa.Table.from_pylist([
+        {"source": source, "rows": rows[source], "persons": _distinct(persons[source]),
+         "items": _distinct(items[source])}
+        for source in sorted(rows)
+    ], TABLES["candidate_counts"].schema)  # fmt: skip
+
+
+def _distinct(ids: list[pa.Array]) -> int:
+    return len(pc.unique(pa.chunked_array(ids, pa.string())))
 
 
 def _aligned(rows: pa.Table, key: str, ids: pa.StringArray) -> np.ndarray:

@@ -12,7 +12,9 @@ and category of items (``recall.py``).
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,7 @@ from jobs.params import check
 from jobs.retrieval import embeddings, matrix, recall
 from jobs.retrieval.bundles import FORMAT, Bundle, ask, load, save
 from jobs.retrieval.content_embeddings import map_to_collaborative
+from jobs.retrieval.guarding import Guard
 from jobs.retrieval.sphere import on_sphere
 
 log = logging.getLogger("nightjar")
@@ -60,6 +63,8 @@ class Params:
     map_strength: float = 10.0
     # No guessed vector is longer than this quantile of the learnt ones.
     cold_norm_quantile: float = 0.25
+    # When a refresh builds it again instead of changing it.
+    guard: Mapping[str, float] = field(default_factory=lambda: asdict(Guard()))
 
     def __post_init__(self) -> None:
         check(self.exact_below >= 0, "exact_below must not be negative")
@@ -72,6 +77,20 @@ class Params:
         check(self.categories >= 1, "categories must be at least 1")
         check(self.map_strength > 0, "map_strength must be positive")
         check(0 <= self.cold_norm_quantile <= 1, "cold_norm_quantile must be in 0..1")
+        guard_of(self)
+
+
+def guard_of(params: Params) -> Guard:
+    """The limits of a refresh; raises ``ValueError`` for one that cannot be."""
+    values: dict[str, Any] = dict(params.guard)
+    for each in fields(Guard):
+        value, whole = values[each.name], isinstance(each.default, int)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        check(number, f"guard.{each.name} must be a number, not {value!r}")
+        if whole:
+            check(value == int(value), f"guard.{each.name} must be whole, not {value!r}")
+            values[each.name] = int(value)
+    return Guard(**values)
 
 
 def run(night: Night, params: Params) -> None:
@@ -109,7 +128,7 @@ def refresh(night: Night, params: Params) -> None:
     before = io.read_arrow(base.table("item_vectors"))
     held = index_refresh.Items(before["position"].to_numpy(), matrix.vectors_of(before))
     now = index_refresh.Items(items["position"].to_numpy(), vectors)
-    how = index_refresh.Params()
+    how = guard_of(params)
     found = index_refresh.refresh(
         load(base.table(BUNDLE)), held, now, space["version"],
         index_refresh.strata_of(items, held.positions, night.as_of, how),
@@ -232,17 +251,20 @@ def update(
 def tuned(
     bundle: Bundle, positions: np.ndarray, vectors: np.ndarray, tune: recall.Queries, target: float
 ) -> Bundle:
-    """The bundle with the fewest probed cells that reach the target on the tune queries."""
+    """The bundle with the fewest probed cells that reach the target on the tune queries of people
+    and on those of items: each kind may be found worse than the other, and lists ask as people."""
     cells = bundle.facts["nlist"]
     if cells == 1:
         return bundle
     points = on_sphere(vectors, bundle.facts["bound"])
     truth = recall.exact(points, tune)
+    by_item = tune.own >= 0
+    asked = [(who, target * (truth[who] >= 0).sum()) for who in (by_item, ~by_item)]
     probes = 8
     while True:
         candidate = Bundle(bundle.index, {**bundle.facts, "nprobe": min(probes, cells)})
         hits = hits_of(candidate, positions, points, tune, truth)
-        if probes >= cells or hits.sum() >= target * (truth >= 0).sum():
+        if probes >= cells or all(hits[who].sum() >= wanted for who, wanted in asked):
             return candidate
         probes = max(probes + 1, int(probes * 1.5))
 

@@ -18,49 +18,13 @@ from scipy import stats
 
 from jobs import limits
 from jobs.errors import Fault
-from jobs.params import check
 from jobs.retrieval import index, recall
 from jobs.retrieval.bundles import Bundle
+from jobs.retrieval.guarding import Guard
 from jobs.retrieval.recall import Measured, Queries, Strata
 from jobs.retrieval.sphere import on_sphere
 
 STEP = 8192  # rows compared at a time, which a processor's cache holds
-
-
-@dataclass(frozen=True)
-class Params:
-    """When an index is built again instead of changed."""
-
-    # Items that came or left over those held before: above it the cells describe another catalogue.
-    churn: float = 0.2
-    # A stratum whose recall is more than this under what it was when the cells were trained.
-    fall: float = 0.05
-    # ... and would be by chance, were it still the same, less often than this: a day of hourly
-    # refreshes judges some thousand strata, few of which chance moves as far as the fall.
-    chance: float = 0.001
-    # People, and items of each stratum, who ask in one look: as many as a night asks, since people
-    # and items are not found equally well, and a stratum is compared with its recall of that night.
-    person_queries: int = 200
-    item_queries: int = 40
-    # Looks at most: another where a stratum is by more than half of the fall under what it was.
-    looks: int = 3
-    # An item is new for this long after it was added.
-    new_days: int = 7
-    # A category is a stratum of its own from this share of the items, or of the new ones, on.
-    large: float = 0.02
-
-    def __post_init__(self) -> None:
-        check(self.churn >= 0, "churn must not be negative")
-        check(0 <= self.fall <= 1, "fall must be in 0..1")
-        check(0 < self.chance < 1, "chance must be between 0 and 1")
-        check(self.person_queries >= 1, "person_queries must be at least 1")
-        check(
-            self.item_queries >= limits.RECALL_QUERIES,
-            f"item_queries must be at least {limits.RECALL_QUERIES}",
-        )
-        check(self.looks >= 1, "looks must be at least 1")
-        check(self.new_days >= 0, "new_days must not be negative")
-        check(0 < self.large <= 1, "large must be in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -102,7 +66,7 @@ def refresh(
     version: str,
     strata: dict[str, Strata],
     people: np.ndarray,
-    params: Params,
+    params: Guard,
     building: index.Params,
     seed: int,
 ) -> Refreshed:
@@ -178,9 +142,7 @@ def _bits(vectors: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(vectors, dtype=np.float32).view(np.uint32)
 
 
-def too_much(
-    bundle: Bundle, before: Items, now: Items, change: Change, params: Params
-) -> list[str]:
+def too_much(bundle: Bundle, before: Items, now: Items, change: Change, params: Guard) -> list[str]:
     """Why the index cannot take the change, in words; empty where it can."""
     reasons = []
     came, left, held = len(change.added), len(change.removed), len(before.positions)
@@ -216,7 +178,7 @@ def rebuilt(
     version: str,
     strata: dict[str, Strata],
     people: np.ndarray,
-    params: Params,
+    params: Guard,
     building: index.Params,
     seed: int,
 ) -> tuple[Bundle, list[Measured]]:
@@ -251,7 +213,7 @@ def first_recall(
     now: Items,
     strata: dict[str, Strata],
     people: np.ndarray,
-    params: Params,
+    params: Guard,
     seed: int,
 ) -> list[Measured]:
     """Recall of new cells in one look, by nobody who tuned them."""
@@ -265,7 +227,7 @@ def first_recall(
 
 # --- the guard -------------------------------------------------------------------------------
 def strata_of(
-    items: pa.Table, before: np.ndarray, as_of: datetime, params: Params
+    items: pa.Table, before: np.ndarray, as_of: datetime, params: Guard
 ) -> dict[str, Strata]:
     """What recall is guarded by: age (``new`` or ``older``) and each large category.
 
@@ -300,7 +262,7 @@ def guard(
     strata: dict[str, Strata],
     people: np.ndarray,
     expected: Expected,
-    params: Params,
+    params: Guard,
     seed: int,
 ) -> list[Measured]:
     """Recall of the bundle against exact search, in as many looks as it takes to leave no doubt."""
@@ -365,7 +327,7 @@ class Expected:
         return float(stats.hypergeom.cdf(found, asked, both, each.effective))
 
 
-def losses(measured: list[Measured], expected: Expected, params: Params) -> list[str]:
+def losses(measured: list[Measured], expected: Expected, params: Guard) -> list[str]:
     """What new cells would find again, in words: strata that fell too far, and what fell under the
     gate's own limits.
 

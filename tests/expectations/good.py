@@ -59,8 +59,26 @@ def changes() -> dict[str, pa.Table]:
             {"item_id": ITEMS[0], "reason": "described"}, {"item_id": ITEMS[1], "reason": "came"},
         ]),
         "change_counts": table("change_counts", [
-            {"what": "persons", "known": 1_000, "touched": 2, "share": 0.002},
-            {"what": "items", "known": 50, "touched": 2, "share": 0.04},
+            {"what": "persons", "known": 1_000, "touched": 2, "share": 0.002, "saved": 0.9},
+            {"what": "items", "known": 50, "touched": 2, "share": 0.04, "saved": 0.96},
+        ]),
+        "ladder": table("ladder", [
+            {"what": "person", "id": PERSONS[0], "tier": "hot", "decision": "touched",
+             "made": AS_OF},
+            {"what": "person", "id": PERSONS[1], "tier": "dormant", "decision": "pooled",
+             "made": AS_OF},
+            {"what": "item", "id": ITEMS[0], "tier": "cold", "decision": "kept", "made": BEFORE},
+        ]),
+        "ladder_counts": table("ladder_counts", [
+            {"what": "person", "tier": "hot", "decision": "touched", "count": 1},
+            {"what": "person", "tier": "dormant", "decision": "pooled", "count": 1},
+            {"what": "item", "tier": "cold", "decision": "kept", "count": 1},
+        ]),
+        "surface_digests": table("surface_digests", [
+            {"surface": "homepage", "grain": "person", "cadence": "hourly",
+             "digest": "0123456789abcdef", "changed": False},
+            {"surface": "digest", "grain": "person", "cadence": "nightly",
+             "digest": "fedcba9876543210", "changed": False},
         ]),
     }  # fmt: skip
 

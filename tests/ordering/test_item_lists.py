@@ -1,5 +1,6 @@
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from jobs import io
@@ -167,3 +168,42 @@ def test_a_ban_everywhere_is_in_no_list_and_one_of_a_surface_or_region_is(publis
     listed = {item for others in found.values() for item in others}
     assert "i004" not in listed
     assert {"i008", "i012"} <= set(found)
+
+
+def test_lists_of_the_items_that_are_asked_for_are_those_that_all_would_have(publish) -> None:
+    publish_a_shop(publish)
+    whole = {surface: lists(publish, surface=surface) for surface in ("similar", "cart")}
+    night = publish("item_lists")
+    night.overrides = SURFACES
+    for name, surface, here in item_lists.surfaces_of(night):
+        asked = here.only(pa.array(["i000", "i010", "i043"]))
+        found: dict[str, list[str]] = {}
+        for row in item_lists.made(night, PARAMS, name, surface, asked).to_pylist():
+            found.setdefault(row["item_id"], []).append(row["listed_item_id"])
+        assert found
+        assert found == {item: whole[name][item] for item in asked_of(found, whole[name])}
+
+
+def asked_of(found: dict[str, list[str]], whole: dict[str, list[str]]) -> set[str]:
+    """The items that were asked for and have a list."""
+    assert set(found) <= {"i000", "i010", "i043"}
+    return {"i000", "i010", "i043"} & set(whole)
+
+
+def test_a_list_that_stands_loses_what_may_not_stand_there_and_closes_up(publish) -> None:
+    publish_a_shop(publish)
+    night = publish("item_lists")
+    then = lists(publish)
+    rows = io.read_arrow(night.staged / "item_lists").filter(pc.field("surface") == "similar")
+    gone = then["i000"][1]
+    publish("filters", ineligible_items=pa.Table.from_pylist(
+        [{"item_id": gone, "kind": "availability", "value": "all", "reason": "sold out"}],
+        TABLES["ineligible_items"].schema))  # fmt: skip
+    again = publish("item_lists")
+    again.overrides = SURFACES
+    here = next(here for name, _, here in item_lists.surfaces_of(again) if name == "similar")
+    now = item_lists.standing(rows, here, pa.array(["i043"]))
+    mine = now.filter(pc.field("item_id") == "i000").sort_by("rank")
+    assert mine["listed_item_id"].to_pylist() == [one for one in then["i000"] if one != gone]
+    assert mine["rank"].to_pylist() == [1, 2, 3, 4]
+    assert not {gone, "i043"} & set(now["item_id"].to_pylist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from jobs.io import Lake
 from jobs.night import Night
 from jobs.ordering import logged
 from jobs.ordering.surfaces import Surface
+from jobs.refresh import explored as kept
 from jobs.sources import contract
 from tests.conftest import AS_OF
 
@@ -136,6 +138,30 @@ def test_explored_places_are_counted_by_source_and_answered_by_request(shop):
     assert found == {"popular": (1, 1), "trending": (3, 1)}
     clicks = explored(night, 7, "click").to_pylist()
     assert {row["source"]: row["conversions"] for row in clicks} == {"popular": 0, "trending": 0}
+
+
+def test_what_a_refresh_drew_counts_when_its_tables_are_gone(shop):
+    night = shop(
+        {"item_id": "a"}, {"item_id": "b"}, {"item_id": "c", "request_id": "r2"},
+        {"item_id": "x", "surface": "feed", "propensity": 0.3},
+        context_lists=[
+            {"surface": "feed", "item_id": "x", "sources": ["trending"], "propensity": 0.5},
+            {"surface": "feed", "item_id": "x", "sources": ["popular"], "propensity": 0.2},
+        ],
+    )  # fmt: skip
+    feed = Surface(grain="context", blended="ordering", sources={"popular": 1.0},
+                   explore_places=1)  # fmt: skip
+    before = [explored(night, 7, "purchase"), logged.explored(night, "feed", feed)]
+    assert [found.num_rows for found in before] == [2, 2]
+    label = io.label(YESTERDAY)
+    kept.keep(night.lake, label)
+    # A kill between keeping and forgetting counts nothing twice.
+    assert explored(night, 7, "purchase").sort_by("source").equals(before[0].sort_by("source"))
+    for step in ("recommendations", "identities"):
+        shutil.rmtree(night.lake.root / "tables" / step / label)
+    after = [explored(night, 7, "purchase"), logged.explored(night, "feed", feed)]
+    for now, then in zip(after, before, strict=True):
+        assert now.sort_by("source").equals(then.sort_by("source"))
 
 
 def test_nights_before_the_days_looked_at_are_left_out(shop):

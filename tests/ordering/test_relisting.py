@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from jobs.filtering.allowed import Allowed
 from jobs.ordering import relisting
 from jobs.tables import FEATURES, TABLES
 
@@ -39,6 +41,25 @@ def lost(*rows: tuple[str, str, str]) -> pa.Table:
     return pa.table(dict(zip(relisting.PLACE, map(list, zip(*rows, strict=True)), strict=True)))
 
 
+EMPTY = pa.array([], pa.string())
+
+
+def merged(
+    kept: pa.Table, gone: pa.Table, offered: pa.Table, before: pa.Table, now: pa.Table,
+    scored: list[str] = SCORED, due: tuple[str, ...] = (), model: tuple[pa.Table, ...] = (),
+    remodelled: pa.Table | None = None,
+) -> dict[str, pa.Table]:  # fmt: skip
+    """What becomes of lists where the homepage is hourly; ``due``: people it is made anew for."""
+    none = TABLES["model_lists"].schema.empty_table()
+    theirs, ours = model or (none, none)
+    return relisting.merged(
+        {"recommendations": kept, "features": before, "model_lists": theirs},
+        {"recommendations": offered, "features": now, "model_lists": ours},
+        gone, relisting.Anew(pa.array(due, pa.string()), EMPTY, ("homepage",)),
+        gone.slice(0, 0) if remodelled is None else remodelled, scored,
+    )  # fmt: skip
+
+
 def told(rows: pa.Table) -> list[tuple[Any, ...]]:
     columns = [*relisting.LIST, "rank", "item_id", "score"]
     return [tuple(row.values()) for row in rows.select(columns).to_pylist()]
@@ -49,16 +70,16 @@ def test_the_place_is_filled_by_the_best_that_does_not_stand_and_the_rest_closes
                   ("homepage", "p", "c", 0.7))  # fmt: skip
     offered = places(("homepage", "p", "c", 0.95), ("homepage", "p", "d", 0.5),
                      ("homepage", "p", "e", 0.4))  # fmt: skip
-    found = relisting.filled(
+    found = merged(
         kept, lost(("homepage", "p", "a")), offered,
         features(("p", "a", 1), ("p", "b", 1), ("p", "c", 1)),
         features(("p", "c", 2), ("p", "d", 2), ("p", "e", 2)), SCORED,
     )  # fmt: skip
-    assert told(found.rows) == [
+    assert told(found["recommendations"]) == [
         ("homepage", "p", 1, "b", 0.8), ("homepage", "p", 2, "c", 0.7),
         ("homepage", "p", 3, "d", 0.5),
     ]  # fmt: skip
-    values = {row["item_id"]: row[FEATURES[0]] for row in found.features.to_pylist()}
+    values = {row["item_id"]: row[FEATURES[0]] for row in found["features"].to_pylist()}
     assert values == {"b": 1, "c": 1, "d": 2}
 
 
@@ -66,28 +87,86 @@ def test_a_score_goes_with_the_features_that_stay_though_all_its_places_went() -
     # Y leaves discover, and X, banned from the homepage, is filled by Y there.
     kept = places(("homepage", "p", "X", 0.9), ("discover", "p", "Y", 0.5))
     offered = places(("homepage", "p", "Y", 0.7), ("discover", "p", "Z", 0.2))
-    found = relisting.filled(
+    found = merged(
         kept, lost(("homepage", "p", "X"), ("discover", "p", "Y")), offered,
         features(("p", "X", 1), ("p", "Y", 1)), features(("p", "Y", 2), ("p", "Z", 2)), SCORED,
     )  # fmt: skip
-    assert ("homepage", "p", 1, "Y", 0.5) in told(found.rows)
-    values = {row["item_id"]: row[FEATURES[0]] for row in found.features.to_pylist()}
+    assert ("homepage", "p", 1, "Y", 0.5) in told(found["recommendations"])
+    values = {row["item_id"]: row[FEATURES[0]] for row in found["features"].to_pylist()}
     assert values == {"Y": 1, "Z": 2}
 
 
 def test_a_surface_that_is_not_scored_keeps_its_own_scores() -> None:
     kept = places(("homepage", "p", "a", 0.6), ("digest", "p", "b", 1.0))
     offered = places(("digest", "p", "a", 1.0))
-    found = relisting.filled(
+    found = merged(
         kept, lost(("digest", "p", "b")), offered, features(("p", "a", 1)), features(), SCORED
     )
-    assert ("digest", "p", 1, "a", 1.0) in told(found.rows)
+    assert ("digest", "p", 1, "a", 1.0) in told(found["recommendations"])
 
 
 def test_a_list_stays_short_where_nothing_else_is_offered() -> None:
     kept = places(("homepage", "p", "a", 0.6), ("homepage", "p", "b", 0.5))
-    found = relisting.filled(
+    found = merged(
         kept, lost(("homepage", "p", "a")), places(("homepage", "p", "b", 0.9)),
         features(("p", "a", 1), ("p", "b", 1)), features(("p", "b", 2)), SCORED,
     )  # fmt: skip
-    assert told(found.rows) == [("homepage", "p", 1, "b", 0.5)]
+    assert told(found["recommendations"]) == [("homepage", "p", 1, "b", 0.5)]
+
+
+def test_an_hourly_list_is_taken_as_made_and_a_nightly_one_stands_with_scores_of_now() -> None:
+    kept = places(("homepage", "p", "a", 0.9), ("digest", "p", "b", 0.8), ("digest", "p", "c", 0.7))
+    offered = places(("homepage", "p", "b", 0.3), ("homepage", "p", "d", 0.2),
+                     ("digest", "p", "d", 0.2))  # fmt: skip
+    found = merged(
+        kept, lost(("digest", "nobody", "x")), offered,
+        features(("p", "a", 1), ("p", "b", 1), ("p", "c", 1)),
+        features(("p", "b", 2), ("p", "d", 2)), ["homepage", "digest"], due=("p",),
+    )  # fmt: skip
+    assert sorted(told(found["recommendations"])) == [
+        ("digest", "p", 1, "b", 0.3), ("digest", "p", 2, "c", 0.7),
+        ("homepage", "p", 1, "b", 0.3), ("homepage", "p", 2, "d", 0.2),
+    ]  # fmt: skip
+    values = {row["item_id"]: row[FEATURES[0]] for row in found["features"].to_pylist()}
+    assert values == {"b": 2, "c": 1, "d": 2}
+
+
+def test_the_models_list_is_replaced_where_the_published_one_is_or_either_lost_a_place() -> None:
+    def model(*rows: tuple[str, str, str, float]) -> pa.Table:
+        return places(*rows).select(TABLES["model_lists"].schema.names)
+
+    surfaces = ("homepage", "digest", "letter", "flyer")
+    found = merged(
+        places(*((surface, "p", "a", 0.9) for surface in surfaces)), lost(("digest", "p", "a")),
+        places(*((surface, "p", "b", 0.5) for surface in surfaces)), features(), features(), [],
+        due=("p",), remodelled=lost(("letter", "p", "a")).select(relisting.LIST),
+        model=(model(*((surface, "p", "a", 0.9) for surface in surfaces)),
+               model(*((surface, "p", "b", 0.5) for surface in surfaces))),
+    )  # fmt: skip
+    items = {row["surface"]: row["item_id"] for row in found["model_lists"].to_pylist()}
+    assert items == {"homepage": "b", "digest": "b", "letter": "b", "flyer": "a"}
+
+
+def test_shared_lists_that_stand_lose_what_may_not_and_new_contexts_get_theirs() -> None:
+    def shared(*rows: tuple[str, str, int]) -> pa.Table:
+        schema = TABLES["context_lists"].schema
+        return pa.Table.from_pylist([
+            {"surface": "feed", "context_kind": "region", "context": context, "item_id": item,
+             "rank": rank, "score": 1.0, "propensity": 1.0, "placed_by": "model",
+             "sources": ["popular"]}
+            for context, item, rank in rows
+        ], schema)  # fmt: skip
+
+    contexts = pa.table({"person_id": ["region:north", "region:west"], "region": ["north", "west"]})
+    may = np.array([[True, False, True, True]])
+    nobody = np.zeros(0, np.int64)
+    lawful = relisting.Lawful(
+        contexts, pa.array(["a", "b", "c", "z"]), Allowed(np.zeros(2, np.int64), may, nobody), []
+    )
+    found = relisting.kept_contexts(
+        shared(("north", "a", 1), ("north", "b", 2), ("north", "c", 3), ("gone", "a", 1)),
+        shared(("north", "z", 1), ("west", "z", 1)), "feed", lawful,
+    )  # fmt: skip
+    assert [(row["context"], row["rank"], row["item_id"]) for row in found.to_pylist()] == [
+        ("north", 1, "a"), ("north", 2, "c"), ("west", 1, "z"),
+    ]  # fmt: skip

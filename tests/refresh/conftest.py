@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -19,6 +21,7 @@ from jobs.__main__ import command
 from jobs.io import Lake
 from jobs.night import Night, engine_file
 from jobs.refresh import route
+from jobs.release import releases
 from tests import small_shop
 
 AS_OF = small_shop.AS_OF
@@ -46,12 +49,12 @@ class Shop:
                 command(["run", step, *line])
                 command(["gate", step, *line])
 
-    def refresh(self, as_of: datetime, until: str | None = None, run: str = "refresh") -> None:
+    def refresh(
+        self, as_of: datetime, until: str | None = None, run: str = "refresh",
+        params: dict[str, dict[str, Any]] = PARAMS,
+    ) -> None:  # fmt: skip
         """Run a refresh; ``until``: it is killed before this step's gate."""
-        with self._held(as_of, run) as line:
-            run_id = f"{run} {as_of}"
-            chain = route.open_refresh(self.lake, as_of, run_id, str(self.source), PARAMS)
-            route.carry_over(self.lake, as_of, run_id, chain)
+        with self.opened(as_of, run, params) as line:
             for step, how in route.ROUTE.items():
                 if how == route.CARRIED:
                     continue
@@ -59,6 +62,17 @@ class Shop:
                 if step == until:
                     return
                 command(["gate", step, *line])
+
+    @contextmanager
+    def opened(
+        self, as_of: datetime, run: str, params: dict[str, dict[str, Any]] = PARAMS
+    ) -> Iterator[list[str]]:
+        """A refresh under way: the command line of its steps."""
+        with self._held(as_of, run, params) as line:
+            run_id = f"{run} {as_of}"
+            chain = route.open_refresh(self.lake, as_of, run_id, str(self.source), params)
+            route.carry_over(self.lake, as_of, run_id, chain)
+            yield line
 
     def table(self, name: str, as_of: datetime) -> pa.Table:
         """A published table."""
@@ -76,14 +90,16 @@ class Shop:
         return made
 
     @contextmanager
-    def _held(self, as_of: datetime, run: str) -> Iterator[list[str]]:
+    def _held(
+        self, as_of: datetime, run: str, params: dict[str, dict[str, Any]] = PARAMS
+    ) -> Iterator[list[str]]:
         run_id = f"{run} {as_of}"
         lock.acquire(self.lake, run_id)
         self.engine.save(engine_file(self.lake))
         try:
             yield [
                 f"--lake={self.lake.root}", f"--source={self.source}", f"--run-id={run_id}",
-                f"--as-of={as_of.isoformat()}", f"--params={json.dumps(PARAMS)}",
+                f"--as-of={as_of.isoformat()}", f"--params={json.dumps(params)}",
             ]  # fmt: skip
         finally:
             route.close(self.lake, run_id)
@@ -122,6 +138,38 @@ def _renamed(shop: Shop, before: str) -> None:
         if before in text:
             path.unlink()  # the file is shared with the other lake
             path.write_text(text.replace(before, str(shop.source)))
+
+
+def rows(table: pa.Table, *names: str) -> list[tuple[Any, ...]]:
+    columns = [table[name].to_pylist() for name in names or table.schema.names]
+    return sorted(zip(*columns, strict=True), key=repr)
+
+
+def lists(table: pa.Table) -> dict[tuple[str, str], list[str]]:
+    """(surface, person) to items by place."""
+    found: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    for row in table.select(["surface", "person_id", "rank", "item_id"]).to_pylist():
+        found[row["surface"], row["person_id"]].append((row["rank"], row["item_id"]))
+    return {key: [item for _, item in sorted(places)] for key, places in found.items()}
+
+
+def touched(shop: Shop, as_of: Any) -> set[str]:
+    found = shop.table("touched_people", as_of).to_pylist()
+    return {row["person_id"] for row in found if row["reason"] != "went"}
+
+
+def current(shop: Shop) -> releases.Release:
+    return releases.serving(shop.lake, deep=True)[0]
+
+
+@pytest.fixture(scope="session")
+def refreshed(published: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The night's lake with a refresh of its sixth hour; no test changes it."""
+    home = tmp_path_factory.mktemp("refreshed")
+    shutil.copytree(published.lake.root, home / "lake", copy_function=os.link)
+    shop = Shop(Lake(home / "lake").open(), published.source, published.engine)
+    shop.refresh(hour(6))
+    return shop
 
 
 Change = Callable[[pa.Table], pa.Table]

@@ -34,8 +34,8 @@ class Server:
         self.process.wait()
 
 
-def start_redis(folder: Path, *options: str) -> Server:
-    """A real redis-server on a free loopback port that keeps nothing on disk."""
+def start_redis(folder: Path, *options: str, port: int = 0) -> Server:
+    """A real redis-server on a loopback port, a free one for 0, that keeps nothing on disk."""
     program = shutil.which("redis-server")
     if program is None:
         missing = "redis-server is not on PATH; install it (apt-get install redis-server)"
@@ -43,7 +43,8 @@ def start_redis(folder: Path, *options: str) -> Server:
             pytest.fail(missing)
         pytest.skip(missing)
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs import params
 from jobs.errors import Fault
 from jobs.retrieval import bundles, index, index_refresh, recall
-from jobs.retrieval.index_refresh import Expected, Items, Params
+from jobs.retrieval.guarding import Guard
+from jobs.retrieval.index_refresh import Expected, Items
 from jobs.retrieval.recall import Measured, Strata
 from tests.retrieval.conftest import AS_OF, catalogue
 
@@ -21,7 +23,7 @@ DIM = 16
 CROWDS = 8
 # Cells for a few thousand items, and room for categories of longer vectors than any before.
 BUILDING = index.Params(exact_below=0, cell_factor=4.0, headroom=4.0)
-PARAMS = Params()
+PARAMS = Guard()
 
 
 class Shop:
@@ -72,7 +74,7 @@ class Shop:
         self.new = np.concatenate([self.new[stays], np.ones(n, bool)])
         return before
 
-    def refresh(self, before: Items, params: Params = PARAMS) -> index_refresh.Refreshed:
+    def refresh(self, before: Items, params: Guard = PARAMS) -> index_refresh.Refreshed:
         found = index_refresh.refresh(
             self.bundle, before, self.now, "v", self.strata(), self.people, params, self.building,
             self.seed,
@@ -357,3 +359,36 @@ def test_parameters_that_make_no_sense_are_refused() -> None:
     for wrong in ({"item_queries": 19}, {"looks": 0}, {"large": 0.0}, {"chance": 1.0}):
         with pytest.raises(ValueError, match="must be"):
             dataclasses.replace(PARAMS, **wrong)
+
+
+def test_the_guards_limits_are_parameters_of_the_step_index() -> None:
+    built = params.build(index.Params, {"guard": {"churn": 0.5, "looks": 2}})
+    assert index.guard_of(built) == Guard(churn=0.5, looks=2)
+    for wrong, words in (
+        ({"churn": -1.0}, "churn must not be negative"), ({"looks": 1.5}, "must be whole"),
+        ({"fall": "much"}, "must be a number"), ({"fell": 0.1}, "expected"),
+    ):  # fmt: skip
+        (fault,) = params.faults("index", index.Params, {"guard": wrong})
+        assert words in fault
+
+
+def test_cells_are_tuned_until_people_and_items_are_each_found_well_enough() -> None:
+    shop = Shop(5)
+    vectors, positions, target = shop.now.vectors, shop.now.positions, 0.98
+    bundle = index.build(positions, vectors, "v", BUILDING, seed=1)
+    bound = bundle.facts["bound"]
+    # Whoever asks from between the items is found less than an item beside its like.
+    people = shop.generator.normal(size=(20, DIM)).astype(np.float32)
+    few = recall.queries(people, vectors, np.arange(400), bound)
+    tuned = index.tuned(bundle, positions, vectors, few, target)
+    points = index.on_sphere(vectors, bound)
+    truth = recall.exact(points, few)
+    hits = index.hits_of(tuned, positions, points, few, truth)
+    for asked in (few.own < 0, few.own >= 0):
+        assert hits[asked].sum() >= target * (truth[asked] >= 0).sum()
+    alone = [
+        index.tuned(bundle, positions, vectors, each, target).facts["nprobe"]
+        for each in (recall.queries(people, vectors, np.zeros(0, int), bound),
+                     recall.queries(people[:0], vectors, np.arange(400), bound))
+    ]  # fmt: skip
+    assert tuned.facts["nprobe"] == max(alone) > min(alone)

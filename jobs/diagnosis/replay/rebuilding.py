@@ -41,7 +41,7 @@ def again(night: Night, label: str, people: pa.StringArray) -> dict[str, pa.Tabl
     items = then.arrow("items", COLUMNS).sort_by("item_id")
     parts: dict[str, list[pa.Table]] = {"features": [], "recommendations": []}
 
-    def add(name: str, number: int, rows: pa.Table) -> None:
+    def add(name: str, rows: pa.Table) -> None:
         if name in parts:
             schema = TABLES[name].schema
             parts[name].append(rows.select(schema.names).cast(schema))
