@@ -278,8 +278,8 @@ def shadow(run: Run) -> Section:
         "What would another release have done?",
         "Candidates that were built beside what served, and compared with it before anybody "
         "decided. What people bought since says who gains. What they were not shown they hardly "
-        "buy, so that the list that served meanwhile has the advantage: the other one's, or after a "
-        "promotion the candidate's.",
+        "buy, so that the list that served meanwhile has the advantage: the other one's, or, once "
+        "promoted, the candidate's.",
         "Promote a candidate that gains and loses nobody; roll back one that serves and loses. "
         "Where the evidence is insufficient, run an experiment.",
         [
