@@ -498,11 +498,13 @@ _table(
 _symptoms("adoption")
 _table(
     "shadow_candidates", "shadow",
-    "one row per candidate that was held beside what served in the last weeks; loses: surfaces on "
-    "which everybody's lists lose by what was bought since; decision: promote, reject or open",
+    "one row per candidate that was held beside what served in the last weeks; bought_until: the "
+    "night that says what was bought since, loses: surfaces on which everybody's lists lose by it; "
+    "decision: promote, reject or open, and unreadable of a file that is no comparison",
     "candidate",
     candidate=S, live=S, compared_at=TIME, parameters=S, red_gates=I64, lag_live=_maybe(F64),
-    lag_candidate=_maybe(F64), loses=I64, decision=S, reason=_maybe(S), decided_by=_maybe(S),
+    lag_candidate=_maybe(F64), bought_until=_maybe(TIME), loses=I64, serves=BOOL, decision=S,
+    reason=_maybe(S), decided_by=_maybe(S),
 )  # fmt: skip
 _table(
     "shadow_lists", "shadow",

@@ -4,8 +4,8 @@ Reads ``shadow/*/comparison.json``, which ``make shadow`` writes, the releases t
 the newest ``history``. Writes ``shadow_candidates``, ``shadow_lists`` and ``shadow_sources``.
 
 A comparison is made on the day of the decision, when nobody knows yet what will be bought. Here it
-is made again with what was, as long as both releases are there; after that the rows of the last
-diagnosis that could are carried on.
+is made again with what was, as long as the lake keeps both releases (three nights by default);
+after that the rows of the last diagnosis that could are carried on.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from jobs.release import releases, shadow
 from jobs.release.releases import Release
 from jobs.tables import TABLES
 
-OPEN = "open"
+OPEN, UNREADABLE = "open", "unreadable"
 DECISIONS = (*shadow.DECISIONS, OPEN)
+NEEDED = ("candidate", "live", "parameters", "gates", "lag_seconds", "surfaces")
 VERDICTS = (shadow.GAINS, shadow.LOSES, shadow.UNKNOWN)
 EVERYBODY = "all"
 RED = "red"
@@ -54,49 +55,80 @@ def run(night: Night, params: Params) -> None:
     before = _before(night)
     for compared in comparisons(night, params):
         told = again(night, compared)
-        rows = before.get(compared["candidate"]) if told is None else None
-        for name, more in (rows or rows_of(told or compared)).items():
+        rows = before.get(_pair(compared)) if told is None else rows_of(told)
+        for name, more in (rows or rows_of(without_later(compared, night))).items():
             found[name] += more
+    serving = releases.current_id(night.lake)
     for row in found["shadow_candidates"]:
-        row |= decided.get((row["candidate"], row["live"]), {})
+        row |= decided.get(_pair(row), {}) | {"serves": row["candidate"] == serving}
+    found["shadow_candidates"] += unreadable(night)
     for name in NAMES:
         night.write(name, pa.Table.from_pylist(found[name], TABLES[name].schema))
 
 
 def comparisons(night: Night, params: Params) -> Iterator[dict[str, Any]]:
-    """What ``make shadow`` found in the last weeks, by candidate.
-
-    Raises ``Fault`` for a file that cannot be read: a comparison that counts must not be lost.
-    """
+    """What ``make shadow`` found in the last weeks, by candidate."""
     since = night.as_of - timedelta(days=params.days)
-    for path in sorted((night.lake.root / "shadow").glob(f"*/{shadow.FILE}")):
-        try:
-            compared = io.read_json(path)
-            moment = releases.moment(compared["live"])
-            compared_at = datetime.fromisoformat(compared["compared_at"])
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as bad:
-            raise Fault(
-                f"shadow: {path} is no comparison ({bad!r}); compare the candidate again with "
-                "make shadow, or remove the file"
-            ) from None
-        if moment is not None and since <= moment <= night.as_of:
-            yield compared | {"compared_at": compared_at}
+    for path in _files(night):
+        compared = _read(path)
+        moment = releases.moment(compared["live"]) if compared else None
+        if compared and moment is not None and since <= moment <= night.as_of:
+            yield compared
+
+
+def _files(night: Night) -> list[Path]:
+    return sorted((night.lake.root / "shadow").glob(f"*/{shadow.FILE}"))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A comparison; None where the file is none."""
+    try:
+        compared = io.read_json(path)
+        if any(name not in compared for name in NEEDED):
+            return None
+        return compared | {"compared_at": datetime.fromisoformat(compared["compared_at"])}
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def unreadable(night: Night) -> list[dict[str, Any]]:
+    """A row for each file that is no comparison, so that what counts is not lost unseen."""
+    return [
+        {"candidate": path.parent.name, "live": "", "compared_at": night.as_of, "loses": 0,
+         "parameters": f"{path} is no comparison; compare the candidate again, or remove it",
+         "red_gates": 0, "decision": UNREADABLE, "serves": False}
+        for path in _files(night) if _read(path) is None
+    ]  # fmt: skip
+
+
+def _pair(row: dict[str, Any]) -> tuple[str, str]:
+    return row["candidate"], row["live"]
+
+
+def without_later(compared: dict[str, Any], night: Night) -> dict[str, Any]:
+    """A comparison without what it knows of purchases after the run date."""
+    if (compared.get("bought_until") or "") <= io.label(night.as_of):
+        return compared
+    surfaces = {
+        name: {**told, **({"gain": shadow.UNKNOWN} if "gain" in told else {})}
+        for name, told in compared["surfaces"].items()
+    }
+    return compared | {"surfaces": surfaces, "bought_until": None}
 
 
 def again(night: Night, compared: dict[str, Any]) -> dict[str, Any] | None:
     """The comparison with what has been bought by the run date; None where a release is gone, or
     nobody has bought anything yet."""
-    live = _opened(releases.root(night.lake) / compared["live"])
-    candidate = _opened(Path(compared.get("folder", "")))
+    here = releases.root(night.lake)
+    live = _opened(here / compared["live"])
+    # Promoted, the lake has it too; else it lies where it was built.
+    candidate = _opened(here / compared["candidate"]) or _opened(Path(compared.get("folder", "")))
     newest = shadow.newest_history(night.lake, night.as_of)
-    if live is None or candidate is None or newest is None:
+    if live is None or candidate is None or newest is None or candidate.id != compared["candidate"]:
         return None
     later = night.earlier("sessions", newest.as_of)
-    bought = shadow.bought_since(later, live, night.as_of)
-    if bought is None:
-        return None
-    anew = shadow.compare(live, candidate, bought)
-    return anew | {"compared_at": compared["compared_at"]}
+    anew = shadow.compare(live, candidate, later, night.as_of)
+    return anew | {"compared_at": compared["compared_at"]} if anew["bought_until"] else None
 
 
 def _opened(folder: Path) -> Release | None:
@@ -120,15 +152,20 @@ def decisions(night: Night) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
-def _before(night: Night) -> dict[str, Rows]:
-    """The rows of the last diagnosis, by candidate."""
+def _before(night: Night) -> dict[tuple[str, str], Rows]:
+    """The rows of the last diagnosis, by candidate and what served."""
     last = night.previous("shadow")
-    found: dict[str, Rows] = {}
-    for name in NAMES if last else ():
-        for row in io.read_arrow(last.table(name)).to_pylist():  # type: ignore[union-attr]
-            rows = found.setdefault(row["candidate"], {each: [] for each in NAMES})
-            rows[name].append(row)
-    return found
+    if last is None:
+        return {}
+    told = {name: io.read_arrow(last.table(name)).to_pylist() for name in NAMES}
+    return {
+        _pair(one): {
+            name: [row for row in rows if row["candidate"] == one["candidate"]]
+            for name, rows in told.items()
+        }
+        for one in told["shadow_candidates"]
+        if one["decision"] != UNREADABLE
+    }
 
 
 # --- rows ------------------------------------------------------------------------------------
@@ -150,7 +187,7 @@ def rows_of(compared: dict[str, Any]) -> Rows:
             })  # fmt: skip
     everybody = [row for row in lists if row["group_kind"] == EVERYBODY]
     gates = compared["gates"].get(candidate, {})
-    lags = compared["lag_seconds"]
+    lags, until = compared["lag_seconds"], compared.get("bought_until")
     one = {
         "candidate": candidate, "live": live, "compared_at": compared["compared_at"],
         "parameters": "; ".join(
@@ -159,6 +196,7 @@ def rows_of(compared: dict[str, Any]) -> Rows:
         "red_gates": sum(verdict == RED for verdict in gates.values()),
         "lag_live": lags.get(live), "lag_candidate": lags.get(candidate),
         "loses": sum(row["verdict"] == shadow.LOSES for row in everybody), "decision": OPEN,
+        "bought_until": io.parse_as_of(until) if until else None, "serves": False,
     }  # fmt: skip
     return {"shadow_candidates": [one], "shadow_lists": lists, "shadow_sources": sources}
 

@@ -277,13 +277,15 @@ def shadow(run: Run) -> Section:
     return Section(
         "What would another release have done?",
         "Candidates that were built beside what served, and compared with it before anybody "
-        "decided. What people bought since says who gains; what they were not shown they hardly "
-        "buy, so that the list that served has the advantage.",
+        "decided. What people bought since says who gains. What they were not shown they hardly "
+        "buy, so that the list that served meanwhile has the advantage: the other one's, or, once "
+        "promoted, the candidate's.",
         "Promote a candidate that gains and loses nobody; roll back one that serves and loses. "
         "Where the evidence is insufficient, run an experiment.",
         [
             part("Candidates of the last weeks, the newest first.", candidates, "candidate", "live",
-                 "compared_at", "decision", "reason", "decided_by", "loses", "red_gates",
+                 "compared_at", "decision", "reason", "decided_by", "serves", "loses",
+                 "bought_until", "red_gates",
                  "lag_live", "lag_candidate", "parameters",
                  none="No candidate was held beside what serves."),
             *([part("Who gains and who loses, by what was bought since.", told, "surface",

@@ -57,7 +57,7 @@ def main(chosen: argparse.Namespace) -> None:
         told = "serves now" if chosen.decision == PROMOTE else "is rejected and serves nowhere"
         print(f"{candidate.id} {told}: {chosen.reason}")
         return
-    found = compare(live, candidate, bought_since(newest_history(lake, FAR), live, FAR))
+    found = compare(live, candidate, newest_history(lake, FAR), FAR)
     io.write_json(_file(lake, candidate), found)
     _show(found)
     print(f"compared: {_file(lake, candidate)}")
@@ -86,9 +86,11 @@ def _file(lake: Lake, candidate: Release) -> Path:
 
 
 # --- comparing -------------------------------------------------------------------------------
-def compare(live: Release, candidate: Release, bought: pa.Table | None) -> dict[str, Any]:
-    """Everything that is told of the two, for people and for ``comparison.json``; ``bought``: of
-    :func:`bought_since`.
+def compare(
+    live: Release, candidate: Release, later: Published | None, until: datetime
+) -> dict[str, Any]:
+    """Everything that is told of the two, for people and for ``comparison.json``; ``later``: the
+    sessions that say what was bought since, before ``until``.
 
     Raises ``Fault`` where they are not of one source and run date: other inputs give other lists.
     """
@@ -98,16 +100,21 @@ def compare(live: Release, candidate: Release, bought: pa.Table | None) -> dict[
                 f"shadow: {live.id} is of the {what} {live.manifest[what]}, {candidate.id} of "
                 f"{candidate.manifest[what]}; build the candidate on the inputs of what serves"
             )
+    bought = bought_since(later, live, until)
+    surfaces = _surfaces(live, candidate)
     return {
         "live": live.id,
         "candidate": candidate.id,
         "folder": str(candidate.folder.resolve()),
+        "bought_until": later.as_of if later is not None and bought is not None else None,
         "compared_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": differing(live.manifest["config"], candidate.manifest["config"]),
         "gates": {one.id: one.manifest["gates"] for one in (live, candidate)},
         "lag_seconds": {one.id: one.manifest["lag_seconds"] for one in (live, candidate)},
         "surfaces": {
-            name: beside(live, candidate, name, bought) for name in _surfaces(live, candidate)
+            # Of many surfaces one seems to lose by chance: the level is that of all together.
+            name: beside(live, candidate, name, bought, 1 - 0.05 / len(surfaces))
+            for name in surfaces
         },
     }
 
@@ -140,19 +147,27 @@ def newest_history(lake: Lake, until: datetime) -> Published | None:
 
 def bought_since(later: Published | None, live: Release, until: datetime) -> pa.Table | None:
     """person_id, item_id of what was bought after what serves was made and before ``until``, a pair
-    once; None where no later night has said yet."""
+    once; None where no later night has said yet. A person is whom the key was when the release was
+    made: a person who was merged since has another id."""
     if later is None or io.parse_as_of(later.as_of) <= live.as_of:
         return None
     time = ds.field("event_time")
     after = (ds.field("event_type") == "purchase") & (time >= live.as_of) & (time < until)
-    rows = io.read_arrow(later.table("history"), ["person_id", "item_id"], after)
-    return rows.group_by(["person_id", "item_id"]).aggregate([]) if rows.num_rows else None
+    key = ["key_type", "key"]
+    rows = io.read_arrow(later.table("history"), [*key, "person_id", "item_id"], after)
+    then = io.read_arrow(live.path("identities"), [*key, "person_id"])
+    known = rows.join(then.rename_columns([*key, "then"]), keys=key, join_type="left outer")
+    found = pa.table({
+        "person_id": pc.coalesce(known["then"], known["person_id"]), "item_id": known["item_id"],
+    })  # fmt: skip
+    return found.group_by(["person_id", "item_id"]).aggregate([]) if found.num_rows else None
 
 
 def beside(
-    live: Release, candidate: Release, surface: str, bought: pa.Table | None
+    live: Release, candidate: Release, surface: str, bought: pa.Table | None, level: float
 ) -> dict[str, Any]:
-    """One surface: how alike the lists are, the mix of sources, and who gains."""
+    """One surface: how alike the lists are, the mix of sources, and who gains; ``level``: of the
+    interval of everybody's gain."""
     rows = [_lists(one, surface) for one in (live, candidate)]
     tables = [rows[0], rows[1]] + ([bought] if bought is not None else [])
     people_ids, item_ids = (
@@ -190,7 +205,7 @@ def beside(
         kept = (place < n) & (people[np.minimum(place, n - 1)] == person)
         gain = shadow.gained(ours, theirs, (place[kept], item[kept]), n, DEPTH)
         facts = _facts(live, people_ids.take(pa.array(people)))
-        found["gain"] = [*_gains(gain, facts)]
+        found["gain"] = [*_gains(gain, facts, level)]
     return found
 
 
@@ -218,19 +233,21 @@ def _facts(live: Release, ids: pa.Array) -> dict[str, np.ndarray]:
     }
 
 
-def _gains(gain: np.ndarray, facts: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+def _gains(
+    gain: np.ndarray, facts: dict[str, np.ndarray], level: float
+) -> Iterator[dict[str, Any]]:
     """NDCG@10 gained by the candidate, of all and of each group, with its interval."""
-    yield from _gain("all", "all", gain)
+    yield from _gain("all", "all", gain, level)
     for kind, values in facts.items():
         for value in np.unique(values):
-            yield from _gain(kind, str(value), gain[values == value])
+            yield from _gain(kind, str(value), gain[values == value], 0.95)
 
 
-def _gain(kind: str, value: str, gain: np.ndarray) -> Iterator[dict[str, Any]]:
+def _gain(kind: str, value: str, gain: np.ndarray, level: float) -> Iterator[dict[str, Any]]:
     known = gain[np.isfinite(gain)]
     if len(known) < LEAST:
         return
-    low, high = metrics.interval(known, seed=0)
+    low, high = metrics.interval(known, seed=0, level=level)
     verdict = GAINS if low > 0 else LOSES if high < 0 else UNKNOWN
     yield {
         "kind": kind, "group": value, "people": len(known), "gain": float(known.mean()),

@@ -12,7 +12,6 @@ import pytest
 from jobs import gate, io, tables
 from jobs.__main__ import command
 from jobs.diagnosis import shadow
-from jobs.errors import Fault
 from jobs.io import Lake
 from jobs.night import Night
 from jobs.release import release, releases
@@ -55,6 +54,7 @@ def bought(lake: Lake, when: datetime) -> None:
     row = nights.tables_of_night(nights.AS_OF)["history"].to_pylist()[0]
     history = [
         row | {"event_id": f"late{n}", "person_id": one["person_id"], "item_id": one["item_id"],
+               "key_type": "account", "key": one["person_id"].removeprefix("account:"),
                "event_time": when, "received_time": when, "event_date": when.date()}
         for n, one in enumerate(first)
     ]  # fmt: skip
@@ -79,12 +79,15 @@ def test_who_is_promoted_and_loses_by_what_was_bought_since_is_told(
 ) -> None:
     monkeypatch.setattr(compared, "LEAST", 2)
     decide(lake, tmp_path, "promote")
+    shutil.rmtree(tmp_path / "other")  # what serves lies in the lake
     bought(lake, nights.day(3))
     night = diagnosed(lake)
     (one,) = rows(night, "shadow_candidates")
     assert (one["candidate"], one["decision"]) == (candidate, "promote")
     assert one["reason"] == "the tail is richer"
     assert one["decided_by"]
+    assert one["serves"]
+    assert one["bought_until"] == LATER
     assert one["loses"] >= 1
     everybody = [
         row
@@ -99,6 +102,10 @@ def test_who_is_promoted_and_loses_by_what_was_bought_since_is_told(
     (warned,) = [one for one in gate.judge_table(night, "shadow_candidates") if not one.success]
     assert warned.severity == "warning"
     assert "roll back" in warned.notes
+    # Once another serves, it is history.
+    nights.whole(lake, nights.day(1), "next")
+    again = diagnosed(lake, run_id="two")
+    assert all(one.success for one in gate.judge_table(again, "shadow_candidates"))
 
 
 def test_before_anybody_bought_the_evidence_is_insufficient_and_the_comparison_stands(
@@ -145,8 +152,26 @@ def test_without_a_comparison_the_tables_are_empty_and_the_gate_is_green(lake) -
 
 
 @pytest.mark.parametrize("text", ["{", '{"candidate": "x"}', '{"live": 1, "compared_at": "x"}'])
-def test_a_comparison_that_cannot_be_read_is_one_clear_error(lake, candidate, text) -> None:
+def test_a_comparison_that_cannot_be_read_is_named_and_stops_nothing(lake, candidate, text) -> None:
     (path,) = (lake.root / "shadow").glob("*/comparison.json")
     path.write_text(text)
-    with pytest.raises(Fault, match=r"is no comparison .* compare the candidate again"):
-        diagnosed(lake)
+    night = diagnosed(lake)
+    (one,) = rows(night, "shadow_candidates")
+    assert (one["candidate"], one["decision"]) == (candidate, "unreadable")
+    (warned,) = [one for one in gate.judge_table(night, "shadow_candidates") if not one.success]
+    assert warned.severity == "warning"
+    assert str(path) in warned.sentence()
+
+
+def test_a_comparison_made_later_tells_an_earlier_day_nothing_of_what_came_after(
+    lake, candidate, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(compared, "LEAST", 2)
+    bought(lake, nights.day(3))
+    command(["shadow", f"--lake={lake.root}", str(tmp_path / "other")])
+    (path,) = (lake.root / "shadow").glob("*/comparison.json")
+    assert io.read_json(path)["bought_until"] == io.label(LATER)
+    night = diagnosed(lake, nights.day(1))
+    assert {row["verdict"] for row in rows(night, "shadow_lists")} == {"insufficient evidence"}
+    (one,) = rows(night, "shadow_candidates")
+    assert (one["bought_until"], one["loses"]) == (None, 0)

@@ -169,23 +169,29 @@ def judged(log: DataFrame, share: Column) -> DataFrame:
     ) & (F.coalesce("position", F.lit(0)) >= 1)  # fmt: skip
     bucket = F.pmod(F.xxhash64("request_id"), F.lit(BUCKETS))
     drawn = F.when(bucket < share * BUCKETS, F.col("features"))
+    # Rows of no request are nobody's repeats; together they could be the whole log.
+    asked = F.coalesce("request_id", F.concat_ws("|", F.lit("none"), *KEY, "item_id"))
     # By request alone, so that both orders below need no exchange of their own.
-    rows = log.repartition("request_id").withColumns(
-        {
-            "has_features": F.col("features").isNotNull(),
-            "drawn_share": share,
-            "features": drawn,
-        }
+    rows = (
+        log.withColumn("asked", asked)
+        .repartition("asked")
+        .withColumns(
+            {
+                "has_features": F.col("features").isNotNull(),
+                "drawn_share": share,
+                "features": drawn,
+            }
+        )
     )
-    first = Window.partitionBy(*PLACE).orderBy("request_time", "item_id", *KEY)
-    once = Window.partitionBy("request_id", "item_id").orderBy("request_time", "position", *KEY)
+    first = Window.partitionBy("asked", "position").orderBy("request_time", "item_id", *KEY)
+    once = Window.partitionBy("asked", "item_id").orderBy("request_time", "position", *KEY)
     repeated = (F.row_number().over(first) > 1) | (F.row_number().over(once) > 1)
     return rows.withColumn(
         "outcome",
         F.when(~whole, intake.INCOMPLETE)
         .when(repeated, intake.REPEATED)
         .otherwise(intake.KEPT),
-    ).withColumns({"position": F.col("position").cast("int"),
+    ).drop("asked").withColumns({"position": F.col("position").cast("int"),
                    "shown_position": F.col("shown_position").cast("int")})  # fmt: skip
 
 
