@@ -306,9 +306,10 @@ def _labels(folder: Path, keys: int) -> np.ndarray:
 
 
 def _keys_of(folder: Path) -> pa.Table:
-    return io.read_arrow(folder / "keys").sort_by([("first_seen", "ascending")]).select(
-        ["key_type", "key", "person_id", "component"]
-    ).combine_chunks()  # fmt: skip
+    """The keys in the order of founding, with columns of one type whoever wrote them."""
+    names = ["key_type", "key", "person_id", "component"]
+    keys = io.read_arrow(folder / "keys").sort_by([("first_seen", "ascending")]).select(names)
+    return keys.cast(pa.schema([(name, pa.large_string()) for name in names])).combine_chunks()
 
 
 def table(sizes: list[list[dict[str, Any]]]) -> list[str]:
@@ -335,7 +336,8 @@ def table(sizes: list[list[dict[str, Any]]]) -> list[str]:
         for small, large in pairwise(mine):
             ratio = large["run_seconds"] / small["run_seconds"]
             row.append(f"{ratio / (large['links'] / small['links']):.2f}")
-        row.append("yes" if all(run.get("same") for run in mine) else "no")
+        same = [run.get("same") for run in mine]
+        row.append("no" if False in same else "yes" if all(same) else "where it ended")
         lines.append(_row([*row, "; ".join(filter(None, map(_remark, mine)))]))
     return [*lines, ""]
 

@@ -8,8 +8,8 @@ Three nights over one shop and date, by the same code, parameters and weights:
 - ``apart``: the same split data with its links kept from it, so that each key is somebody.
 
 Every household is judged on what it bought in the 28 days after, by the lists that the keys of its
-baskets would have been served (a key that the night had not seen gets the popular list), NDCG@10,
-baskets weighing equally within a household and households among themselves.
+baskets would have been served on the homepage (who has no list there gets the popular one),
+NDCG@10, baskets weighing equally within a household and households among themselves.
 
 Settings come from the environment: ``SOURCE`` (completejourney), ``AS_OF`` (2017-11-03: the days
 from 2017-12-01 on are for final judgements), ``LAKE`` (``var/ghosts``). Prints two tables and
@@ -42,6 +42,7 @@ from jobs.sources import contract
 
 ROOT = Path(__file__).resolve().parent.parent
 HORIZON = timedelta(days=28)
+SURFACE = "homepage"
 LISTED = 10
 SEED = 20171201
 STEPS = (
@@ -151,9 +152,10 @@ def judge(lake: Lake, as_of: datetime, bought: pa.Table) -> pd.DataFrame:
     served = baskets.groupby(["household", "person_id"], dropna=False).size()
     served = served.rename("baskets").reset_index()
     served["list"] = np.arange(len(served))
-    rows = lists(lake, as_of).merge(served, on="person_id", how="inner")
-    unseen = served[served["person_id"].isna()].drop(columns="person_id")
-    rows = pd.concat([rows, unseen.merge(popular(lake, as_of), how="cross")])
+    own = lists(lake, as_of)
+    rows = own.merge(served, on="person_id", how="inner")
+    without = served[~served["person_id"].isin(own["person_id"])].drop(columns="person_id")
+    rows = pd.concat([rows, without.merge(popular(lake, as_of), how="cross")])
     wanted = events[["household", "item_id"]].drop_duplicates()
     rows = rows.merge(wanted, on=["household", "item_id"], how="left", indicator=True)
     count = served["household"].map(wanted.groupby("household").size()).to_numpy()
@@ -170,17 +172,17 @@ def judge(lake: Lake, as_of: datetime, bought: pa.Table) -> pd.DataFrame:
 
 
 def lists(lake: Lake, as_of: datetime) -> pd.DataFrame:
-    """person_id, rank, item_id of the first places of every list."""
+    """person_id, rank, item_id of the first places of every list of the surface."""
     rows = io.read_arrow(
         lake.published("recommendations", as_of).table("recommendations"),
         ["person_id", "rank", "item_id"],
-        ds.field("rank") <= LISTED,
+        (ds.field("surface") == SURFACE) & (ds.field("rank") <= LISTED),
     )
     return rows.to_pandas()
 
 
 def popular(lake: Lake, as_of: datetime) -> pd.DataFrame:
-    """rank and item_id of the list for people whom the night does not know."""
+    """rank and item_id of the list for people who have none of their own."""
     chosen = (
         (ds.field("source") == "popular")
         & (ds.field("context_kind") == "all")

@@ -8,8 +8,10 @@ key depends on nothing outside of it, neither on the order of rows:
    family tablet or recycled cookie) the key is shared by several people and loses all of its
    links. Exact links are counted among themselves first, so that guesses never cost a key its
    exact links; guesses are counted together with them.
-2. Exact links join. A group that would then hold two keys of a founding type (two accounts), or
-   more keys than a person can have, is not joined at all: its keys stay apart, from guesses too.
+2. Exact links join. Where a group would then hold two accounts (keys of a type of which a person
+   holds one), every key that lies on a path between two of them may be either's: it stays apart,
+   from guesses too, and what is tied to one account alone stays with it. A group that still holds
+   too many of a founding type, or more keys than a person can have, is not joined at all.
 3. Guesses join in the order of their confidence (ties by the keys' numbers), each only where the
    person it makes keeps the caps.
 
@@ -239,20 +241,29 @@ def breaches(group: np.ndarray, kinds: np.ndarray, caps: Caps) -> Verdicts:
 
 def settle(graph: Graph, caps: Caps) -> tuple[np.ndarray, Verdicts]:
     """Steps 2 and 3 for links that step 1 left: (n_keys,) person and the verdicts."""
-    keys = len(graph.kinds)
-    verdicts = Verdicts.admitted(len(graph.left))
+    keys, kinds, left, right = len(graph.kinds), graph.kinds, graph.left, graph.right
+    verdicts, why = Verdicts.admitted(len(left)), Verdicts.admitted(keys)
     exact = ~graph.guess
-    group = label(keys, graph.left[exact], graph.right[exact])
-    broken = breaches(group, graph.kinds, caps)
-    barred = (broken.outcome != ADMITTED)[group]
-    for end in (graph.right, graph.left):  # where both ends are barred, the left one is named
-        hit = np.flatnonzero(barred[end])
-        of = group[end[hit]]
-        verdicts.refuse(
-            hit, broken.outcome[of], kind=broken.kind[of], count=broken.count[of],
-            cap=broken.cap[of],
-        )  # fmt: skip
-    person = np.where(barred, np.arange(keys), group)
+    group = label(keys, left[exact], right[exact])
+    broken = breaches(group, kinds, caps)
+    torn = exact & (broken.outcome[group[left]] == WOULD_JOIN_TWO)
+    for kind in caps.founding():
+        if caps.of_type[kind] == 1:
+            founds = kinds == kind
+            tied = np.flatnonzero(between(keys, left[torn], right[torn], founds))
+            _blame(why, tied, broken, group[tied])
+            both = np.flatnonzero(torn & founds[left] & founds[right])
+            _blame(verdicts, both, broken, group[left[both]])
+    apart = why.outcome != ADMITTED
+    joins = exact & (verdicts.outcome == ADMITTED) & ~apart[left] & ~apart[right]
+    person = label(keys, left[joins], right[joins])
+    broken = breaches(person, kinds, caps)
+    whole = np.flatnonzero(broken.outcome[person] != ADMITTED)
+    _blame(why, whole, broken, person[whole])
+    for end in (right, left):  # where both ends stay apart, the left one is named
+        hit = np.flatnonzero(why.outcome[end] != ADMITTED)
+        _blame(verdicts, hit, why, end[hit])
+    person = np.where(why.outcome != ADMITTED, np.arange(keys), person)
     open_guesses = np.flatnonzero(graph.guess & (verdicts.outcome == ADMITTED))
     if not len(open_guesses):
         return person, verdicts
@@ -264,6 +275,59 @@ def settle(graph: Graph, caps: Caps) -> tuple[np.ndarray, Verdicts]:
         )
     )
     return _admit(graph, person, open_guesses[by_confidence], caps, verdicts), verdicts
+
+
+def _blame(verdicts: Verdicts, at: np.ndarray, reasons: Verdicts, of: np.ndarray) -> None:
+    """Refuse what stands ``at`` these places for the reasons that stand at ``of``."""
+    verdicts.refuse(
+        at, reasons.outcome[of], kind=reasons.kind[of], count=reasons.count[of], cap=reasons.cap[of]
+    )
+
+
+def between(keys: int, left: np.ndarray, right: np.ndarray, founds: np.ndarray) -> np.ndarray:
+    """(n_keys,) bool: the keys on a path, which meets no key twice, between two founding keys.
+
+    With one more vertex tied to every founding key (``founds``: (n_keys,) bool) they are what lies
+    on a circle through it: what shares a biconnected component with it (Hopcroft and Tarjan, 1973).
+    """
+    found = np.zeros(keys, bool)
+    ends = np.flatnonzero(founds & np.isin(np.arange(keys), np.concatenate([left, right])))
+    if len(ends) < 2:
+        return found
+    root = keys
+    near = np.concatenate([left, right, ends, np.full(len(ends), root)])
+    far = np.concatenate([right, left, np.full(len(ends), root), ends])
+    order = np.argsort(near, kind="stable")
+    bounds = np.searchsorted(near[order], np.arange(keys + 2))
+    others, stop, turn = far[order].tolist(), bounds[1:].tolist(), bounds[:-1].tolist()
+    seen, low, parent = [-1] * (keys + 1), [0] * (keys + 1), [-1] * (keys + 1)
+    seen[root], count = 0, 1
+    walk, waiting = [root], list[int]()
+    while walk:
+        key = walk[-1]
+        if turn[key] < stop[key]:
+            other = others[turn[key]]
+            turn[key] += 1
+            if seen[other] < 0:
+                seen[other] = low[other] = count
+                parent[other], count = key, count + 1
+                walk.append(other)
+                waiting.append(other)
+            elif other != parent[key]:
+                low[key] = min(low[key], seen[other])
+            continue
+        walk.pop()
+        above = parent[key]
+        if above < 0:
+            continue
+        low[above] = min(low[above], low[key])
+        if low[key] >= seen[above]:
+            block = [waiting.pop()]
+            while block[-1] != key:
+                block.append(waiting.pop())
+            if above == root and len(block) > 1:
+                found[block] = True
+    return found & ~founds
 
 
 @dataclass

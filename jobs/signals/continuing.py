@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 
 NOTE = "identities"
 # Raise this with every change to what links, components or households decide.
-RULES = 1
+RULES = 2
 LINK = [*PAIR, "source"]
 # Parameters that say where persons are computed, not who they are.
-PLACES = ("engine", "array_links", "clock_tolerance_seconds", "login_sources")
+PLACES = (
+    "engine", "array_links", "incremental_links", "clock_tolerance_seconds", "login_sources",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,9 @@ class Params:
     # The most keys or links for arrays on one machine: 17 million links and 18 million keys took
     # 8.4 GB at the peak, their making included.
     array_links: int = 10_000_000
+    # With fewer links known all persons are computed anew, which is the same and quicker: to find
+    # what is touched costs some twenty seconds of a processor, a million links on arrays three.
+    incremental_links: int = 1_000_000
 
     def __post_init__(self) -> None:
         check(len(set(self.household_sources) & set(self.login_sources)) == 0,
@@ -100,6 +103,7 @@ class Params:
         check(self.max_persons_per_household >= 1, "max_persons_per_household must be positive")
         check(self.engine in ENGINES, f"engine must be one of {', '.join(ENGINES)}")
         check(self.array_links > 0, "array_links must be positive")
+        check(self.incremental_links >= 0, "incremental_links must not be negative")
 
     @property
     def account_types(self) -> tuple[str, ...]:
@@ -164,13 +168,14 @@ def run(night: Night, params: Params) -> None:
                    for at in ("past", "known"))  # fmt: skip
     policy = continuing.policy(params)
     differs = before.differs(policy, past) if before else None
-    if before is None or differs or inputs.rows is None:
+    why = full_for(before, differs, known[0], params)
+    if before is None or why:
         found = resolve(night, inputs, night.as_of, params)
     else:
         found = resume(night, inputs, before, params)
     night.notes[continuing.NOTE] = {
-        "mode": found.mode, "differs": differs, "engine": found.engine, "touched": found.touched,
-        "policy": policy, "known": known,
+        "mode": found.mode, "full_for": why, "differs": differs, "engine": found.engine,
+        "touched": found.touched, "policy": policy, "known": known,
     }  # fmt: skip
     night.write("identities", found.identities)
     night.write("identity_links", found.links)
@@ -188,6 +193,15 @@ def run(night: Night, params: Params) -> None:
     more |= {f"mode: {found.mode}": 1}
     more |= {f"touched: {name}": rows for name, rows in found.touched.items()}
     night.write("identity_counts", counts(identities, judged), _counts(more))
+
+
+def full_for(before: Before | None, differs: str | None, known: int, params: Params) -> str | None:
+    """Why all persons are computed anew: ``first`` (no night before), ``policy`` or ``data`` (those
+    were others then), or ``size`` (few links are known, see ``incremental_links``); None where only
+    what is touched is."""
+    if before is None:
+        return "first"
+    return differs or ("size" if known < max(params.incremental_links, 1) else None)
 
 
 def tally(

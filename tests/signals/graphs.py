@@ -23,6 +23,7 @@ EVENT = {
 }  # fmt: skip
 # Small enough that random graphs break every cap.
 TIGHT = {
+    "incremental_links": 0,
     "max_joined": {"cookie": 2, "device": 2, "other": 3},
     "max_keys_per_person": 5,
     "max_persons_per_household": 3,

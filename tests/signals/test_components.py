@@ -90,6 +90,34 @@ def test_a_chain_between_two_accounts_is_taken_apart_as_a_whole():
     assert resolved(kinds, links) == ([0, 1, 2, 3], ["would_join_two"] * 3)
 
 
+def test_what_hangs_on_one_account_alone_stays_with_it_and_on_the_chain_with_nobody():
+    kinds = [ACCOUNT, COOKIE, OTHER, ACCOUNT, DEVICE, COOKIE, COOKIE, COOKIE, DEVICE]
+    chain = [exact(0, 1), exact(1, 2), exact(2, 3)]
+    of_the_accounts = [exact(0, 4), exact(4, 5), exact(3, 6)]
+    of_the_chain = [exact(1, 7), exact(7, 8)]
+    persons, outcomes = resolved(kinds, chain + of_the_accounts + of_the_chain)
+    assert persons == [0, 1, 2, 3, 0, 0, 3, 7, 7]
+    assert outcomes == ["would_join_two"] * 3 + ["admitted"] * 3 + ["would_join_two", "admitted"]
+
+
+def test_two_accounts_that_are_linked_stay_two_and_keep_their_keys():
+    kinds = [ACCOUNT, ACCOUNT, COOKIE, COOKIE]
+    links = [exact(0, 1), exact(0, 2), exact(1, 3)]
+    assert resolved(kinds, links) == ([0, 1, 0, 1], ["would_join_two", "admitted", "admitted"])
+
+
+def test_a_hundred_thousand_keys_between_two_accounts_are_found_in_seconds():
+    keys = 200_001  # a chain from account to account, on each of whose keys another one hangs
+    chain = np.arange(0, keys, 2)
+    kinds = np.full(keys, OTHER)
+    kinds[[0, chain[-1]]] = ACCOUNT
+    left, right = np.r_[chain[:-1], chain[:-1]], np.r_[chain[1:], chain[:-1] + 1]
+    started = time.process_time()
+    found = components.between(keys, left, right, kinds == ACCOUNT)
+    assert time.process_time() - started < 10
+    assert np.array_equal(np.flatnonzero(found), chain[1:-1])
+
+
 def test_a_person_with_too_many_keys_is_none():
     links = [exact(key, key + 1) for key in range(6)]
     assert resolved([OTHER] * 7, links) == (list(range(7)), ["person_too_large"] * 6)
@@ -267,11 +295,26 @@ def by_sets(kinds: list[int], links: list[Link], caps: Caps) -> tuple[list[int],
     for i in kept(sure):
         both = person[links[i][0]] | person[links[i][1]]
         person.update(dict.fromkeys(both, both))
-    broken = {key: breach(group, kinds, caps) for key, group in person.items()}
+    why: dict[int, str | None] = {}
+    torn = [i for i in kept(sure) if breach(person[links[i][0]], kinds, caps) == "would_join_two"]
+    for kind in caps.founding():
+        if caps.of_type[kind] == 1:
+            pairs = [links[i][:2] for i in torn]
+            founders = {key for pair in pairs for key in pair if kinds[key] == kind}
+            why.update(dict.fromkeys(on_paths(pairs, founders), "would_join_two"))
+            for i in torn:
+                if set(links[i][:2]) <= founders:
+                    outcomes[i] = "would_join_two"
+    person = {key: frozenset([key]) for key in range(len(kinds))}
+    for i in kept(sure):
+        if not set(links[i][:2]) & why.keys():
+            both = person[links[i][0]] | person[links[i][1]]
+            person.update(dict.fromkeys(both, both))
+    for key, group in person.items():
+        why[key] = breach(group, kinds, caps) or why.get(key)
     for i in kept(sure) + kept(guesses):
-        reason = broken[links[i][0]] or broken[links[i][1]]
-        outcomes[i] = reason or outcomes[i]
-    person.update({key: frozenset([key]) for key, reason in broken.items() if reason})
+        outcomes[i] = why[links[i][0]] or why[links[i][1]] or outcomes[i]
+    person.update({key: frozenset([key]) for key, reason in why.items() if reason})
     for i in sorted(kept(guesses), key=lambda i: (-links[i][2], *sorted(links[i][:2]))):
         both = person[links[i][0]] | person[links[i][1]]
         reason = breach(both, kinds, caps)
@@ -280,6 +323,25 @@ def by_sets(kinds: list[int], links: list[Link], caps: Caps) -> tuple[list[int],
         else:
             person.update(dict.fromkeys(both, both))
     return [min(person[key]) for key in range(len(kinds))], outcomes
+
+
+def on_paths(pairs: list[tuple[int, int]], founders: set[int]) -> set[int]:
+    """The keys that no single other key parts from all founders: two paths lead from such a key to
+    two of them and meet nowhere (Menger's theorem)."""
+    keys = {key for pair in pairs for key in pair}
+
+    def reaches(key: int, without: int) -> bool:
+        met, ahead = {key, without}, [key]
+        while ahead:
+            at = ahead.pop()
+            if at in founders:
+                return True
+            beside = {b if a == at else a for a, b in pairs if at in (a, b)} - met
+            met |= beside
+            ahead += beside
+        return False
+
+    return {key for key in keys - founders if all(reaches(key, other) for other in keys - {key})}
 
 
 def breach(group: frozenset[int], kinds: list[int], caps: Caps) -> str | None:

@@ -74,7 +74,7 @@ def test_a_link_waits_until_an_event_or_a_person_names_both_ends(shop):
     assert outcomes(early) == {
         "1-d": "unknown_key", "1-p": "admitted", "1-ghost": "unknown_key",
     }  # fmt: skip
-    late = made.run()
+    late = made.run(incremental_links=0)
     assert outcomes(late) == {"1-d": "admitted", "1-p": "admitted", "1-ghost": "unknown_key"}
     assert set(persons(late).values()) == {"account:1"}
     assert made.notes["mode"] == "incremental"
@@ -156,7 +156,8 @@ def test_the_stricter_word_counts_where_keys_of_one_person_disagree(session):
 
 
 # --- night by night --------------------------------------------------------------------------
-def test_a_merge_and_an_unlink_are_rows_and_the_founding_key_keeps_the_id(shop):
+@pytest.mark.parametrize(("least", "way"), [(0, ("incremental", None)), (1_000, ("full", "size"))])
+def test_a_merge_and_an_unlink_are_rows_and_the_founding_key_keeps_the_id(shop, least, way):
     made = shop(
         [event("cookie:c", 30), event("account:1", 25), event("device:d", 20)],
         [link("cookie:c", "account:1", 12), link("cookie:c", "account:1", 4, action="unlink"),
@@ -164,13 +165,15 @@ def test_a_merge_and_an_unlink_are_rows_and_the_founding_key_keeps_the_id(shop):
     )  # fmt: skip
     first = made.run(AS_OF - 15 * DAY)
     assert first["identity_changes"] == []
-    second = made.run(AS_OF - 10 * DAY)
+    assert made.notes["full_for"] == "first"
+    second = made.run(AS_OF - 10 * DAY, incremental_links=least)
     assert set(persons(second).values()) == {"cookie:c"}
-    third = made.run()
+    third = made.run(incremental_links=least)
     assert persons(third) == {
         "cookie:c": "cookie:c", "account:1": "account:1", "device:d": "account:1",
     }  # fmt: skip
-    assert made.notes["mode"] == "incremental"
+    assert (made.notes["mode"], made.notes["full_for"]) == way
+    assert counted(third)[f"mode: {way[0]}"] == 1
     same = {
         "key_type_a": "account", "key_a": "1", "key_type_b": "cookie", "key_b": "c",
         "link_source": "login",
@@ -181,7 +184,8 @@ def test_a_merge_and_an_unlink_are_rows_and_the_founding_key_keeps_the_id(shop):
         {"kind": "split", "from_person": "cookie:c", "to_person": "account:1", "cause": "unlink",
          "changed_at": AS_OF - 4 * DAY, "as_of": AS_OF, **same},
     ]  # fmt: skip
-    assert in_order(made.run()["identity_changes"]) == in_order(third["identity_changes"])
+    again = made.run(incremental_links=least)
+    assert in_order(again["identity_changes"]) == in_order(third["identity_changes"])
 
 
 def test_a_cap_that_a_new_link_breaks_splits_and_names_that_link(shop):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from jobs import io
 from jobs.signals import components, identities, resolution
-from tools import bench_links
+from tools import bench, bench_links
 from tools.bench_contenders import Watch
 
 
@@ -39,6 +41,35 @@ def test_the_contenders_on_arrays_find_the_same_partition(folder):
     bench_links._compare(folder, runs)
     assert [run["same"] for run in runs] == [True, True]
     assert runs[1]["outcomes"]["admitted"] > 15_000
+
+
+def test_the_contenders_on_spark_find_the_same_partition(session, tmp_path):
+    bench_links.generate(500, tmp_path)
+    runs = []
+    for name, work in (
+        ("scipy", bench_links.scipy), ("array", bench_links.array),
+        ("stars", partial(bench_links.star, session)),
+        ("propagation", partial(bench_links.propagate, session)),
+        ("spark", partial(bench_links.whole, session)),
+    ):  # fmt: skip
+        out = tmp_path / "found" / name
+        runs.append({"name": name, **work(tmp_path, out, Watch(), 600)})
+    bench_links._compare(tmp_path, runs)
+    assert [run["same"] for run in runs] == [True] * 5
+    assert runs[3]["finished"]
+    assert runs[3]["rounds"] > runs[2]["rounds"], "a round per link of the longest path"
+
+
+def test_a_size_is_measured_in_processes_of_their_own_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_links, "COMPONENTS", ("scipy", "stars"))
+    monkeypatch.setattr(bench_links, "ENGINES", ("array",))
+    runs = bench_links.measure(2_000, tmp_path, 60, bench._sample)
+    assert [run["name"] for run in runs] == ["scipy", "stars", "array"]
+    assert all(run["same"] and run["memory"] > 10**7 for run in runs)
+    assert all(run["run_seconds"] >= 0 and run["links"] == 2_000 for run in runs)
+    assert list(tmp_path.iterdir()) == []
+    rows = [line for line in bench_links.table([runs]) if line.startswith("| ")]
+    assert len(rows) == 2 + len(runs)
 
 
 def test_the_table_shows_growth_and_what_was_not_finished():

@@ -1,0 +1,53 @@
+"""The benchmark of persons found: which shops it makes, one of them measured, and its table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import bench_persons
+
+ROOT = Path(bench_persons.__file__).resolve().parent.parent
+# In a process of its own, as the benchmark runs: it opens and ends an engine. One shop is enough.
+ONE_SHOP = """
+import json, pathlib, sys
+from tools import bench_persons
+bench_persons.noises = lambda: [{"shared": 0.04}]
+print(json.dumps(bench_persons.measure(20_000, pathlib.Path(sys.argv[1]))))
+"""
+
+
+def test_each_rate_is_doubled_twice_alone_and_with_all_others():
+    found = bench_persons.noises()
+    assert found[0] == {}
+    assert {"shared": 0.04} in found
+    assert {"recycled": 0.2} in found
+    assert found[-1] == {"false_links": 0.12, "shared": 0.08, "recycled": 0.2, "links_late": 0.4}
+    assert len(found) == 1 + 2 * 4 + 2
+
+
+def test_a_shop_is_measured_by_the_nights_own_steps_and_leaves_nothing(tmp_path: Path):
+    child = subprocess.run(
+        [sys.executable, "-c", ONE_SHOP, str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    rows = json.loads(child.stdout.strip().splitlines()[-1])
+    assert [(row["pairs"], row["holders"]) for row in rows] == [
+        ("direct", "in_their_time"), ("direct", "strict"),
+        ("connected", "in_their_time"), ("connected", "strict"),
+    ]  # fmt: skip
+    assert all(row["noise"] == {"shared": 0.04} for row in rows)
+    assert rows[0]["joined"] > 500
+    assert 0.95 < rows[0]["precision"] < 1
+    assert 0.95 < rows[0]["recall"] <= 1
+    assert list(tmp_path.iterdir()) == []
+    lines = bench_persons.table(rows, 20_000)
+    shown = next(line for line in lines if line.startswith("| shared 4% |"))
+    cells = [cell.strip() for cell in shown.strip("|").split("|")]
+    assert cells[1] == f"{rows[0]['joined']:,}"
+    assert float(cells[2]) == pytest.approx(rows[0]["precision"], abs=1e-4)
+    assert float(cells[6]) == pytest.approx(rows[2]["recall"], abs=1e-4)
