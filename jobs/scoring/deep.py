@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from jobs import neural
 from jobs.neural import Weights, apply
@@ -61,9 +62,11 @@ class Deep:
     def margin(self, values: np.ndarray) -> np.ndarray:
         """(n,) float64 log odds of (n, n_features) float32 values, NaN where nothing is known."""
         found = np.empty(len(values))
-        for first in range(0, len(values), BLOCK):
-            part = slice(first, first + BLOCK)
-            found[part] = forward(self.weights, inputs(self.edges, values[part]), np)
+        # One thread, as in ALS: products do not depend on how many there are.
+        with threadpool_limits(limits=1, user_api="blas"):
+            for first in range(0, len(values), BLOCK):
+                part = slice(first, first + BLOCK)
+                found[part] = forward(self.weights, inputs(self.edges, values[part]), np)
         return found
 
     def to_json(self) -> str:
@@ -127,8 +130,8 @@ def loss(weights: Any, batch: Any) -> Any:
 def train(
     values: np.ndarray, label: np.ndarray, weight: np.ndarray, params: Params, seed: int
 ) -> Deep:
-    """A member, from (n, n_features) float32 values and (n,) labels and weights. A pure function of
-    its arguments, bit by bit."""
+    """A member, from (n, n_features) float32 values and (n,) labels and weights. The same
+    arguments give the same bits on machines of equally many cores."""
     generator = np.random.default_rng(seed)
     edges = quantiles(values, params.bins)
     known = inputs(edges, values)
