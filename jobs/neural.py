@@ -105,7 +105,12 @@ def to_json(kind: str, facts: Mapping[str, Any], weights: Weights) -> str:
         }
         for name, value in sorted(weights.items())
     }
-    return json.dumps({"format": 1, "kind": kind, **facts, "arrays": arrays}, sort_keys=True)
+    return json.dumps({"format": 1, "kind": kind, **facts, "arrays": arrays})
+
+
+def is_stored(text: str, kind: str) -> bool:
+    """Whether a text is one that :func:`to_json` wrote for this kind, told by how it begins."""
+    return text.startswith(json.dumps({"format": 1, "kind": kind})[:-1])
 
 
 def from_json(text: str, kind: str) -> tuple[dict[str, Any], Weights]:

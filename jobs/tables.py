@@ -323,7 +323,8 @@ _table(
 )  # fmt: skip
 _table(
     "ranker_models", "ranker",
-    "one row per member of the ranker, in XGBoost's JSON; none where the blend ranks", "member",
+    "one row per member of the ranker, in XGBoost's JSON, or where a network ranks one in its own, "
+    "with trees 1; none where the blend ranks", "member",
     member=I32, trees=I32, model=S,
 )  # fmt: skip
 _table(

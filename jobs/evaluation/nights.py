@@ -82,7 +82,7 @@ def code_of_night() -> str:
     files = closure([ENTRY, *steps.STEPS.values()])
     for folder in BY_NAME:
         files |= set((ROOT / folder).rglob("*.py"))
-    files.add(ROOT / "requirements" / "run.txt")
+    files |= {ROOT / "requirements" / f"{name}.txt" for name in ("run", "neural")}
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(f"{path.relative_to(ROOT)}\0".encode())

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
 
 from jobs import tables
 from jobs.neural import Weights, apply
@@ -270,9 +271,11 @@ def person_vectors(weights: Mapping[str, Any], inputs: Mapping[str, Any], xp: Mo
 def in_blocks(forward: Any, weights: Weights, inputs: Inputs, size: int = BLOCK) -> np.ndarray:
     """(n, dim + 1) float32 of all rows, ``size`` of them at a time."""
     n_rows = len(inputs["content"])
-    parts = [
-        forward(weights, taken(inputs, np.arange(first, min(first + size, n_rows))), np)
-        for first in range(0, n_rows, size)
-    ]
+    # One thread, as in ALS: products do not depend on how many there are.
+    with threadpool_limits(limits=1, user_api="blas"):
+        parts = [
+            forward(weights, taken(inputs, np.arange(first, min(first + size, n_rows))), np)
+            for first in range(0, n_rows, size)
+        ]
     width = weights["row"].shape[1]
     return np.concatenate(parts).astype(np.float32) if parts else np.zeros((0, width), np.float32)

@@ -12,7 +12,7 @@ of ranker and blend ranks better is published, with the probabilities that its j
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +25,17 @@ from jobs.evaluation import metrics
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import matrix
-from jobs.scoring import blend, features, scorer
+from jobs.scoring import blend, deep, features, scorer
 from jobs.scoring.blend import Judged
+from jobs.scoring.deep import Deep
 from jobs.scoring.scorer import Calibration
 from jobs.tables import FEATURES, SOURCES, TABLES
 
 if TYPE_CHECKING:
     from xgboost import Booster
 
-RANKER, BLEND = "ranker", "blend"
+RANKER, DEEP, BLEND = "ranker", "deep", "blend"
+Training = Callable[["Examples", "Params", int], "Sequence[Booster | Deep]"]
 BINS = 10
 BUCKETS = 64  # of a feature's values
 
@@ -71,6 +73,8 @@ class Params:
             "new_arrivals": 0.02, "editorial": 0.02, "two_tower": 0.05,
         }
     )  # fmt: skip
+    # Whether a deep ranker is trained and judged too; needs the package jax (`make neural`).
+    deep: bool = False
     # Strength of the pull of the blend's weights towards 0.
     shrinkage: float = 1.0
 
@@ -153,18 +157,24 @@ def run(night: Night, params: Params) -> None:
     weights, best = blend.tune(before.all, params.shrinkage, params.prior)
     night.notes["best_single_source"] = SOURCES[best]
     rankings = {BLEND: held.all.signals @ weights}
+    trainings: dict[str, Training] = {RANKER: train} | ({DEEP: train_deep} if params.deep else {})
     if asked.num_rows >= params.min_ranker_people:
-        trial = train(examples.rows(examples.trained & ~newest), params, night.seed)
-        rankings[RANKER] = scorer.mean_margin(trial, examples.values[newest])
+        for name, how in trainings.items():
+            trial = how(examples.rows(examples.trained & ~newest), params, night.seed)
+            rankings[name] = scorer.mean_margin(trial, examples.values[newest])
     else:
         night.notes["no_ranker"] = f"{asked.num_rows} people, {params.min_ranker_people} needed"
     reached = {name: held.all.ndcg(score).mean() for name, score in rankings.items()}
+    # Of equals the ranker; a network must rank better than trees.
     chosen = max(reached, key=lambda name: (reached[name], name == RANKER))
+    training = trainings.get(chosen)
     rankings |= {source: held.all.alone(i) for i, source in enumerate(SOURCES)}
     tuned, _ = blend.tune(held.all, params.shrinkage, params.prior)
     stage(
         night,
-        train(examples.rows(examples.trained), params, night.seed) if chosen == RANKER else [],
+        training(examples.rows(examples.trained), params, night.seed)
+        if training is not None
+        else [],
         dict(zip(SOURCES, tuned.tolist(), strict=True)),
         evidence(held, rankings, chosen, SOURCES[best], night.seed),
         Judgement(rankings[chosen], held.all.bought, held.all.person % 2),
@@ -208,6 +218,14 @@ def train(examples: Examples, params: Params, seed: int) -> list[Booster]:
     )
     return [
         xgboost.train(settings | {"seed": seed + number}, rows, params.trees)
+        for number in range(params.members)
+    ]
+
+
+def train_deep(examples: Examples, params: Params, seed: int) -> list[Deep]:
+    """The members of the deep ranker, as many, alike but for their seeds."""
+    return [
+        deep.train(examples.values, examples.label, examples.weight, deep.Params(), seed + number)
         for number in range(params.members)
     ]
 
@@ -298,10 +316,12 @@ def reliability(judgement: Judgement) -> pa.Table:
     return pa.Table.from_pylist(rows, TABLES["reliability"].schema)
 
 
-def importance(members: list[Booster]) -> pa.Table:
+def importance(members: Sequence[Booster | Deep]) -> pa.Table:
     """The table ``feature_importance``; a feature that no tree splits on has 0."""
     gain = dict.fromkeys(FEATURES, 0.0)
     for member in members:
+        if isinstance(member, Deep):
+            continue
         for name, total in member.get_score(importance_type="total_gain").items():
             gain[FEATURES[int(name.removeprefix("f"))]] += float(total)  # type: ignore[arg-type]
     whole = sum(gain.values()) or 1.0
@@ -311,10 +331,12 @@ def importance(members: list[Booster]) -> pa.Table:
     )
 
 
-def model_table(members: list[Booster]) -> pa.Table:
+def model_table(members: Sequence[Booster | Deep]) -> pa.Table:
     """The table ``ranker_models``."""
     rows = [
-        {
+        {"member": number, "trees": 1, "model": member.to_json()}
+        if isinstance(member, Deep)
+        else {
             "member": number,
             "trees": member.num_boosted_rounds(),
             "model": member.save_raw("json").decode(),
@@ -326,7 +348,7 @@ def model_table(members: list[Booster]) -> pa.Table:
 
 def stage(
     night: Night,
-    members: list[Booster],
+    members: Sequence[Booster | Deep],
     weights: Mapping[str, float],
     judged: pa.Table,
     judgement: Judgement | None,

@@ -16,8 +16,9 @@ import pyarrow as pa
 from scipy.optimize import isotonic_regression
 from scipy.special import expit, logit
 
-from jobs import io
-from jobs.scoring import features
+from jobs import io, neural
+from jobs.scoring import deep, features
+from jobs.scoring.deep import Deep
 from jobs.scoring.features import linear_score
 from jobs.tables import SOURCES, TABLES
 
@@ -30,9 +31,10 @@ SCORER = "scorer.json"
 
 @dataclass(frozen=True)
 class Scorer:
-    """What ranks: ``members`` of the ranker, none where the ``weights`` of the blend do it."""
+    """What ranks: ``members`` of the ranker, boosted trees or networks, none where the ``weights``
+    of the blend do it."""
 
-    members: Sequence[Booster]
+    members: Sequence[Booster | Deep]
     weights: Mapping[str, float]
     calibration: Calibration
 
@@ -78,15 +80,17 @@ class Scorer:
 
 
 def save(folder: Path, models: pa.Table, weights: pa.Table, calibration: pa.Table) -> None:
-    """Write the folder ``scorer`` of a release, for any language that reads XGBoost's JSON."""
-    members = []
+    """Write the folder ``scorer`` of a release, for any language that reads XGBoost's JSON, or the
+    arrays of a network."""
+    members, kind = [], "linear"
     for row in models.sort_by("member").to_pylist():
         members.append(f"member-{row['member']}.json")
         io.write_text(folder / members[-1], row["model"])
+        kind = "deep" if neural.is_stored(row["model"], deep.KIND) else "ranker"
     blend = dict(zip(weights["source"].to_pylist(), weights["weight"].to_pylist(), strict=True))
     facts = {
         "format": 2,
-        "kind": "ranker" if members else "linear",
+        "kind": kind,
         "formula": "raw = the mean of the members' margins, or, of kind linear, the sum of "
         "weights[name] * features[name]; score = 1 / (1 + exp(-log odds)), where log odds are "
         "linear in raw between the knots of calibration and of slope 1 beyond them; without knots "
@@ -106,20 +110,27 @@ def save(folder: Path, models: pa.Table, weights: pa.Table, calibration: pa.Tabl
     io.write_json(folder / SCORER, facts)
 
 
-def loaded(text: str) -> Booster:
-    """A member from XGBoost's JSON."""
+def loaded(text: str) -> Booster | Deep:
+    """A member from XGBoost's JSON, or from a network's."""
     from xgboost import Booster
 
+    if neural.is_stored(text, deep.KIND):
+        return Deep.from_json(text)
     found = Booster()
     found.load_model(bytearray(text, "utf-8"))
     return found
 
 
-def mean_margin(members: Sequence[Booster], rows: np.ndarray) -> np.ndarray:
+def mean_margin(members: Sequence[Booster | Deep], rows: np.ndarray) -> np.ndarray:
     """(n,) float64 the mean of the members' log odds."""
     if len(rows) == 0:
         return np.zeros(0)
-    margins = [member.inplace_predict(rows, predict_type="margin") for member in members]
+    margins = [
+        member.margin(rows)
+        if isinstance(member, Deep)
+        else member.inplace_predict(rows, predict_type="margin")
+        for member in members
+    ]
     return np.mean(np.array(margins, dtype=np.float64), axis=0)
 
 

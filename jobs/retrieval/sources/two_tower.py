@@ -127,7 +127,8 @@ def candidates(found: Towers, person_ids: pa.StringArray, depth: int) -> pa.Tabl
 # --- training ----------------------------------------------------------------------------------
 def train(ground: Ground, params: Params, seed: int) -> Towers | None:
     """Towers for the instant that ``ground`` is of; None where nobody bought anything in a horizon
-    after an instant at which something was known. A pure function of its arguments, bit by bit."""
+    after an instant at which something was known. The same
+    arguments give the same bits on machines of equally many cores."""
     ground = ground.with_rows(ground.bought_by(params.min_buyers))
     generator = np.random.default_rng(seed)
     past = [
