@@ -16,6 +16,7 @@ from jobs import io, steps, tables
 from jobs.filtering import filters
 from jobs.io import Lake
 from jobs.night import Night
+from jobs.refresh import route
 from jobs.refresh.route import Refresh
 from jobs.release import release
 from jobs.retrieval import index
@@ -43,7 +44,7 @@ def publish(
     ``changes`` replace whole tables by name.
     """
     frames = tables_of_night(as_of) | changes
-    for step in steps.STEPS:
+    for step in route.ROUTE if refresh else steps.STEPS:
         if step == "release":
             continue
         folder = lake.staged(step, as_of)
