@@ -234,9 +234,10 @@ def seen_at(
     rows = interactions.interactions(then.history, cut, night.params_of("interactions")).toArrow()
     pairs = matrix.build(rows)
     items = night.arrow("items", candidates.OF_ITEMS)
-    known = pc.min_element_wise(items["first_seen"], items["created_time"])
-    before = pc.less(known.cast(tables.TIME), pa.scalar(cut, tables.TIME))
-    items = items.filter(pc.fill_null(before, True))
+    times = [items[name].cast(tables.TIME) for name in ("first_seen", "created_time")]
+    before = [pc.fill_null(pc.less(time, pa.scalar(cut, tables.TIME)), False) for time in times]
+    undated = pc.and_(*(time.is_null() for time in times))
+    items = items.filter(pc.or_(undated, pc.or_(*before)))
     content = night.arrow("content_vectors")
     by_then = items["item_id"].combine_chunks()
     return Seen(
