@@ -288,13 +288,13 @@ _table(
 )  # fmt: skip
 _table(
     "change_counts", "changes",
-    "one row for persons and one for items; saved: the share whose lists are not made anew", "what",
+    "one row for persons and one for items; saved: the share that is not due", "what",
     what=S, known=I64, touched=I64, share=F64, saved=F64,
 )  # fmt: skip
 _table(
     "ladder", "changes",
     "one row per person and item: its tier by activity, what the refresh does with its lists, and "
-    "of when these then are", "what id",
+    "of when the oldest of these then is", "what id",
     what=S, id=S, tier=S, decision=S, made=TIME,
 )  # fmt: skip
 _table(

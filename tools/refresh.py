@@ -133,7 +133,7 @@ def facts(lake: Any, as_of: datetime) -> list[tuple[str, str]]:
         (
             what,
             f"{row['touched']:,} of {row['known']:,} touched ({row['share']:.1%}), "
-            f"{row['saved']:.1%} of lists left as they were",
+            f"{row['saved']:.1%} not due",
         )
         for what, row in counts.items()
     ]

@@ -71,18 +71,19 @@ def run(night: Night, params: Params) -> None:
 
 def refresh(night: Night, params: Params) -> None:
     """Stage the lists of surfaces with an hourly cadence, or another configuration than the base's,
-    made anew; of the others, of items that are due alone: else the base's stand, without what may
-    not stand there any more."""
+    made anew; of the others, of items that are due or have no list that stands: else the base's
+    stand, without what may not stand there any more."""
     then = io.read_arrow(night.base("item_lists").table("item_lists"))
     due, anew = changes.due_items(night), changes.reconfigured(night)
     night.write("item_lists", TABLES["item_lists"].schema.empty_table())
     for number, (name, surface, here) in enumerate(surfaces_of(night), start=1):
-        if surface.cadence == "hourly" or name in anew:
+        if surface.follows or name in anew:
             rows = made(night, params, name, surface, here)
         else:
             rows = standing(then.filter(pc.field("surface") == name), here, due)
-            if len(due):
-                fresh = made(night, params, name, surface, here.only(due))
+            asked = wanting(rows, here)
+            if len(asked):
+                fresh = made(night, params, name, surface, here.only(asked))
                 rows = pa.concat_tables([rows, fresh.cast(rows.schema)])
         night.add("item_lists", number, rows)
         _note(night, name, here, rows)
@@ -120,6 +121,13 @@ def standing(then: pa.Table, here: Beside, due: pa.StringArray) -> pa.Table:
     )
     kept = then.filter(pa.array(here.holds(left, right)))
     return relisting.closed_up(kept, ["surface", "item_id"])
+
+
+def wanting(rows: pa.Table, here: Beside) -> pa.StringArray:
+    """The items that may be served and have none of these rows of ``item_lists``: those that are
+    due, that may be served again, or of whose list nothing may stand."""
+    served = here.item_ids.filter(pa.array(here.served))
+    return served.filter(pc.invert(pc.is_in(served, value_set=pc.unique(rows["item_id"]))))
 
 
 def _note(night: Night, name: str, here: Beside, rows: pa.Table) -> None:

@@ -96,12 +96,13 @@ def run(night: Night, params: Params) -> None:
 
 
 def refresh(night: Night, params: Params) -> None:
-    """Stage the base's lists with those of people who are due made anew where the surface's cadence
-    is hourly, and in all others the places filled that may not stand any more.
+    """Stage the base's lists with those of people who are due made anew on surfaces that follow
+    what they do, and in all others the places filled that may not stand any more.
 
-    Of whom something else is known than in the base, all lists are made anew, and where a surface's
-    configuration changed, everybody's. What the night counted of persons' lists stays: a few
-    people's are no measure of a source. Where all are anew, all are counted anew.
+    Of whom something else is known than in the base, or whose lists are too old, all lists are made
+    anew, and where a surface's configuration changed, everybody's. What the night counted of
+    persons' lists stays: a few people's are no measure of a source. Where all are anew, all are
+    counted anew.
     """
     base = night.base("recommendations")
     items = night.arrow("items", COLUMNS).sort_by("item_id")
@@ -132,9 +133,8 @@ def refresh(night: Night, params: Params) -> None:
     whole = relisting.merged(before, now, plan.lost, plan.anew, plan.remodelled, scored)
     for name, rows in whole.items():
         writer.add(name, rows.sort_by("person_id"))
-    anew = changes.reconfigured(night) | {
-        name for name, one in params.surfaces.items() if one.cadence == "hourly"
-    }
+    following = {name for name, one in params.surfaces.items() if one.follows}
+    anew = changes.reconfigured(night) | following
     shelves = of_contexts(night, params, items, shared, known, anew)
     if plan.everybody:
         shelves = listings | shelves
@@ -177,24 +177,27 @@ def planned(
     night: Night, base: Published, surfaces: Mapping[str, Surface], may: relisting.Lawful
 ) -> Plan:
     """What is to be done with the lists of persons in the base."""
-    hourly = [name for name, one in surfaces.items() if one.cadence == "hourly"]
-    due, gone = changes.due(night), changes.gone(night)
-    all_anew = changes.everybody_anew(night)
-    whole = due if all_anew else changes.altered(night)
-    anew = relisting.Anew(due, whole, tuple(hourly))
+    due, whole, gone = changes.due(night), changes.whole(night), changes.gone(night)
+    following = tuple(name for name, one in surfaces.items() if one.follows)
+    anew = relisting.Anew(due, whole, following)
     lost = anew.without(may.lost(base.table("recommendations"), gone))
     short = onward.both(lost["person_id"])
-    filled = len(short)
-    if any(rule.kind in ("pin", "cap") for rule in may.known):
-        # A filled place would not be counted with those that stand: such lists are made whole.
-        anew = relisting.Anew(onward.both(due, short), onward.both(whole, short), tuple(hourly))
-        lost = lost.slice(0, 0)
+    # A filled place would not be counted with those that stand: such lists are made whole.
+    counted = pa.array([name for name in surfaces if counts_places(may.known, name)], pa.string())
+    anew = replace(anew, also=lost.filter(pc.is_in(lost["surface"], value_set=counted)))
+    lost = anew.without(lost)
     # The model's lists know no rules, and another one's items than are published.
     model = replace(may, known=[]).lost(base.table("model_lists"), gone)
     remodelled = anew.without(model).select(relisting.LIST)
     people = onward.both(anew.people, short, remodelled["person_id"])
     standing = pc.invert(pc.is_in(people, value_set=anew.whole))
-    return Plan(anew, lost, remodelled, people, people.filter(standing), filled, all_anew)
+    everybody = changes.everybody_anew(night)
+    return Plan(anew, lost, remodelled, people, people.filter(standing), len(short), everybody)
+
+
+def counts_places(known: list[Rule], surface: str) -> bool:
+    """Whether one of these rules pins to places of a surface's lists, or counts them."""
+    return any(rule.kind in ("pin", "cap") and rule.surface in (None, surface) for rule in known)
 
 
 def lawful(night: Night, items: pa.Table, known: list[Rule]) -> relisting.Lawful:

@@ -80,17 +80,20 @@ class Lawful:
 
 @dataclass(frozen=True)
 class Anew:
-    """Lists that are made as a whole: those of the people ``due`` on the surfaces ``hourly``, and
-    those of the people ``whole`` on every surface. Ids are sorted."""
+    """Lists that are made as a whole: those of the people ``due`` on the surfaces ``following``,
+    those of the people ``whole`` on every surface, and the lists ``also``, rows of surface and
+    person_id. Ids are sorted."""
 
     due: pa.StringArray
     whole: pa.StringArray
-    hourly: tuple[str, ...]
+    following: tuple[str, ...]
+    also: pa.Table | None = None
 
     @property
     def people(self) -> pa.StringArray:
         """Whoever has one."""
-        return both(self.due, self.whole) if self.hourly else self.whole
+        also = [] if self.also is None else [self.also["person_id"]]
+        return both(self.whole, *([self.due] if self.following else []), *also)
 
     def of(self, rows: pa.Table) -> pa.Table:
         """The rows that belong to these lists, by surface and person_id."""
@@ -101,9 +104,12 @@ class Anew:
         return rows.filter(pc.invert(self._mine(rows)))
 
     def _mine(self, rows: pa.Table) -> pa.ChunkedArray:
-        hourly = pc.is_in(rows["surface"], value_set=pa.array(self.hourly, pa.string()))
+        following = pc.is_in(rows["surface"], value_set=pa.array(self.following, pa.string()))
         due, whole = (pc.is_in(rows["person_id"], value_set=ids) for ids in (self.due, self.whole))
-        return pc.or_(whole, pc.and_(due, hourly))
+        mine = pc.or_(whole, pc.and_(due, following))
+        if self.also is None or self.also.num_rows == 0:
+            return mine
+        return pc.or_(mine, pa.array(_holds(rows, self.also, LIST)))
 
 
 def merged(

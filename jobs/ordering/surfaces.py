@@ -32,7 +32,7 @@ OBJECTIVES = (PURCHASES, VALUE)
 # What no list may hold (the gates check it) and what a surface may leave out besides.
 ALWAYS = ("eligibility", "blocked")
 KNOWN = "known"  # what the person has ever bought
-CADENCES = ("nightly", "hourly")
+NIGHTLY, HOURLY = CADENCES = ("nightly", "hourly")
 # What serving does itself: look up what is in stock now, search the index with a fresh vector,
 # score again, or add up the lists of the items in a basket.
 ONLINE = ("availability", "retrieval", "scoring", "basket")
@@ -72,8 +72,9 @@ class Surface:
     # The shared sources that stand in, one after the other, where there is no list to give.
     fallback: tuple[str, ...] = ("popular", "trending", "new_arrivals", "editorial")
     # How often it is made anew: nightly, or hourly for whoever is due in a refresh. What may not be
-    # shown any more leaves lists of either within an hour.
-    cadence: str = "nightly"
+    # shown any more leaves lists of either within an hour, and one that leaves out what is known is
+    # hourly to who did something.
+    cadence: str = NIGHTLY
     # What is left to the online side.
     online: tuple[str, ...] = ()
     # Diversity, off: at most so many places of a list for one category, 0 is no limit; what two
@@ -173,6 +174,12 @@ class Surface:
         """Whether a list leaves out what the person ever bought."""
         return KNOWN in self.filters
 
+    @property
+    def follows(self) -> bool:
+        """Whether a refresh makes the list of who did something anew: where that is its cadence,
+        and where what was just bought may not stand any more."""
+        return self.cadence == HOURLY or self.new_only
+
     def owed(self) -> dict[str, int]:
         """The places that each source with a quota is owed; at least one where it has a share."""
         free = 0 if self.scored else self.explore_places
@@ -215,11 +222,11 @@ SURFACES: dict[str, Surface] = {
     # in the shop. Behind the first ten, lists together show more of the catalogue.
     "homepage": Surface(
         sources={**_no_more(), "item_to_item": 0.05, "new_arrivals": 0.05}, tail_from=11,
-        cadence="hourly", online=("availability",),
+        cadence=HOURLY, online=("availability",),
     ),
     # What the person never bought.
     "discover": Surface(
-        sources=dict.fromkeys(NEW, 0.0), filters=(*ALWAYS, KNOWN), cadence="hourly"
+        sources=dict.fromkeys(NEW, 0.0), filters=(*ALWAYS, KNOWN), cadence=HOURLY
     ),
     # A message a day, all of it made here: few places, two of a category at most, and further down
     # what came home these days or stood in a message of the week.
@@ -228,13 +235,13 @@ SURFACES: dict[str, Surface] = {
     ),
     # What gains lately, for everybody in a region or segment.
     "trending": Surface(
-        grain=CONTEXT, blended=RETRIEVAL, cadence="hourly",
+        grain=CONTEXT, blended=RETRIEVAL, cadence=HOURLY,
         sources={"trending": 0.6, "popular": 0.25, "new_arrivals": 0.15},
     ),
     # A feed of short videos: the online side searches the index with what was just watched; here
     # stand the popular ones to begin with, and places that explore.
     "feed": Surface(
-        grain=CONTEXT, blended=ORDERING, length=30, cadence="hourly",
+        grain=CONTEXT, blended=ORDERING, length=30, cadence=HOURLY,
         online=("retrieval", "scoring"),
         sources={"popular": 0.6, "trending": 0.2, "new_arrivals": 0.2},
         explore_places=10, explore_first=21, explore_rewards=("purchase", "click", "view"),

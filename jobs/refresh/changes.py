@@ -33,8 +33,8 @@ from jobs.io import Published
 from jobs.night import Night
 from jobs.ordering import rules
 from jobs.ordering.surfaces import CONTEXT, ITEM, PERSON
-from jobs.refresh import ladder
-from jobs.refresh.ladder import KEPT, POOLED, Params
+from jobs.refresh import ladder, onward
+from jobs.refresh.ladder import AGED, KEPT, POOLED, Params
 from jobs.retrieval import matrix
 from jobs.signals.past import people_of
 
@@ -58,9 +58,12 @@ DESCRIPTION = [
 SHOWING = ["item_id", "available", "regions"]
 # The steps whose parameters configure lists, and nothing that is learnt; by the surfaces' grain.
 LISTS = {
-    PERSON: ("filters", "candidates"), CONTEXT: ("candidates",), ITEM: ("item_lists",),
+    PERSON: ("filters", "candidates"), CONTEXT: ("filters", "candidates"),
+    ITEM: ("filters", "item_lists"),
 }  # fmt: skip
 ORDERING = pa.array(["boost", "pin", "cap"])
+# Grain, cadence and digest by the name of a surface.
+Digests = dict[str, tuple[str, str, str]]
 __all__ = ["Params", "refresh"]
 
 
@@ -76,7 +79,9 @@ def refresh(night: Night, params: Params) -> None:
     night.write("surface_digests", digests)
     there = people.filter(pc.not_equal(people["reason"], WENT))["person_id"]
     decided = {
-        "person": decided_people(night, params, there, _changed(digests, PERSON)),
+        "person": decided_people(
+            night, params, there, _altered(people)["person_id"], _changed(digests, PERSON)
+        ),
         "item": decided_items(night, params, items["item_id"], _changed(digests, ITEM)),
     }
     rows = pa.concat_tables(decided.values())
@@ -107,13 +112,25 @@ def people(night: Night) -> pa.StringArray:
 def altered(night: Night) -> pa.StringArray:
     """The sorted ids of those who came, or of whom something else is known: what they may get is
     no cadence's to wait for."""
-    rows = night.arrow("touched_people")
-    return _ids(rows.filter(pc.is_in(rows["reason"], value_set=pa.array([FACTS, CAME]))))
+    return _ids(_altered(night.arrow("touched_people")))
+
+
+def _altered(touched: pa.Table) -> pa.Table:
+    return touched.filter(pc.is_in(touched["reason"], value_set=pa.array([FACTS, CAME])))
 
 
 def due(night: Night) -> pa.StringArray:
     """The sorted ids of the people whose lists a refresh makes anew."""
     return _decided(night, "person", pc.field("decision") != KEPT)
+
+
+def whole(night: Night) -> pa.StringArray:
+    """Those among them of whom all lists are made anew, on surfaces of every cadence: all where a
+    surface's configuration changed, else who is altered or has one that is too old."""
+    if everybody_anew(night):
+        return due(night)
+    old = pc.field("decision").isin([AGED, POOLED])
+    return onward.both(altered(night), _decided(night, "person", old))
 
 
 def pooled(night: Night) -> pa.StringArray:
@@ -256,12 +273,14 @@ def _differing(now: DataFrame, then: DataFrame) -> DataFrame:
 
 # --- the ladder ------------------------------------------------------------------------------
 def decided_people(
-    night: Night, params: Params, touched: pa.ChunkedArray, configured: bool
-) -> pa.Table:
-    """The rows of ``ladder`` of persons; ``touched``: ids."""
+    night: Night, params: Params, touched: pa.ChunkedArray, altered: pa.ChunkedArray,
+    configured: bool,
+) -> pa.Table:  # fmt: skip
+    """The rows of ``ladder`` of persons; ``touched``: ids, ``altered``: of those whose lists are
+    all made anew by that."""
     rows = night.frame("persons").join(_newest(night, "person_id"), on="person_id", how="left")
     known = rows.select(F.col("person_id").alias("id"), "active").toArrow().sort_by("id")
-    return _laddered(night, params, "person", known, touched, configured)
+    return _laddered(night, params, "person", known, touched, altered, configured)
 
 
 def decided_items(
@@ -271,7 +290,7 @@ def decided_items(
     rows = night.frame("items").join(_newest(night, "item_id"), on="item_id", how="left")
     active = F.greatest("active", "first_seen", "created_time")
     known = rows.select(F.col("item_id").alias("id"), active.alias("active")).toArrow()
-    return _laddered(night, params, "item", known.sort_by("id"), touched, configured)
+    return _laddered(night, params, "item", known.sort_by("id"), touched, touched, configured)
 
 
 def _newest(night: Night, column: str) -> DataFrame:
@@ -280,18 +299,20 @@ def _newest(night: Night, column: str) -> DataFrame:
 
 def _laddered(
     night: Night, params: Params, what: str, known: pa.Table, touched: pa.ChunkedArray,
-    configured: bool,
+    altered: pa.ChunkedArray, configured: bool,
 ) -> pa.Table:  # fmt: skip
     """``known``: id and active of each, sorted by id."""
     ids = pa.concat_arrays(known["id"].cast(pa.string()).chunks)
     tier = ladder.tiers(_times(known["active"]), night.as_of, params)
     made = _made(night, what, ids)
+    acted, known_otherwise = (
+        pc.is_in(ids, value_set=which).to_numpy(zero_copy_only=False)
+        for which in (touched, altered)
+    )
     decision = ladder.decide(
-        tier, made, pc.is_in(ids, value_set=touched).to_numpy(zero_copy_only=False), configured,
-        night.as_of, params, pooled=what == "person",
-    )  # fmt: skip
-    anew = decision != ladder.DECISIONS.index(KEPT)
-    made = np.where(anew, np.datetime64(night.as_of.replace(tzinfo=None), "us"), made)
+        tier, made, acted, configured, night.as_of, params, pooled=what == "person"
+    )
+    made = ladder.made(decision, made, known_otherwise, configured, night.as_of)
     return pa.table({
         "what": pa.repeat(what, len(ids)), "id": ids,
         "tier": pa.array(ladder.TIERS).take(pa.array(tier)),
@@ -301,7 +322,7 @@ def _laddered(
 
 
 def _made(night: Night, what: str, ids: pa.StringArray) -> np.ndarray:
-    """(n,) datetime64[us] of when the lists in the base were made; NaT for who was not there,
+    """(n,) datetime64[us] of when the oldest list in the base was made; NaT for who was not there,
     whom a comparison of content finds."""
     assert night.refresh is not None
     if night.refresh.base == night.refresh.night:
@@ -331,8 +352,17 @@ def surface_digests(night: Night) -> pa.Table:
         {step: night.base(step).manifest["params"] for step in steps},
         io.read_arrow(night.base("catalogue").table("rules_in_force")),
     )
-    # A surface that is no more leaves lists behind, which only making all anew takes away.
-    gone = {grain for name, (grain, _, _) in then.items() if name not in now}
+    return compared(now, then)
+
+
+def compared(now: Digests, then: Digests) -> pa.Table:
+    """The table ``surface_digests`` of these surfaces and the base's."""
+    # A surface that is no more, or is for others, leaves lists behind, which only making all of
+    # that grain anew takes away.
+    gone = {
+        grain for name, (grain, _, _) in then.items()
+        if name not in now or now[name][0] != grain
+    }  # fmt: skip
     return pa.Table.from_pylist([
         {"surface": name, "grain": grain, "cadence": cadence, "digest": digest,
          "changed": grain in gone or then.get(name) != (grain, cadence, digest)}
@@ -340,9 +370,7 @@ def surface_digests(night: Night) -> pa.Table:
     ], tables.TABLES["surface_digests"].schema)  # fmt: skip
 
 
-def _digests(
-    params: Mapping[str, dict[str, Any]], in_force: pa.Table
-) -> dict[str, tuple[str, str, str]]:
+def _digests(params: Mapping[str, dict[str, Any]], in_force: pa.Table) -> Digests:
     """Grain, cadence and digest of every surface, from parameters by step and the table
     ``rules_in_force``."""
     found = {}

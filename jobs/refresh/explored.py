@@ -12,11 +12,10 @@ named it and how the ids of that run date's releases begin; no file where nothin
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs import io
@@ -24,8 +23,6 @@ from jobs.io import Lake
 from jobs.release import releases
 
 PERSONS, CONTEXTS = "persons", "contexts"
-# No surface that learns from its log looks further back.
-KEPT = timedelta(days=366)
 
 
 def keep(lake: Lake, label: str) -> None:
@@ -39,8 +36,11 @@ def keep(lake: Lake, label: str) -> None:
                 lists.table("recommendations"), ["surface", "person_id", "item_id", "sources"]
             )
             known = io.read_arrow(keys.table("identities"), ["key_type", "key", "person_id"])
-            _add(lake, PERSONS, label, _by_key(own, known))
-    oldest = io.parse_as_of(label) - KEPT
+            _add(lake, PERSONS, label, by_key(own, known))
+
+
+def drop(lake: Lake, oldest: datetime) -> None:
+    """Delete what was kept of refreshes before this run date."""
     for kind in (PERSONS, CONTEXTS):
         for path in files(lake, kind):
             if as_of(path) < oldest:
@@ -73,21 +73,17 @@ def _drawn(folder: Path, columns: list[str]) -> pa.Table:
     return io.read_arrow(folder, columns, ds.field("propensity") < 1.0)
 
 
-def _by_key(rows: pa.Table, keys: pa.Table) -> pa.Table:
-    """The rows under every key of their person."""
-    mine = keys.filter(pc.is_in(keys["person_id"], value_set=rows["person_id"]))
-    of_person: dict[str, list[tuple[str, str]]] = {}
-    for row in mine.to_pylist():
-        of_person.setdefault(row["person_id"], []).append((row["key_type"], row["key"]))
-    names = ["surface", "item_id", "sources"]
-    schema = pa.schema([
-        ("key_type", pa.string()), ("key", pa.string()), *(rows.schema.field(n) for n in names)
-    ])  # fmt: skip
-    return pa.Table.from_pylist(
-        [{"key_type": kind, "key": key, **{name: row[name] for name in names}}
-         for row in rows.to_pylist() for kind, key in of_person.get(row["person_id"], [])],
-        schema,
-    )  # fmt: skip
+def by_key(rows: pa.Table, keys: pa.Table) -> pa.Table:
+    """The rows, by surface, person_id, item_id and sources, under every key of their person."""
+    # A list of texts cannot go through a join: it is taken behind it, by its row.
+    numbered = rows.drop_columns(["sources"])
+    numbered = numbered.append_column("row", pa.array(range(rows.num_rows), pa.int64()))
+    found = keys.join(numbered, "person_id", join_type="inner").sort_by(
+        [("row", "ascending"), ("key_type", "ascending"), ("key", "ascending")]
+    )
+    sources = rows["sources"].take(found["row"])
+    names = ["key_type", "key", "surface", "item_id"]
+    return found.select(names).append_column("sources", sources)
 
 
 def _add(lake: Lake, kind: str, label: str, rows: pa.Table) -> None:

@@ -23,8 +23,9 @@ from jobs.params import check
 
 HOT, WARM, COLD, DORMANT = TIERS = ("hot", "warm", "cold", "dormant")
 # Made anew because its content is other than in the base; because the configuration of a list is;
-# because the list is older than its tier allows; from the pools of the person's contexts, where one
-# of the last two concerns somebody dormant; not at all.
+# because one of the lists is older than the tier allows, whatever else is so; from the pools of the
+# person's contexts, where one of the last two concerns somebody dormant who is not touched; not at
+# all.
 TOUCHED, CONFIGURED, AGED, POOLED, KEPT = DECISIONS = (
     "touched", "configured", "aged", "pooled", "kept",
 )  # fmt: skip
@@ -81,9 +82,24 @@ def decide(
     aged = _instant(as_of) - made > limit
     due = aged | configured
     dormant = (tier == TIERS.index(DORMANT)) & due & pooled
-    why = [touched, dormant, np.full(len(tier), configured), aged]
-    names = [DECISIONS.index(name) for name in (TOUCHED, POOLED, CONFIGURED, AGED)]
+    # Who is touched hour after hour has lists on nightly surfaces that nothing else makes anew.
+    why = [aged & touched, touched, dormant, np.full(len(tier), configured), aged]
+    names = [DECISIONS.index(name) for name in (AGED, TOUCHED, POOLED, CONFIGURED, AGED)]
     return np.select(why, names, DECISIONS.index(KEPT))
+
+
+def made(
+    decision: np.ndarray, before: np.ndarray, altered: np.ndarray, configured: bool, as_of: datetime
+) -> np.ndarray:
+    """(n,) datetime64[us] of when the oldest list of each was made.
+
+    ``decision``: as decided; ``before``: (n,) datetime64[us], of the lists in the base;
+    ``altered``: (n,) bool, whose lists are all made anew though they are touched alone. Who is
+    touched by no more than events has lists on nightly surfaces that are as old as before.
+    """
+    whole = np.isin(decision, [DECISIONS.index(name) for name in (AGED, POOLED, CONFIGURED)])
+    anew = whole | altered | (configured & (decision == DECISIONS.index(TOUCHED)))
+    return np.where(anew, _instant(as_of), before)
 
 
 def digest(configuration: Mapping[str, Any] | Sequence[Any]) -> str:

@@ -210,36 +210,46 @@ def carry(lake: Lake, found: Published, as_of: datetime, attempt: str, refresh: 
     lake.publish(found.step, as_of, attempt)
 
 
-def forget(lake: Lake) -> list[str]:
+def forget(lake: Lake, drawn_since: datetime) -> list[str]:
     """Delete tables of refreshes whose release is gone from the shelf, or never came to it, and
     what was staged and found of them; returns their labels. What they drew by chance is kept apart
-    (``explored``).
+    (``explored``), of refreshes since ``drawn_since``.
 
-    The tables of nights stay: a backfill, an audit and an explored place look back at them.
+    The tables of nights stay: a backfill, an audit and an explored place look back at them. A label
+    is found by its tables, so these go last, and each out of sight in one step: what a kill leaves
+    is found again.
     """
+    away = lake.root / ".gone"
+    shutil.rmtree(away, ignore_errors=True)
     kept = {io.label(release.as_of) for release in releases.readable(lake)}
-    gone: dict[str, list[Path]] = {}
-    for step in (lake.root / "tables").iterdir():
-        for folder in step.iterdir():
-            found = lake.at(step.name, folder.name)
-            if found and folder.name not in kept and found.manifest.get("refresh"):
-                gone.setdefault(folder.name, []).append(folder)
-    for label, folders in gone.items():
-        explored.keep(lake, label)
-        for folder in folders:
-            _remove(folder)
-            shutil.rmtree(lake.root / "evidence" / label / folder.parent.name, ignore_errors=True)
-        # A night of the same run date has its own there.
-        if not list((lake.root / "tables").glob(f"*/{label}")):
-            for place in ("staged", "evidence"):
-                shutil.rmtree(lake.root / place / label, ignore_errors=True)
+    gone = {
+        folder.name
+        for folder in (lake.root / "tables").glob("*/*")
+        if folder.name not in kept and _of_refresh(lake, folder)
+    }
+    for label in sorted(gone):
+        if io.parse_as_of(label) >= drawn_since:
+            explored.keep(lake, label)
+        folders = list((lake.root / "tables").glob(f"*/{label}"))
+        # A night of the same run date has its own there; what has no pointer is of a killed run.
+        ours = [folder for folder in folders if _of_refresh(lake, folder) is not False]
+        places = [lake.root / place / label for place in ("staged", "evidence")]
+        if len(ours) < len(folders):
+            places = [lake.root / "evidence" / label / folder.parent.name for folder in ours]
+        for place in places:
+            shutil.rmtree(place, ignore_errors=True)
+        away.mkdir(exist_ok=True)
+        for folder in ours:
+            os.rename(folder, away / f"{folder.parent.name}@{label}")
+    explored.drop(lake, drawn_since)
+    shutil.rmtree(away, ignore_errors=True)
     return sorted(gone)
 
 
-def _remove(folder: Path) -> None:
-    # The pointer first, so that nobody reads a half-deleted attempt.
-    (folder / "PUBLISHED").unlink(missing_ok=True)
-    shutil.rmtree(folder)
+def _of_refresh(lake: Lake, folder: Path) -> bool | None:
+    """Whether a step's tables of a run date are a refresh's; None where none are published."""
+    found = lake.at(folder.parent.name, folder.name)
+    return None if found is None else bool(found.manifest.get("refresh"))
 
 
 def close(lake: Lake, run_id: str) -> None:

@@ -24,7 +24,7 @@ import logging
 import os
 import shutil
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,9 @@ def publish(night: Night) -> str:
         serving = _switch(night, release)
         keep = {NIGHTLY: chosen.keep_nightly, HOURLY: chosen.keep_hourly}
         gone = releases.retire(night.lake, keep, spare={release.id})
-        route.forget(night.lake)
+        surfaces = night.params_of("recommendations").surfaces.values()
+        looked_back = timedelta(days=max(one.explore_days for one in surfaces))
+        route.forget(night.lake, release.as_of - looked_back)
     if night.redis_url:
         store = stores.RedisStore(night.redis_url)
         store.retire({one.id for one in releases.readable(night.lake)})

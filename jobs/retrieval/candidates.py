@@ -112,18 +112,23 @@ def run(night: Night, params: Params) -> None:
 
 def refresh(night: Night, params: Params) -> None:
     """Stage the base's candidates with those of people who are due named anew, and none of those
-    who get pools instead; pools are all new."""
+    who get pools instead; pools are all new. Where that would leave candidates to nobody, nobody
+    gets pools instead."""
     base = night.base("candidates")
     due, gone = changes.due(night), changes.gone(night)
     apart = onward.both(due, gone)
     first = onward.without(base.table("candidates"), night.staged / "candidates", apart)
     writer = onward.Writer(night, {"candidates": first})
-    own = due.filter(pc.invert(pc.is_in(due, value_set=changes.pooled(night))))
+    pooled = changes.pooled(night)
+    own = due.filter(pc.invert(pc.is_in(due, value_set=pooled)))
     seen = of_night(night)
     trained = _carried(night, base, seen, due) if params.two_tower else None
-    for part in personal(night, replace(seen, people=own), params, trained):
-        if part.num_rows:
-            writer.add("candidates", part)
+    for people in (own, pooled):
+        for part in personal(night, replace(seen, people=people), params, trained):
+            if part.num_rows:
+                writer.add("candidates", part)
+        if io.parquet_files(night.staged / "candidates"):
+            break
     _write_towers(night, trained)
     _write_shared(night, seen, params)
 

@@ -207,3 +207,26 @@ def test_a_list_that_stands_loses_what_may_not_stand_there_and_closes_up(publish
     assert mine["listed_item_id"].to_pylist() == [one for one in then["i000"] if one != gone]
     assert mine["rank"].to_pylist() == [1, 2, 3, 4]
     assert not {gone, "i043"} & set(now["item_id"].to_pylist())
+
+
+def test_an_item_that_may_be_served_again_or_whose_list_emptied_is_asked_for_again(publish) -> None:
+    publish_a_shop(publish, bans({"rule_id": "a", "scope": "item:i003", "surface": "similar"}))
+    night = publish("item_lists")
+    then = lists(publish)
+    assert "i003" not in then
+    rows = io.read_arrow(night.staged / "item_lists").filter(pc.field("surface") == "similar")
+    # The ban ends, and all that stood beside i000 is sold out.
+    publish_a_shop(publish)
+    publish("filters", ineligible_items=pa.Table.from_pylist(
+        [{"item_id": one, "kind": "availability", "value": "all", "reason": "sold out"}
+         for one in then["i000"]], TABLES["ineligible_items"].schema))  # fmt: skip
+    again = publish("item_lists")
+    again.overrides = SURFACES
+    here = next(here for name, _, here in item_lists.surfaces_of(again) if name == "similar")
+    due = pa.array(["i042", then["i000"][0]])
+    stands = item_lists.standing(rows, here, due)
+    asked = item_lists.wanting(stands, here).to_pylist()
+    assert {"i000", "i003", "i042"} <= set(asked)
+    assert not set(then["i000"]) & set(asked), "what is sold out has no list"
+    assert not set(asked) & set(stands["item_id"].to_pylist())
+    assert len(asked) < 10

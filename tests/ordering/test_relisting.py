@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.filtering.allowed import Allowed
-from jobs.ordering import relisting
+from jobs.ordering import recommendations, relisting
+from jobs.ordering.rules import Rule
 from jobs.tables import FEATURES, TABLES
 
 SCORED = ["homepage", "discover"]
@@ -47,15 +48,16 @@ EMPTY = pa.array([], pa.string())
 def merged(
     kept: pa.Table, gone: pa.Table, offered: pa.Table, before: pa.Table, now: pa.Table,
     scored: list[str] = SCORED, due: tuple[str, ...] = (), model: tuple[pa.Table, ...] = (),
-    remodelled: pa.Table | None = None,
+    remodelled: pa.Table | None = None, also: pa.Table | None = None,
 ) -> dict[str, pa.Table]:  # fmt: skip
-    """What becomes of lists where the homepage is hourly; ``due``: people it is made anew for."""
+    """What becomes of lists where the homepage is hourly; ``due``: people it is made anew for;
+    ``also``: other lists that are made anew."""
     none = TABLES["model_lists"].schema.empty_table()
     theirs, ours = model or (none, none)
     return relisting.merged(
         {"recommendations": kept, "features": before, "model_lists": theirs},
         {"recommendations": offered, "features": now, "model_lists": ours},
-        gone, relisting.Anew(pa.array(due, pa.string()), EMPTY, ("homepage",)),
+        gone, relisting.Anew(pa.array(due, pa.string()), EMPTY, ("homepage",), also),
         gone.slice(0, 0) if remodelled is None else remodelled, scored,
     )  # fmt: skip
 
@@ -129,6 +131,30 @@ def test_an_hourly_list_is_taken_as_made_and_a_nightly_one_stands_with_scores_of
     ]  # fmt: skip
     values = {row["item_id"]: row[FEATURES[0]] for row in found["features"].to_pylist()}
     assert values == {"b": 2, "c": 1, "d": 2}
+
+
+def test_a_list_whose_places_a_rule_counts_is_made_anew_and_the_persons_others_stand() -> None:
+    surfaces = ("homepage", "digest")
+    kept = places(*((surface, "p", item, 0.9) for surface in surfaces for item in ("a", "b")))
+    offered = places(*((surface, "p", item, 0.5) for surface in surfaces for item in ("c", "b")))
+    found = merged(
+        kept, lost(("digest", "p", "a")).slice(0, 0), offered, features(), features(), [],
+        also=lost(("digest", "p", "a"), ("homepage", "q", "a")),
+    )  # fmt: skip
+    assert sorted(told(found["recommendations"])) == [
+        ("digest", "p", 1, "c", 0.5), ("digest", "p", 2, "b", 0.5),
+        ("homepage", "p", 1, "a", 0.9), ("homepage", "p", 2, "b", 0.9),
+    ]  # fmt: skip
+
+
+def test_a_pin_or_cap_counts_places_of_its_own_surface_or_of_all() -> None:
+    def rule(kind: str, surface: str | None) -> Rule:
+        return Rule("r", kind, surface, None, 1.0, np.zeros(1, np.int64))
+
+    known = [rule("pin", "homepage"), rule("boost", None), rule("ban", "digest")]
+    assert recommendations.counts_places(known, "homepage")
+    assert not recommendations.counts_places(known, "digest")
+    assert recommendations.counts_places([rule("cap", None)], "digest")
 
 
 def test_the_models_list_is_replaced_where_the_published_one_is_or_either_lost_a_place() -> None:

@@ -13,7 +13,16 @@ from jobs import params
 from jobs.errors import Fault
 from jobs.ordering import lists
 from jobs.ordering.recommendations import Params, standing_in
-from jobs.ordering.surfaces import CONTEXT, GRAINS, ITEM, PERSON, SURFACES, Surface
+from jobs.ordering.surfaces import (
+    ALWAYS,
+    CONTEXT,
+    GRAINS,
+    ITEM,
+    KNOWN,
+    PERSON,
+    SURFACES,
+    Surface,
+)
 from jobs.retrieval.sources.pools import SHARED
 from jobs.scoring import features
 from jobs.tables import SOURCES
@@ -103,6 +112,15 @@ def test_surfaces_are_changed_added_and_taken_away():
     ]  # fmt: skip
     nobody = {name: None for name, one in SURFACES.items() if one.grain == PERSON}
     assert "with a person's lists at least" in wrong(**nobody)
+
+
+def test_a_list_follows_what_people_do_by_the_hour_or_where_it_leaves_out_what_they_bought():
+    assert {name for name, one in SURFACES.items() if one.follows} == {
+        "homepage", "discover", "trending", "feed",
+    }  # fmt: skip
+    sources = {"popular": 0.0}
+    assert Surface(sources=sources, filters=(*ALWAYS, KNOWN)).follows
+    assert not Surface(sources=sources).follows
 
 
 def test_a_night_is_refused_with_the_surface_that_is_wrong():

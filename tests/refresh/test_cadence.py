@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from jobs import io
 from jobs.errors import Fault
-from jobs.ordering.surfaces import SURFACES
-from jobs.refresh import route
+from jobs.night import Night
+from jobs.ordering.beside import Beside
+from jobs.ordering.surfaces import CONTEXT, ITEM, PERSON, SURFACES
+from jobs.refresh import changes, route
 from jobs.refresh.ladder import DORMANT
+from jobs.retrieval import candidates
 from tests.refresh.conftest import AS_OF, PARAMS, Shop, hour, lists, moved, rows, touched
 
 # Of a shop in which everybody comes weekly: who was not here for four days is dormant.
@@ -68,8 +76,11 @@ def test_a_pair_has_one_score_and_one_row_of_features_on_all_surfaces(refreshed:
 def test_lists_beside_items_stand_but_for_what_changed(refreshed: Shop) -> None:
     def beside(as_of: object) -> dict[tuple[str, str], list[str]]:
         found: dict[tuple[str, str], list[str]] = {}
-        columns = ("surface", "item_id", "rank", "listed_item_id")
-        for surface, item, _, listed in rows(refreshed.table("item_lists", as_of), *columns):
+        ordered = refreshed.table("item_lists", as_of).sort_by("rank")
+        for surface, item, listed in zip(
+            *(ordered[name].to_pylist() for name in ("surface", "item_id", "listed_item_id")),
+            strict=True,
+        ):
             found.setdefault((surface, item), []).append(listed)
         return found
 
@@ -77,7 +88,19 @@ def test_lists_beside_items_stand_but_for_what_changed(refreshed: Shop) -> None:
     anew = {i for i, (_, why) in decisions(refreshed, hour(6), "item").items() if why != "kept"}
     same = [key for key in before if key[1] not in anew]
     assert len(same) > 50
-    assert all(set(after.get(key, [])) <= set(before[key]) for key in same)
+    items = refreshed.table("items", hour(6)).sort_by("item_id")
+    nobody = refreshed.table("ineligible_items", hour(6)).filter(pc.field("kind") == "availability")
+    here = Beside.of(items).without(nobody["item_id"])
+    place = {item: code for code, item in enumerate(here.item_ids.to_pylist())}
+
+    def may(item: str, listed: list[str]) -> list[str]:
+        left, right = np.full(len(listed), place[item]), np.array([place[one] for one in listed])
+        return [one for one, stays in zip(listed, here.holds(left, right), strict=True) if stays]
+
+    stands = {key: may(key[1], before[key]) for key in same}
+    assert {key: after[key] for key in same if stands[key]} == {
+        key: listed for key, listed in stands.items() if listed
+    }
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +116,9 @@ def ladder(published: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def test_a_list_that_is_too_old_for_its_tier_is_made_anew_and_is_young_again(ladder: Shop) -> None:
     people = decisions(ladder, hour(2))
     aged = {p for p, (tier, why) in people.items() if why == "aged"}
-    assert aged == {p for p, (tier, why) in people.items() if tier == "hot" and why != "touched"}
-    assert aged
+    assert aged == {p for p, (tier, _) in people.items() if tier == "hot"}
+    assert aged - touched(ladder, hour(2))
+    assert aged & touched(ladder, hour(2))
     made = dict(rows(ladder.table("ladder", hour(2)).filter(pc.field("what") == "person"),
                      "id", "made"))  # fmt: skip
     assert all(made[person] == hour(2) for person in aged)
@@ -103,7 +127,34 @@ def test_a_list_that_is_too_old_for_its_tier_is_made_anew_and_is_young_again(lad
     assert all(made[person] == AS_OF for person in kept)
     # Nothing is forgotten of whom nothing new is known: the vector is the night's.
     factors = [dict(rows(ladder.table("person_factors", at))) for at in (AS_OF, hour(2))]
-    assert all(factors[0][p] == factors[1][p] for p in aged & factors[0].keys())
+    still = (aged - touched(ladder, hour(2))) & factors[0].keys()
+    assert all(factors[0][p] == factors[1][p] for p in still)
+    # All of their lists are of this hour, those of the nightly digest too.
+    features = ladder.table("features", hour(2))
+    theirs = features.filter(pc.is_in(features["person_id"], value_set=pa.array(sorted(aged))))
+    assert set(theirs["event_timestamp"].to_pylist()) == {hour(2)}
+    # An hour later they are as old as the tier allows, and are kept.
+    again = next_hour(ladder)
+    changes.refresh(again, again.params_of("changes"))
+    staged = io.read_arrow(again.staged / "ladder").filter(pc.field("what") == "person")
+    after = {person: (why, when) for person, why, when in rows(staged, "id", "decision", "made")}
+    quiet = aged - touched(ladder, hour(3))
+    assert quiet
+    assert {after[person] for person in quiet} == {("kept", hour(2))}
+
+
+def next_hour(ladder: Shop) -> Night:
+    """What the step ``changes`` of the third hour sees where the surfaces stay as they are."""
+    night = ladder.context("changes", hour(3))
+    night.overrides |= TIERS
+    night.refresh = changed_by(ladder, hour(3))
+    night.reset()
+    return night
+
+
+def changed_by(shop: Shop, as_of: datetime) -> route.Refresh:
+    """The refresh that published this hour."""
+    return route.Refresh(**shop.lake.published("changes", as_of).manifest["refresh"])
 
 
 def test_another_configuration_makes_all_lists_of_persons_anew(ladder: Shop) -> None:
@@ -130,8 +181,58 @@ def test_the_dormant_get_the_pools_of_their_contexts(ladder: Shop) -> None:
     mine = places.filter(pc.is_in(places["person_id"], value_set=pa.array(sorted(pooled))))
     sources = {source for named_by in mine["sources"].to_pylist() for source in named_by}
     assert sources <= {"popular", "trending", "new_arrivals", "editorial"}
-    # Who is kept has candidates as before.
-    assert decisions(ladder, hour(2)).keys() == people.keys()
+
+
+def test_who_is_kept_has_candidates_as_before(ladder: Shop) -> None:
+    kept = pa.array([p for p, (_, why) in decisions(ladder, hour(2)).items() if why == "kept"])
+    then, now = (
+        rows(named.filter(pc.is_in(named["person_id"], value_set=kept)))
+        for named in (ladder.table("candidates", at) for at in (AS_OF, hour(2)))
+    )
+    assert len(then) > 0
+    assert now == then
+
+
+def test_not_everybody_gets_pools_where_nobody_would_have_candidates(
+    ladder: Shop, tmp_path: Path
+) -> None:
+    shop = moved(ladder, tmp_path)
+    folder = shop.lake.published("changes", hour(3)).table("ladder")
+    decided = io.read_arrow(folder)
+    shutil.rmtree(folder)
+    io.write_arrow(folder, decided.set_column(
+        decided.schema.get_field_index("decision"), "decision",
+        pa.repeat("pooled", decided.num_rows),
+    ))  # fmt: skip
+    night = shop.context("candidates", hour(3))
+    night.refresh = changed_by(shop, hour(3))
+    night.reset()
+    candidates.refresh(night, candidates.Params())
+    named = io.read_arrow(night.staged / "candidates")["person_id"].to_pylist()
+    assert set(shop.table("candidates", hour(2))["person_id"].to_pylist()) <= set(named)
+
+
+def test_a_surface_that_is_for_others_than_before_makes_all_of_its_old_grain_anew() -> None:
+    def changed(now: changes.Digests, then: changes.Digests) -> dict[str, bool]:
+        found = changes.compared(now, then).to_pylist()
+        return {row["surface"]: row["changed"] for row in found}
+
+    then = {"home": (PERSON, "hourly", "a"), "hot": (PERSON, "hourly", "b"),
+            "like": (ITEM, "nightly", "c"), "feed": (CONTEXT, "hourly", "d")}  # fmt: skip
+    assert changed(then, then) == dict.fromkeys(then, False)
+    moved_on = {**then, "hot": (CONTEXT, "hourly", "e")}
+    assert changed(moved_on, then) == {"home": True, "hot": True, "like": False, "feed": False}
+    fewer = {name: one for name, one in then.items() if name != "hot"}
+    assert changed(fewer, then) == {"home": True, "like": False, "feed": False}
+
+
+def test_what_excludes_items_configures_lists_of_every_grain(refreshed: Shop) -> None:
+    night = refreshed.context("changes", hour(6))
+    night.refresh = changed_by(refreshed, hour(6))
+    night.overrides |= {"filters": {"excluded_flags": ["alcohol"]}}
+    found = changes.surface_digests(night)
+    assert set(found["grain"].to_pylist()) == {PERSON, CONTEXT, ITEM}
+    assert set(found["changed"].to_pylist()) == {True}
 
 
 def test_what_shapes_the_model_is_a_nights_to_change_and_guard_limits_are_not(shop: Shop) -> None:

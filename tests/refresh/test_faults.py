@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +159,14 @@ def drawn(shop: Shop, hours: tuple[int, ...]) -> None:
         (shop.lake.staged("index", hour(number))).mkdir(parents=True)
 
 
+# Further back than anything was drawn.
+EVER = AS_OF - timedelta(days=1)
+
+
 def test_what_a_red_refresh_staged_and_found_goes_and_what_it_drew_stays(shop: Shop) -> None:
     drawn(shop, (1, 2))
     io.write_json(shop.lake.evidence("index", AS_OF, "night"), {})
-    assert route.forget(shop.lake) == [io.label(hour(n)) for n in (1, 2)]
+    assert route.forget(shop.lake, EVER) == [io.label(hour(n)) for n in (1, 2)]
     for place in ("staged", "evidence"):
         assert not [one for one in (shop.lake.root / place).iterdir() if "T" in one.name], place
     assert shop.lake.evidence("index", AS_OF, "night").is_file()
@@ -176,6 +181,36 @@ def test_what_a_red_refresh_staged_and_found_goes_and_what_it_drew_stays(shop: S
     assert [explored.as_of(path) for path in explored.files(shop.lake, explored.CONTEXTS)] == [
         hour(1), hour(2),
     ]  # fmt: skip
+    # No surface looks further back any more.
+    drawn(shop, (1, 3))
+    route.forget(shop.lake, hour(2))
+    assert [explored.as_of(path) for path in explored.files(shop.lake, explored.CONTEXTS)] == [
+        hour(2), hour(3),
+    ]  # fmt: skip
+
+
+def test_a_kill_while_tables_are_forgotten_leaves_what_the_next_time_finds(
+    shop: Shop, tmp_path: Path
+) -> None:
+    drawn(shop, (1, 2))
+    killed: list[Lake] = []
+
+    def look(write: str) -> None:
+        if write.startswith(("rename tables/", "rmdir evidence", "rmdir .gone")):
+            root = tmp_path / f"killed-{len(killed)}"
+            snapshot(shop.lake, root)
+            killed.append(Lake(root))
+
+    with watched(shop.lake, look):
+        route.forget(shop.lake, EVER)
+    assert len(killed) >= 4
+    for lake in [shop.lake, *killed]:
+        route.forget(lake, EVER)
+        labels = {io.label(hour(number)) for number in (1, 2)}
+        left = [path.relative_to(lake.root) for path in lake.root.glob("*/**") if path.is_dir()]
+        assert not [path for path in left if labels & {*path.parts}]
+        assert not list(lake.root.glob(".gone"))
+        assert releases.serving(lake, deep=True)[0].as_of == AS_OF
 
 
 def test_what_a_person_was_drawn_is_kept_under_each_of_the_persons_keys(shop: Shop) -> None:
@@ -190,12 +225,15 @@ def test_what_a_person_was_drawn_is_kept_under_each_of_the_persons_keys(shop: Sh
     shutil.rmtree(folder)
     schema = shop.table("recommendations", AS_OF).schema
     io.write_arrow(folder, pa.Table.from_pylist(rows, schema))
-    route.forget(shop.lake)
+    route.forget(shop.lake, EVER)
     (path,) = explored.files(shop.lake, explored.PERSONS)
     found = {(row["key_type"], row["key"], row["item_id"])
              for row in io.read_arrow(path.parent).to_pylist()}  # fmt: skip
     assert found == {(key["key_type"], key["key"], first["item_id"])
                      for key in keys if key["person_id"] == person}  # fmt: skip
+    assert {tuple(row["sources"]) for row in io.read_arrow(path.parent).to_pylist()} == {
+        tuple(first["sources"])
+    }
 
 
 def test_a_red_gate_leaves_the_release_before_it_serving(shop: Shop) -> None:

@@ -18,6 +18,10 @@ def before(**ago: float) -> np.datetime64:
     return np.datetime64((NOW - timedelta(**ago)).replace(tzinfo=None), "us")
 
 
+def code(decision: str) -> int:
+    return DECISIONS.index(decision)
+
+
 def decided(tier: str, made: np.datetime64, *, touched: bool = False, **how: bool) -> str:
     code = ladder.decide(
         np.array([TIERS.index(tier)]), np.array([made], "datetime64[us]"), np.array([touched]),
@@ -43,8 +47,25 @@ def test_a_list_stands_as_long_as_its_tier_allows(tier, hours):
 
 
 def test_who_is_touched_has_a_list_of_their_own_however_long_they_were_away():
-    assert decided("dormant", before(days=30), touched=True, configured=True) == "touched"
+    assert decided("dormant", before(days=1), touched=True, configured=True) == "touched"
     assert decided("hot", NEVER, touched=True) == "touched"
+
+
+def test_who_is_touched_every_hour_is_aged_when_the_nightly_lists_are():
+    assert decided("hot", before(hours=36), touched=True) == "touched"
+    assert decided("hot", before(hours=37), touched=True) == "aged"
+    assert decided("dormant", before(days=30), touched=True) == "aged"
+
+
+def test_lists_are_young_where_all_of_a_person_were_made_and_old_where_some_stand():
+    names = ["kept", "touched", "touched", "aged", "pooled"]
+    codes, old = np.array([code(name) for name in names]), before(days=1)
+    altered = np.array([False, False, True, False, False])
+    found = ladder.made(codes, np.full(5, old), altered, False, NOW)
+    assert found.tolist() == [old, old, *[before(days=0)] * 3]
+    configured = np.array([code(name) for name in ("touched", "configured", "pooled")])
+    found = ladder.made(configured, np.full(3, old), np.zeros(3, bool), True, NOW)
+    assert found.tolist() == [before(days=0)] * 3
 
 
 def test_a_changed_configuration_makes_every_list_anew_and_the_dormants_from_pools():

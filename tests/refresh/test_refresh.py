@@ -271,7 +271,7 @@ def test_tables_of_retired_refreshes_go_and_those_of_nights_stay(shop: Shop) -> 
     odd = shop.lake.root / "tables" / "ranker" / io.label(hour(4)) / "run"
     shutil.copytree(then.folder, odd)
     (odd.parent / "PUBLISHED").write_text("run\n")
-    assert route.forget(shop.lake) == [io.label(hour(n)) for n in (1, 2, 3)]
+    assert route.forget(shop.lake, AS_OF) == [io.label(hour(n)) for n in (1, 2, 3)]
     assert shop.lake.at("ranker", io.label(AS_OF)) is not None
     assert shop.lake.at("ranker", io.label(hour(4))) is not None
     assert shop.lake.at("ranker", io.label(hour(1))) is None
