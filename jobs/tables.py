@@ -235,7 +235,7 @@ _table(
     item_id=S, score=F64,
 )  # fmt: skip
 _table(
-    "candidate_counts", "candidates", "one row per source", "source",
+    "candidate_counts", "candidates", "one row per source that is on, whatever it named", "source",
     source=S, persons=I64, rows=I64, items=I64,
 )  # fmt: skip
 _table(
