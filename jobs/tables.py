@@ -349,7 +349,9 @@ _table(
     bin=I32, rows=I64, predicted=F64, bought=F64, bought_low=F64, bought_high=F64, off=F64,
 )  # fmt: skip
 _table(
-    "feature_importance", "ranker", "one row per feature: its share of the trees' gain", "feature",
+    "feature_importance", "ranker",
+    "one row per feature: its share of the trees' gain, or of what a network's log loss rises by "
+    "where the feature's values are dealt anew", "feature",
     feature=S, gain=F64,
 )  # fmt: skip
 _table(
