@@ -9,12 +9,12 @@ from great_expectations.expectations.expectation import Expectation
 from expectations.rules import WARNING, among, between, column, filled, rows, unique
 from jobs.tables import SOURCES
 
-# Editorial lists, arrivals, cold items' neighbours, what the two towers name where they are on, and
-# in a shop that logs purchases alone what was considered may rightly be none.
+# Editorial lists, arrivals, cold items' neighbours, and in a shop that logs purchases alone what
+# was considered may rightly be none. The two towers have a row only where they are on.
 ALWAYS = tuple(
     source
     for source in SOURCES
-    if source not in ("editorial", "new_arrivals", "content_neighbours", "considered", "two_tower")
+    if source not in ("editorial", "new_arrivals", "content_neighbours", "considered")
 )
 
 

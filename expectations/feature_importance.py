@@ -1,4 +1,4 @@
-"""feature_importance: what the trees split on."""
+"""feature_importance: what the published ranker looks at."""
 
 from __future__ import annotations
 

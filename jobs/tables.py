@@ -235,7 +235,7 @@ _table(
     item_id=S, score=F64,
 )  # fmt: skip
 _table(
-    "candidate_counts", "candidates", "one row per source", "source",
+    "candidate_counts", "candidates", "one row per source that is on, whatever it named", "source",
     source=S, persons=I64, rows=I64, items=I64,
 )  # fmt: skip
 _table(
@@ -349,7 +349,9 @@ _table(
     bin=I32, rows=I64, predicted=F64, bought=F64, bought_low=F64, bought_high=F64, off=F64,
 )  # fmt: skip
 _table(
-    "feature_importance", "ranker", "one row per feature: its share of the trees' gain", "feature",
+    "feature_importance", "ranker",
+    "one row per feature: its share of the trees' gain, or of what a network's log loss rises by "
+    "where the feature's values are dealt anew", "feature",
     feature=S, gain=F64,
 )  # fmt: skip
 _table(

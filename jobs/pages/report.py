@@ -103,8 +103,9 @@ def _sections(read: dict[str, pa.Table]) -> Iterator[dict[str, Any]]:
         rows = read["feature_importance"].sort_by([("gain", "descending")]).slice(0, STRATA_SHOWN)
         yield section(
             "What the ranker looks at",
-            f"Share of the trees' gain, the first {STRATA_SHOWN} of {len(tables.FEATURES)} "
-            "features.",
+            "Share of the trees' gain or, where a network ranks, of what its log loss rises by "
+            "where a feature's values are dealt anew among candidates; the first "
+            f"{STRATA_SHOWN} of {len(tables.FEATURES)} features.",
             rows, plots.bars(rows["feature"].to_pylist(), gain=rows["gain"].to_pylist()),
         )  # fmt: skip
     if "blend_weights" in read:

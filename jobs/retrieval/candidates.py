@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -47,7 +47,7 @@ from jobs.retrieval.towers import Ground, Words
 from jobs.signals import shop
 from jobs.signals.past import Record, people_of
 from jobs.signals.shop import Catalogue
-from jobs.tables import TABLES
+from jobs.tables import SOURCES, TABLES
 
 log = logging.getLogger("nightjar")
 
@@ -106,7 +106,7 @@ def run(night: Night, params: Params) -> None:
     writer = onward.Writer(night)
     for part in personal(night, seen, params, trained):
         writer.add("candidates", part)
-    _write_towers(night, trained)
+    write_towers(night, trained, params)
     _write_shared(night, seen, params)
 
 
@@ -129,7 +129,7 @@ def refresh(night: Night, params: Params) -> None:
                 writer.add("candidates", part)
         if io.parquet_files(night.staged / "candidates"):
             break
-    _write_towers(night, trained)
+    write_towers(night, trained, params)
     _write_shared(night, seen, params)
 
 
@@ -138,15 +138,22 @@ def _carried(night: Night, base: Published, seen: Seen, touched: pa.StringArray)
     does not know, made anew; all others stand."""
     weights, people, items = (io.read_arrow(base.table(name)) for name in TOWERS)
     if weights.num_rows == 0:
+        log.warning("two_tower as_of=%s absent: the base has no weights", io.label(seen.as_of))
         return None
     _, words, _ = two_tower.read(weights)
-    now = two_tower.again(tower_ground(seen, words), weights, two_tower.Params())
-    return two_tower.onward(now, people, items, touched)
+    ground = tower_ground(seen, words)
+    return two_tower.onward(ground, (weights, people, items), touched, two_tower.Params())
 
 
-def _write_towers(night: Night, trained: Towers | None) -> None:
+def write_towers(night: Night, trained: Towers | None, params: Params) -> None:
+    """Stage what the towers were trained to, and note where they are on and there is nothing."""
     for name, rows in zip(TOWERS, two_tower.rows_of(trained), strict=True):
         night.write(name, rows)
+    if trained is None and params.two_tower:
+        night.notes["no_two_tower"] = (
+            "too short a history to train on" if night.refresh is None
+            else "the base has no weights; a night trains them"
+        )  # fmt: skip
     if trained is not None:
         night.notes["two_tower"] = {
             "version": two_tower.version(trained), "dim": trained.items.shape[1],
@@ -157,7 +164,13 @@ def _write_towers(night: Night, trained: Towers | None) -> None:
 
 def _write_shared(night: Night, seen: Seen, params: Params) -> None:
     night.write("pools", shared(seen, params))
-    night.write("candidate_counts", counts(night.staged / "candidates", night.staged / "pools"))
+    folders = night.staged / "candidates", night.staged / "pools"
+    night.write("candidate_counts", counts(*folders, asked(params)))
+
+
+def asked(params: Params) -> list[str]:
+    """The sources that are on."""
+    return [source for source in SOURCES if source != two_tower.NAME or params.two_tower]
 
 
 def of_night(night: Night) -> Seen:
@@ -292,10 +305,11 @@ def shared(seen: Seen, params: Params, requests: bool = True) -> pa.Table:
     )  # fmt: skip
 
 
-def counts(candidates: Path, shared_lists: Path) -> pa.Table:
+def counts(candidates: Path, shared_lists: Path, sources: Iterable[str]) -> pa.Table:
     """The table ``candidate_counts`` from the files of two others: a pool counts no persons, since
-    everybody may get it."""
-    rows: Counter[str] = Counter()
+    everybody may get it. ``sources``: those that are on, whose rows are 0 where they named nothing,
+    so that silence is counted too."""
+    rows = Counter(dict.fromkeys(sources, 0))
     persons: dict[str, list[pa.Array]] = defaultdict(list)
     items: dict[str, list[pa.Array]] = defaultdict(list)
     # File by file: three texts a row of everybody's candidates would be the night's largest table.

@@ -26,7 +26,9 @@ from jobs.signals.past import DAY
 
 # What an event says of a taste, as ``interactions`` weighs it; others say nothing here.
 SAID = {"purchase": 1.0, "add_to_cart": 0.4, "click": 0.04, "view": 0.03}
-COLUMNS = ["person_id", "item_id", "event_type", "event_time", "quantity", "value"]
+COLUMNS = [
+    "person_id", "item_id", "event_type", "event_time", "received_time", "quantity", "value",
+]  # fmt: skip
 # Ratio of two neighbouring bands of what was paid, as the bands of content have it; how many bands
 # there are, and the one of an item that costs 1. Band 0 is of items that nobody bought yet.
 RATIO, BANDS, ONE = 1.5, 32, 10
@@ -65,8 +67,10 @@ def _coded(column: pa.ChunkedArray, words: pa.StringArray) -> np.ndarray:
 class Ground:
     """Everybody's events before an instant, and what is known of people and items.
 
-    Events, all (n,): ``person``, ``item``: codes; ``age``: days before the instant; ``said``: how
-    much an event says; ``bought``: bool; ``paid``: money a unit, NaN where unknown.
+    Events, all (n,), ascending by person, then time: ``person``, ``item``: codes; ``age``: days
+    before the instant; ``received``: the same of when the shop had them, later than they happened
+    where they were delayed; ``said``: how much an event says; ``bought``: bool; ``paid``: money a
+    unit, NaN where unknown.
     Items, (n_items,): ``content``: (n_items, dim) float32, ``narrow``, ``broad``, ``row``: codes of
     :class:`Words` and of the items that have rows of their own, 0 for none. People, (n_people,):
     ``region``, ``segment``. ``words``: what the codes stand for; ``rows``: the items with rows,
@@ -78,6 +82,7 @@ class Ground:
     person: np.ndarray
     item: np.ndarray
     age: np.ndarray
+    received: np.ndarray
     said: np.ndarray
     bought: np.ndarray
     paid: np.ndarray
@@ -95,7 +100,8 @@ class Ground:
         events: pa.Table, person_ids: pa.StringArray, items: pa.Table, content: pa.Table,
         persons: pa.Table, as_of_us: int, words: Words | None = None,
     ) -> Ground:  # fmt: skip
-        """``events``: ``COLUMNS``, all before ``as_of_us`` (microseconds since 1970 UTC);
+        """``events``: ``COLUMNS``, all happened and received before ``as_of_us`` (microseconds
+        since 1970 UTC);
         ``items``: item_id and category; ``content``: item_id and vector of the items that may be
         looked at; ``persons``: person_id, region, segment. Events of others are left out.
         ``words``: those of a training; None takes those that are there."""
@@ -109,9 +115,12 @@ class Ground:
         item = matrix.positions(events["item_id"], item_ids)
         kind = matrix.positions(events["event_type"], pa.array(list(SAID)))
         kept = (person >= 0) & (item >= 0) & (kind >= 0)
-        time = events["event_time"].cast(tables.TIME).cast(pa.int64()).to_numpy()
+        time, received = (
+            events[name].cast(tables.TIME).cast(pa.int64()).to_numpy()
+            for name in ("event_time", "received_time")
+        )
         # One order whatever the files' was, so that sums are equal to the last bit.
-        order = np.lexsort((kind, item, person, time))
+        order = np.lexsort((kind, item, time, person))
         order = order[kept[order]]
         quantity, value = (
             events[name].cast(pa.float64()).to_numpy()[order] for name in ("quantity", "value")
@@ -120,6 +129,7 @@ class Ground:
         persons = persons.take(pa.array(place, mask=place < 0))
         return Ground(
             person_ids, item_ids, person[order], item[order], (as_of_us - time[order]) / DAY,
+            (as_of_us - received[order]) / DAY,
             np.array(list(SAID.values()))[kind[order]], kind[order] == 0,
             value / np.maximum(quantity, 1e-9), matrix.vectors_of(content),
             _coded(items["narrow"], words.narrow), _coded(items["broad"], words.broad),
@@ -140,12 +150,21 @@ class Ground:
         return self.item_ids.filter(pa.array(chosen))
 
     def before(self, days: float) -> Ground:
-        """The same as of an instant so many days earlier."""
-        kept = self.age > days
+        """The same as of an instant so many days earlier: what had happened and been received."""
+        kept = np.minimum(self.age, self.received) > days
         return replace(
             self, person=self.person[kept], item=self.item[kept], age=self.age[kept] - days,
-            said=self.said[kept], bought=self.bought[kept], paid=self.paid[kept],
+            received=self.received[kept] - days, said=self.said[kept], bought=self.bought[kept],
+            paid=self.paid[kept],
         )  # fmt: skip
+
+    def events_of(self, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The events of these codes of people, ascending: (n,) their rows, and (n,) the place of
+        each one's person among ``people``."""
+        first, last = (np.searchsorted(self.person, people, side) for side in ("left", "right"))
+        count = last - first
+        place = np.repeat(np.arange(len(people)), count)
+        return np.arange(len(place)) + (first - np.cumsum(count) + count)[place], place
 
 
 def _with_levels(items: pa.Table) -> pa.Table:
@@ -200,10 +219,8 @@ def of_people(ground: Ground, people: np.ndarray, length: int, half_life_days: f
     and bought, lately and ever.
     """
     n_items, n_people = len(ground.item_ids), len(people)
-    place = np.full(len(ground.person_ids), -1)
-    place[people] = np.arange(n_people)
-    mine = np.flatnonzero(place[ground.person] >= 0)
-    person, item, age = place[ground.person[mine]], ground.item[mine], ground.age[mine]
+    mine, person = ground.events_of(people)
+    item, age = ground.item[mine], ground.age[mine]
     weight = ground.said[mine] * np.exp2(-age / half_life_days)
     keys, pair = np.unique(person * n_items + item, return_inverse=True)
     strength = np.bincount(pair, weight, len(keys))

@@ -141,7 +141,7 @@ def run(night: Night, params: Params) -> None:
         night.notes["untuned"] = (
             f"{asked.num_rows} people at {len(cuts)} cuts, {params.min_people} at 2 needed"
         )
-        stage(night, [], dict(params.prior), untuned(asked.num_rows), None)
+        stage(night, [], importance([]), dict(params.prior), untuned(asked.num_rows), None)
         return
     rows = night.arrow("examples").sort_by(
         [("as_of", "descending"), ("person_id", "ascending"), ("item_id", "ascending")]
@@ -158,10 +158,11 @@ def run(night: Night, params: Params) -> None:
     night.notes["best_single_source"] = SOURCES[best]
     rankings = {BLEND: held.all.signals @ weights}
     trainings: dict[str, Training] = {RANKER: train} | ({DEEP: train_deep} if params.deep else {})
+    trials: dict[str, Sequence[Booster | Deep]] = {}
     if asked.num_rows >= params.min_ranker_people:
         for name, how in trainings.items():
-            trial = how(examples.rows(examples.trained & ~newest), params, night.seed)
-            rankings[name] = scorer.mean_margin(trial, examples.values[newest])
+            trials[name] = how(examples.rows(examples.trained & ~newest), params, night.seed)
+            rankings[name] = scorer.mean_margin(trials[name], examples.values[newest])
     else:
         night.notes["no_ranker"] = f"{asked.num_rows} people, {params.min_ranker_people} needed"
     reached = {name: held.all.ndcg(score).mean() for name, score in rankings.items()}
@@ -170,11 +171,14 @@ def run(night: Night, params: Params) -> None:
     training = trainings.get(chosen)
     rankings |= {source: held.all.alone(i) for i, source in enumerate(SOURCES)}
     tuned, _ = blend.tune(held.all, params.shrinkage, params.prior)
+    members = training(examples.rows(examples.trained), params, night.seed) if training else []
+    networks = [member for member in trials.get(chosen, ()) if isinstance(member, Deep)]
     stage(
         night,
-        training(examples.rows(examples.trained), params, night.seed)
-        if training is not None
-        else [],
+        members,
+        of_network(networks, examples.rows(newest), night.seed)
+        if networks
+        else importance(members),
         dict(zip(SOURCES, tuned.tolist(), strict=True)),
         evidence(held, rankings, chosen, SOURCES[best], night.seed),
         Judgement(rankings[chosen], held.all.bought, held.all.person % 2),
@@ -317,13 +321,26 @@ def reliability(judgement: Judgement) -> pa.Table:
 
 
 def importance(members: Sequence[Booster | Deep]) -> pa.Table:
-    """The table ``feature_importance``; a feature that no tree splits on has 0."""
+    """The table ``feature_importance`` of trees; a feature that no tree splits on has 0."""
     gain = dict.fromkeys(FEATURES, 0.0)
     for member in members:
         if isinstance(member, Deep):
             continue
         for name, total in member.get_score(importance_type="total_gain").items():
             gain[FEATURES[int(name.removeprefix("f"))]] += float(total)  # type: ignore[arg-type]
+    return shares(gain)
+
+
+def of_network(members: Sequence[Deep], held: Examples, seed: int) -> pa.Table:
+    """The table ``feature_importance`` of a network, which splits on nothing: by what its loss
+    rises on ``held``, examples that these members did not learn from, see
+    :func:`deep.importance`."""
+    risen = deep.importance(members, held.values, held.bought, seed)
+    return shares(dict(zip(FEATURES, risen.tolist(), strict=True)))
+
+
+def shares(gain: Mapping[str, float]) -> pa.Table:
+    """The table ``feature_importance`` from what each feature brings."""
     whole = sum(gain.values()) or 1.0
     return pa.Table.from_pylist(
         [{"feature": name, "gain": value / whole} for name, value in gain.items()],
@@ -349,6 +366,7 @@ def model_table(members: Sequence[Booster | Deep]) -> pa.Table:
 def stage(
     night: Night,
     members: Sequence[Booster | Deep],
+    looked_at: pa.Table,
     weights: Mapping[str, float],
     judged: pa.Table,
     judgement: Judgement | None,
@@ -368,4 +386,4 @@ def stage(
         "reliability",
         TABLES["reliability"].schema.empty_table() if judgement is None else reliability(judgement),
     )
-    night.write("feature_importance", importance(members))
+    night.write("feature_importance", looked_at)

@@ -45,6 +45,14 @@ def test_a_product_of_features_and_what_is_unknown_are_learned(member: Deep) -> 
     assert margin[unknown].mean() > margin[~unknown].mean() + 0.5
 
 
+def test_a_feature_matters_by_what_is_lost_without_it(member: Deep) -> None:
+    values, label = points(seed=2)
+    risen = deep.importance([member, member], values, label, seed=1)
+    assert (risen[[0, 1, 3]] > 0.05).all()
+    assert 0 <= risen[2] < 0.02, "nothing follows the third"
+    assert (values == points(seed=2)[0])[np.isfinite(values)].all()
+
+
 def test_one_seed_gives_the_same_bits_and_another_one_others(member: Deep) -> None:
     values, label = points()
     again, other = (deep.train(values, label, np.ones(len(label)), NETWORK, s) for s in (3, 4))
@@ -110,6 +118,9 @@ def test_where_it_ranks_best_it_is_what_is_published(
     found = trained(lake, learnable.tables(150), ranker.Params(**vars(SMALL) | {"deep": True}))
     assert [row["published"] for row in found["ranking_evidence"].to_pylist()
             if row["ranking"] == "deep"] == [True]  # fmt: skip
+    gains = {row["feature"]: row["gain"] for row in found["feature_importance"].to_pylist()}
+    assert gains["due"] + gains["affinity"] > 0.5
+    assert sum(gains.values()) == pytest.approx(1.0)
     models = found["ranker_models"]
     assert all(isinstance(scorer.loaded(text), Deep) for text in models["model"].to_pylist())
     scorer.save(tmp_path, models, found["blend_weights"], found["calibration"])

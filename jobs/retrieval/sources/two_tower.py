@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -149,24 +149,30 @@ def train(ground: Ground, params: Params, seed: int) -> Towers | None:
         "two_tower instants=%d rows=%d loss_first=%.3f loss_last=%.3f",
         len(past), len(ground.rows), *ends,
     )  # fmt: skip
-    return vectors(neural.fitted(state), ground, params)
+    weights = neural.fitted(state)
+    return Towers(
+        weights, ground.words, ground.rows, ground.person_ids, ground.item_ids,
+        of_people(weights, ground, np.arange(len(ground.person_ids)), params),
+        of_items(weights, ground, np.arange(len(ground.item_ids))),
+    )  # fmt: skip
 
 
-def vectors(weights: Weights, ground: Ground, params: Params) -> Towers:
-    """The vectors of all people and items of an instant."""
-    n_people = len(ground.person_ids)
-    people = [
+def of_people(weights: Weights, ground: Ground, people: np.ndarray, params: Params) -> np.ndarray:
+    """(n, dim + 1): the vectors of these codes of people, ascending."""
+    return np.concatenate([
         towers.in_blocks(
             towers.person_vectors, weights,
             towers.of_people(ground, each, params.history, params.half_life_days),
         )
-        for each in np.array_split(np.arange(n_people), max(1, -(-n_people // PEOPLE)))
-    ]  # fmt: skip
-    return Towers(
-        weights, ground.words, ground.rows, ground.person_ids, ground.item_ids,
-        np.concatenate(people),
-        towers.in_blocks(towers.item_vectors, weights, towers.of_items(ground)),
-    )  # fmt: skip
+        for each in np.array_split(people, max(1, -(-len(people) // PEOPLE)))
+    ])  # fmt: skip
+
+
+def of_items(weights: Weights, ground: Ground, items: np.ndarray) -> np.ndarray:
+    """(n, dim + 1): the vectors of these codes of items."""
+    return towers.in_blocks(
+        towers.item_vectors, weights, towers.taken(towers.of_items(ground), items)
+    )
 
 
 @dataclass(frozen=True)
@@ -239,8 +245,8 @@ def batches(
         yield {
             "people": known,
             "items": items,
-            "bought": bought.astype(np.int32),
-            "chosen": chosen.astype(np.int32),
+            "mine": np.arange(bought.size, dtype=np.int32).reshape(bought.shape),
+            "own": all_bought(lesson, people, chosen),
             "often": np.log(lesson.often[chosen]).astype(np.float32),
         }
 
@@ -255,21 +261,32 @@ def draw(lesson: Lesson, people: np.ndarray, at: np.ndarray) -> np.ndarray:
     return found
 
 
+def all_bought(lesson: Lesson, people: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(n_people, n_chosen) bool: whether the person bought the item in the horizon at all, by a
+    purchase that was drawn or another."""
+    found = np.empty((len(people), len(chosen)), bool)
+    bought = np.zeros(len(lesson.often), bool)
+    for row, person in enumerate(people):
+        items = lesson.item[lesson.starts[person] : lesson.starts[person + 1]]
+        bought[items] = True
+        found[row] = bought[chosen]
+        bought[items] = False
+    return found
+
+
 def loss(weights: Any, batch: Any) -> Any:
     """Mean over the drawn purchases of -log of the share that the purchase has of the softmax over
     it and all items of the batch that the person did not buy, each lowered by the log of how often
-    it is expected there."""
+    it is expected there. ``mine``: (n_people, drawn) a person's purchases among the items; ``own``:
+    (n_people, n_items) bool, all that a person bought."""
     xp = neural.jax(SWITCH).numpy
     people = towers.person_vectors(weights, batch["people"], xp)
     items = towers.item_vectors(weights, batch["items"], xp)
     logits = people @ items.T - batch["often"]
-    n_people, drawn = batch["bought"].shape
-    own = (batch["bought"][:, :, None] == batch["chosen"]).any(axis=1)
-    rest = xp.where(own, -1e9, logits)
+    rest = xp.where(batch["own"], -1e9, logits)
     top = rest.max(axis=1, keepdims=True)
     rest = top[:, 0] + xp.log(xp.exp(rest - top).sum(axis=1))
-    mine = logits[:, : n_people * drawn].reshape(n_people, n_people, drawn)
-    mine = xp.einsum("iij->ij", mine)
+    mine = xp.take_along_axis(logits, batch["mine"], axis=1)
     return (xp.logaddexp(mine, rest[:, None]) - mine).mean()
 
 
@@ -355,25 +372,35 @@ def read(rows: pa.Table) -> tuple[Weights, Words, pa.StringArray]:
     return weights, Words(*(keys[name] for name in OF_WORDS)), keys[OF_ITEMS]
 
 
-def again(ground: Ground, rows: pa.Table, params: Params) -> Towers:
-    """The vectors of another instant by towers trained before; ``ground`` with the words of these
-    ``rows`` of ``two_tower_weights``."""
+def onward(
+    ground: Ground, tables: tuple[pa.Table, pa.Table, pa.Table], touched: pa.StringArray,
+    params: Params,
+) -> Towers:  # fmt: skip
+    """What a refresh serves: the vectors of ``tables``, as :func:`rows_of` made them, with those of
+    touched people, and of people and items that the tables do not have, measured as of the instant
+    of ``ground``, which has the tables' words."""
+    rows, people, items = tables
     weights, _, own = read(rows)
-    return vectors(weights, ground.with_rows(own), params)
-
-
-def onward(now: Towers, people: pa.Table, items: pa.Table, touched: pa.StringArray) -> Towers:
-    """What a refresh serves: the vectors of the tables before it, but those of ``now`` for people
-    that are touched and for whom and what the tables do not have."""
-    moved = matrix.positions(now.person_ids, touched) >= 0
-    kept = _kept(now.items, now.item_ids, items, "item_id", np.zeros(len(now.items), bool))
-    return replace(
-        now, people=_kept(now.people, now.person_ids, people, "person_id", moved), items=kept
-    )
+    ground = ground.with_rows(own)
+    width = weights[OF_ITEMS].shape[1]
+    place, kept = _kept(ground.person_ids, people, "person_id", width)
+    anew = np.flatnonzero((place < 0) | (matrix.positions(ground.person_ids, touched) >= 0))
+    kept[anew] = of_people(weights, ground, anew, params)
+    place, kept_items = _kept(ground.item_ids, items, "item_id", width)
+    new = np.flatnonzero(place < 0)
+    kept_items[new] = of_items(weights, ground, new)
+    return Towers(
+        weights, ground.words, own, ground.person_ids, ground.item_ids, kept, kept_items
+    )  # fmt: skip
 
 
 def _kept(
-    made: np.ndarray, ids: pa.StringArray, before: pa.Table, key: str, anew: np.ndarray
-) -> np.ndarray:
+    ids: pa.StringArray, before: pa.Table, key: str, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each id stands in a table, -1 where it does not, and (n, width) its vector there."""
     place = matrix.positions(ids, before[key].combine_chunks())
-    return np.where((anew | (place < 0))[:, None], made, matrix.vectors_of(before)[place])
+    vectors = np.zeros((len(ids), width), np.float32)
+    known = place >= 0
+    if known.any():
+        vectors[known] = matrix.vectors_of(before)[place[known]]
+    return place, vectors

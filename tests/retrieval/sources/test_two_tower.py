@@ -15,7 +15,7 @@ from jobs.errors import Fault
 from jobs.retrieval import matrix, towers
 from jobs.retrieval.sources import two_tower
 from jobs.retrieval.towers import Ground
-from jobs.tables import SOURCES, TABLES
+from jobs.tables import SOURCES, TABLES, TIME
 from tests.retrieval.conftest import AS_OF_US, DAY
 
 CROWDS, PEOPLE, ITEMS = 4, 80, 48
@@ -30,14 +30,16 @@ def kind(name: str) -> int:
     return int(name[-3:]) % CROWDS
 
 
-def ground(until: int = AS_OF_US, seed: int = 1) -> Ground:
+def ground(until: int = AS_OF_US, seed: int = 1, delay: int = 0) -> Ground:
     """People buy the items of their crowd, each of them again and again over 120 days. Nobody buys
-    the last twelve items. Content says an item's crowd, blurred."""
+    the last twelve items. Content says an item's crowd, blurred. The shop has up to ``delay``
+    microseconds later what happened."""
     generator = np.random.default_rng(seed)
     person = np.repeat(np.arange(PEOPLE), 30)
     item = (generator.integers(0, ITEMS // CROWDS - 3, len(person))) * CROWDS + person % CROWDS
     time = AS_OF_US - generator.integers(1, 120 * DAY, len(person))
-    kept = time < until
+    received = time + generator.integers(0, delay + 1, len(person))
+    kept = np.maximum(time, received) < until
     ids = [f"i{i:03d}" for i in range(ITEMS)]
     blur = generator.normal(size=(ITEMS, CROWDS)) * 0.1
     content = np.eye(CROWDS)[np.arange(ITEMS) % CROWDS] + blur
@@ -46,7 +48,8 @@ def ground(until: int = AS_OF_US, seed: int = 1) -> Ground:
             "person_id": [f"account:{p:03d}" for p in person[kept]],
             "item_id": [ids[i] for i in item[kept]],
             "event_type": ["purchase"] * int(kept.sum()),
-            "event_time": pa.array(time[kept]).cast(pa.timestamp("us", tz="UTC")),
+            "event_time": pa.array(time[kept]).cast(TIME),
+            "received_time": pa.array(received[kept]).cast(TIME),
             "quantity": [1.0] * int(kept.sum()),
             "value": 1.0 + item[kept] % 5,
         }
@@ -109,9 +112,10 @@ def test_one_seed_gives_the_same_bits_and_another_one_others(trained: two_tower.
     assert two_tower.version(again) == two_tower.version(trained) != two_tower.version(other)
 
 
-def test_an_earlier_instant_sees_what_a_night_then_would_have_seen() -> None:
+@pytest.mark.parametrize("delay", [0, 20 * DAY])
+def test_an_earlier_instant_sees_what_a_night_then_would_have_seen(delay: int) -> None:
     days = 30
-    then, now = ground(AS_OF_US - days * DAY), ground().before(days)
+    then, now = ground(AS_OF_US - days * DAY, delay=delay), ground(delay=delay).before(days)
     everybody = np.arange(PEOPLE)
     rows = then.bought_by(5)
     for night, back in zip(
@@ -121,6 +125,20 @@ def test_an_earlier_instant_sees_what_a_night_then_would_have_seen() -> None:
     ):
         for name, column in night.items():
             np.testing.assert_allclose(back[name], column, rtol=1e-5, err_msg=name)
+
+
+def test_what_was_bought_in_the_horizon_is_a_label_however_late_it_came() -> None:
+    whole = ground(delay=20 * DAY)
+    lesson = two_tower.lesson_at(whole, 0, SMALL, seed=7)
+    assert lesson is not None
+    then = whole.before(SMALL.horizon_days)
+    late = (whole.age > SMALL.horizon_days) & (whole.received <= SMALL.horizon_days)
+    assert late.any()
+    assert len(then.age) == (whole.age > SMALL.horizon_days).sum() - late.sum()
+    after = whole.bought & (whole.age <= SMALL.horizon_days)
+    pairs = np.unique(whole.person[after] * ITEMS + whole.item[after])
+    pairs = pairs[np.isin(pairs // ITEMS, then.person)]
+    np.testing.assert_array_equal(lesson.item, pairs % ITEMS)
 
 
 def test_an_item_that_was_not_sold_by_then_has_nothing_of_what_came_later() -> None:
@@ -157,13 +175,32 @@ def test_the_loss_is_the_corrected_share_of_the_softmax() -> None:
     often = np.log(np.array([2.0, 2.0, 0.5], np.float32))
     found = two_tower.loss(
         weights,
-        {"people": people, "items": items, "bought": chosen[:2, None], "chosen": chosen,
-         "often": often},
+        {"people": people, "items": items, "mine": np.array([[0], [1]]), "often": often,
+         "own": np.array([[True, True, False], [True, True, False]])},
     )  # fmt: skip
     scores = towers.person_vectors(weights, people, np) @ towers.item_vectors(weights, items, np).T
     scores = np.exp(scores - often)
     expected = [-np.log(s[row] / (s[row] + s[2])) for row, s in enumerate(scores)]
     assert float(found) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_nothing_that_a_person_bought_in_the_horizon_is_a_negative() -> None:
+    """Also what was not drawn of the person's purchases, where another one's draw or the items of
+    the whole catalogue bring it."""
+    lesson = two_tower.lesson_at(ground(), 0, SMALL, seed=7)
+    assert lesson is not None
+    after = ground().age <= SMALL.horizon_days
+    bought = set(zip(ground().person[after], ground().item[after], strict=True))
+    taught = np.unique(ground().person[after])
+    chosen = np.random.default_rng(0).integers(ITEMS, size=100)
+    expected = [[(person, item) in bought for item in chosen] for person in taught]
+    found = two_tower.all_bought(lesson, np.arange(len(taught)), chosen)
+    np.testing.assert_array_equal(found, expected)
+    (batch,) = two_tower.batches(
+        [lesson], replace(SMALL, drawn=1, others=500, batches=1), np.random.default_rng(7)
+    )
+    assert np.take_along_axis(batch["own"], batch["mine"], axis=1).all()
+    assert batch["own"].mean() > 2 / ITEMS, "one is drawn; people bought three of the items"
 
 
 def test_stored_towers_give_the_vectors_that_were_stored(trained: two_tower.Towers) -> None:
@@ -172,19 +209,23 @@ def test_stored_towers_give_the_vectors_that_were_stored(trained: two_tower.Towe
         assert rows.schema.names == TABLES[f"two_tower_{name}"].schema.names
     _, words, _ = two_tower.read(weights)
     assert words == trained.words
-    again = two_tower.again(ground(), weights, SMALL)
+    nothing = (weights, people.slice(0, 0), items.slice(0, 0))
+    again = two_tower.onward(ground(), nothing, trained.person_ids[:0], SMALL)
     np.testing.assert_array_equal(again.people, matrix.vectors_of(people))
     np.testing.assert_array_equal(again.items, matrix.vectors_of(items))
 
 
 def test_a_refresh_moves_the_touched_and_the_new_and_nobody_else(trained: two_tower.Towers) -> None:
     weights, people, items = two_tower.rows_of(trained)
-    later = two_tower.again(ground(seed=2), weights, SMALL)
     touched = trained.person_ids[3:5]
-    new = trained.item_ids[0].as_py()
+    later = two_tower.onward(
+        ground(seed=2), (weights, people, items.slice(0, 0)), trained.person_ids, SMALL
+    )
+    new, came = trained.item_ids[0].as_py(), trained.person_ids[9].as_py()
+    known = people.filter(pc.not_equal(people["person_id"], came))
     kept = items.filter(pc.not_equal(items["item_id"], new))
-    found = two_tower.onward(later, people, kept, touched)
-    moved = np.isin(np.arange(PEOPLE), [3, 4])
+    found = two_tower.onward(ground(seed=2), (weights, known, kept), touched, SMALL)
+    moved = np.isin(np.arange(PEOPLE), [3, 4, 9])
     assert (later.people != trained.people).any(axis=1).all()
     np.testing.assert_array_equal(found.people[moved], later.people[moved])
     np.testing.assert_array_equal(found.people[~moved], trained.people[~moved])
