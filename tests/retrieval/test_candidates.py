@@ -11,6 +11,7 @@ from expectations import candidate_counts
 from jobs import findings, io
 from jobs.io import Lake
 from jobs.night import Night
+from jobs.refresh.route import Refresh
 from jobs.retrieval import candidates
 from jobs.retrieval.sources import two_tower
 from jobs.tables import TABLES
@@ -28,6 +29,16 @@ def shelf(folder: Path, name: str, source: str) -> Path:
     )
     io.write_arrow(folder / name, pa.Table.from_pylist([row | own], table.schema))
     return folder / name
+
+
+def test_a_refresh_of_a_night_without_towers_says_that_a_night_trains_them(tmp_path: Path) -> None:
+    night = Night(
+        Lake(tmp_path / "lake").open(), AS_OF, "one", "test", "candidates",
+        refresh=Refresh("2017-11-30", "2017-11-30"),
+    )  # fmt: skip
+    night.reset()
+    candidates.write_towers(night, None, candidates.Params(two_tower=True))
+    assert night.notes["no_two_tower"] == "the base has no weights; a night trains them"
 
 
 @pytest.mark.parametrize("asked", [False, True])
