@@ -50,10 +50,6 @@ from jobs.tables import TABLES
 BLOCK = 5_000
 # What is counted of the lists of each surface.
 EVIDENCE = ("overrides", "explore_shares", "delivery", "shortfalls")
-# The tables whose rows are persons'.
-OF_PERSONS = ("recommendations", "model_lists", "features")
-# Where a part of a table goes: its name, the rows.
-Add = Callable[[str, pa.Table], None]
 
 
 @dataclass(frozen=True)
@@ -113,26 +109,19 @@ def refresh(night: Night, params: Params) -> None:
     plan = planned(night, base, surfaces, may)
     apart = onward.both(plan.people, changes.gone(night))
     writer = onward.Writer(night, {
-        name: onward.without(base.table(name), night.staged / name, apart) for name in OF_PERSONS
+        name: onward.without(base.table(name), night.staged / name, apart)
+        for name in relisting.OF_PERSONS
     })  # fmt: skip
-    before = {name: io.read_people(base.table(name), plan.merged) for name in OF_PERSONS}
-    made: dict[str, list[pa.Table]] = {
-        name: [TABLES[name].schema.empty_table()] for name in OF_PERSONS
-    }
-
-    def add(name: str, rows: pa.Table) -> None:
-        schema, aside = TABLES[name].schema, pc.is_in(rows["person_id"], value_set=plan.merged)
-        made[name].append(rows.filter(aside).select(schema.names).cast(schema))
-        writer.add(name, rows.filter(pc.invert(aside)))
-
-    writer.add("recommendations", made["recommendations"][0])
+    for name in relisting.OF_PERSONS:
+        writer.add(name, TABLES[name].schema.empty_table())
     stand = io.read_arrow(night.staged / "recommendations", ["surface", "item_id"])
-    listings = make(night, surfaces, items, shared, known, add, plan.people, stand)
-    now = {name: pa.concat_tables(parts) for name, parts in made.items()}
     scored = [name for name, one in surfaces.items() if one.scored]
-    whole = relisting.merged(before, now, plan.lost, plan.anew, plan.remodelled, scored)
-    for name, rows in whole.items():
-        writer.add(name, rows.sort_by("person_id"))
+    merging = relisting.Merging(
+        base, plan.merged, plan.lost, plan.anew, plan.remodelled, scored, writer.add
+    )
+    listings = make(
+        night, surfaces, items, shared, known, merging.add, plan.people, stand, merging.close
+    )
     following = {name for name, one in params.surfaces.items() if one.follows}
     anew = changes.reconfigured(night) | following
     shelves = of_contexts(night, params, items, shared, known, anew)
@@ -222,11 +211,12 @@ def of_persons(
 
 def make(
     night: Night, surfaces: Mapping[str, Surface], items: pa.Table, shared: pools.Lists,
-    known: list[Rule], add: Add, people: pa.StringArray | None = None,
-    stand: pa.Table | None = None,
+    known: list[Rule], add: relisting.Add, people: pa.StringArray | None = None,
+    stand: pa.Table | None = None, made: Callable[[pa.StringArray], None] | None = None,
 ) -> dict[str, Listing]:  # fmt: skip
     """Make the lists of these people, None for everybody, and ``add`` them part by part;
-    ``stand``: surface and item_id of places in other people's lists, which stay."""
+    ``stand``: surface and item_id of places in other people's lists, which stay; ``made`` is told
+    whose lists are all added."""
     if people is not None and len(people) == 0:
         return {}
     making = Making(night, surfaces, items, shared, known, add, people)
@@ -235,7 +225,10 @@ def make(
             mine = stand.filter(pc.equal(stand["surface"], name))["item_id"]
             one.standing(matrix.known(mine, items["item_id"], "item of recommendations"))
     for first in range(0, making.persons.num_rows, BLOCK):
-        making.block(first, making.persons.slice(first, BLOCK))
+        people = making.persons.slice(first, BLOCK)
+        making.block(first, people)
+        if made is not None:
+            made(people_of(people))
     return making.listings
 
 
@@ -244,7 +237,7 @@ class Making:
 
     def __init__(
         self, night: Night, surfaces: Mapping[str, Surface], items: pa.Table,
-        shared: pools.Lists, known: list[Rule], add: Add, people: pa.StringArray | None,
+        shared: pools.Lists, known: list[Rule], add: relisting.Add, people: pa.StringArray | None,
     ):  # fmt: skip
         """``items``: the columns of ``listing.COLUMNS``, sorted by id."""
         persons = night.arrow("persons", ["person_id", "region", "segment", "restrictions"])

@@ -4,8 +4,9 @@ filled from the person's own deeper candidates; nothing else moves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from jobs import io
 from jobs.filtering.allowed import Allowed
+from jobs.io import Published
 from jobs.ordering import rules
 from jobs.ordering.rules import Rule
 from jobs.refresh.onward import both
@@ -23,6 +25,10 @@ from jobs.release import groups
 from jobs.retrieval import matrix
 from jobs.tables import TABLES
 
+# The tables whose rows are persons'.
+OF_PERSONS = ("recommendations", "model_lists", "features")
+# Where a part of a table goes: its name, the rows.
+Add = Callable[[str, pa.Table], None]
 LIST = ["surface", "person_id"]
 PLACE = [*LIST, "item_id"]
 PAIR = ["person_id", "item_id"]
@@ -95,6 +101,12 @@ class Anew:
         also = [] if self.also is None else [self.also["person_id"]]
         return both(self.whole, *([self.due] if self.following else []), *also)
 
+    def among(self, people: pa.StringArray) -> Anew:
+        """Those of these people alone."""
+        due, whole = (_among(ids, people) for ids in (self.due, self.whole))
+        also = None if self.also is None else _theirs(self.also, people)
+        return Anew(due, whole, self.following, also)
+
     def of(self, rows: pa.Table) -> pa.Table:
         """The rows that belong to these lists, by surface and person_id."""
         return rows.filter(self._mine(rows))
@@ -110,6 +122,57 @@ class Anew:
         if self.also is None or self.also.num_rows == 0:
             return mine
         return pc.or_(mine, pa.array(_holds(rows, self.also, LIST)))
+
+
+@dataclass(frozen=True)
+class Merging:
+    """The lists of ``people``, of which some stand, written for a block of them after the other, so
+    memory does not grow with their number; those of all others are handed on as they are made.
+
+    ``base``: what the lists go on from; ``lost``, ``anew``, ``remodelled``, ``scored``: as in
+    :func:`merged`, of everybody; ``written``: where parts of tables go.
+    """
+
+    base: Published
+    people: pa.StringArray
+    lost: pa.Table
+    anew: Anew
+    remodelled: pa.Table
+    scored: Sequence[str]
+    written: Add
+    _made: dict[str, list[pa.Table]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, name: str, rows: pa.Table) -> None:
+        """Take the rows of a part of a table as it would be made now."""
+        schema, aside = TABLES[name].schema, pc.is_in(rows["person_id"], value_set=self.people)
+        self._made[name].append(rows.filter(aside).select(schema.names).cast(schema))
+        others = rows.filter(pc.invert(aside))
+        if others.num_rows:
+            self.written(name, others)
+
+    def close(self, people: pa.StringArray) -> None:
+        """Write the lists of those among these people, of whom all that is made was added."""
+        mine = _among(self.people, people)
+        parts = {name: self._made.pop(name, []) for name in OF_PERSONS}
+        if len(mine) == 0:
+            return
+        now = {
+            name: pa.concat_tables([TABLES[name].schema.empty_table(), *found])
+            for name, found in parts.items()
+        }
+        before = {name: io.read_people(self.base.table(name), mine) for name in OF_PERSONS}
+        lost, remodelled = (_theirs(rows, mine) for rows in (self.lost, self.remodelled))
+        whole = merged(before, now, lost, self.anew.among(mine), remodelled, self.scored)
+        for name, rows in whole.items():
+            self.written(name, rows.sort_by("person_id"))
+
+
+def _among(ids: pa.StringArray, people: pa.StringArray) -> pa.StringArray:
+    return ids.filter(pc.is_in(ids, value_set=people))
+
+
+def _theirs(rows: pa.Table, people: pa.StringArray) -> pa.Table:
+    return rows.filter(pc.is_in(rows["person_id"], value_set=people))
 
 
 def merged(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from jobs import io
 from jobs.filtering.allowed import Allowed
+from jobs.io import Published
 from jobs.ordering import recommendations, relisting
 from jobs.ordering.rules import Rule
 from jobs.tables import FEATURES, TABLES
@@ -155,6 +159,47 @@ def test_a_pin_or_cap_counts_places_of_its_own_surface_or_of_all() -> None:
     assert recommendations.counts_places(known, "homepage")
     assert not recommendations.counts_places(known, "digest")
     assert recommendations.counts_places([rule("cap", None)], "digest")
+
+
+def test_lists_that_are_written_block_by_block_are_those_of_all_at_once(tmp_path: Path) -> None:
+    people = ("p", "q", "r", "s")
+    kept = places(*(("digest", one, item, 0.9) for one in people for item in ("a", "b")))
+    offered = places(*(("digest", one, item, 0.5) for one in people for item in ("b", "c")))
+    known = [features(*((one, item, 1.0) for one in people for item in items))
+             for items in ("ab", "bc")]  # fmt: skip
+    names = TABLES["model_lists"].schema.names
+    before, now = (
+        {"recommendations": rows, "features": one, "model_lists": rows.select(names)}
+        for rows, one in zip((kept, offered), known, strict=True)
+    )
+    for name, rows in before.items():
+        io.write_arrow(tmp_path / name, rows)
+    base = Published("recommendations", "2017-12-01", "run", tmp_path)
+    gone = lost(*(("digest", one, "a") for one in ("p", "r")))
+    anew = relisting.Anew(pa.array(["q"]), pa.array(["s"]), ("homepage",), gone.slice(1))
+    gone, none = gone.slice(0, 1), gone.slice(0, 0)
+    whole = relisting.merged(before, now, gone, anew, none, ["digest"])
+    written: dict[str, list[pa.Table]] = {name: [] for name in before}
+    # Nothing of r's lists is looked at apart, since all of them are handed on.
+    merging = relisting.Merging(
+        base, pa.array(["p", "q", "s"]), gone, anew, none, ["digest"],
+        lambda name, rows: written[name].append(rows),
+    )  # fmt: skip
+    for block in (["p", "q"], ["r", "s"]):
+        for name, rows in now.items():
+            merging.add(name, rows.filter(pc.is_in(rows["person_id"], value_set=pa.array(block))))
+        merging.close(pa.array(block))
+    for name, parts in written.items():
+        assert len(parts) == 3, "p and q together, r as made, s"
+        expected = whole[name].sort_by("person_id")
+        found = pa.concat_tables(parts).sort_by("person_id")
+        mine = pc.not_equal(expected["person_id"], "r")
+        assert found.filter(pc.not_equal(found["person_id"], "r")).to_pylist() == (
+            expected.filter(mine).to_pylist()
+        )
+    items = {row["item_id"] for row in pa.concat_tables(written["recommendations"]).to_pylist()
+             if row["person_id"] == "p"}  # fmt: skip
+    assert items == {"b", "c"}
 
 
 def test_the_models_list_is_replaced_where_the_published_one_is_or_either_lost_a_place() -> None:

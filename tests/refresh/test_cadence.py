@@ -14,6 +14,7 @@ import pytest
 from jobs import io
 from jobs.errors import Fault
 from jobs.night import Night
+from jobs.ordering import item_lists, recommendations
 from jobs.ordering.beside import Beside
 from jobs.ordering.surfaces import CONTEXT, ITEM, PERSON, SURFACES
 from jobs.refresh import changes, route
@@ -101,6 +102,43 @@ def test_lists_beside_items_stand_but_for_what_changed(refreshed: Shop) -> None:
     assert {key: after[key] for key in same if stands[key]} == {
         key: listed for key, listed in stands.items() if listed
     }
+
+
+def test_an_item_that_may_be_served_and_has_no_list_gets_one(
+    refreshed: Shop, tmp_path: Path
+) -> None:
+    shop = moved(refreshed, tmp_path)
+    kept = {i for i, (_, why) in decisions(shop, hour(6), "item").items() if why == "kept"}
+    folder = shop.lake.published("item_lists", AS_OF).table("item_lists")
+    then = io.read_arrow(folder)
+    similar = then.filter(pc.field("surface") == "similar")
+    item = min(kept & set(similar["item_id"].to_pylist()))
+    shutil.rmtree(folder)
+    # As where a rule banned it in the night.
+    io.write_arrow(folder, then.filter(pc.field("item_id") != item))
+    night = shop.context("item_lists", hour(6))
+    night.refresh = changed_by(shop, hour(6))
+    night.reset()
+    item_lists.refresh(night, night.params_of("item_lists"))
+    found = io.read_arrow(night.staged / "item_lists").filter(pc.field("surface") == "similar")
+    assert item in found["item_id"].to_pylist()
+    assert set(similar["item_id"].to_pylist()) & kept <= set(found["item_id"].to_pylist())
+
+
+def test_a_nightly_list_of_what_is_new_to_a_person_is_made_anew_for_who_did_something(
+    refreshed: Shop, tmp_path: Path
+) -> None:
+    shop = moved(refreshed, tmp_path)
+    night = shop.context("recommendations", hour(6))
+    night.refresh = changed_by(shop, hour(6))
+    night.overrides |= {"recommendations": {"surfaces": {"discover": {"cadence": "nightly"}}}}
+    night.reset()
+    recommendations.refresh(night, night.params_of("recommendations"))
+    now = lists(io.read_arrow(night.staged / "recommendations"))
+    before, hourly = (lists(shop.table("recommendations", at)) for at in (AS_OF, hour(6)))
+    mine = [("discover", person) for person in sorted(touched(shop, hour(6)))]
+    assert [now[key] for key in mine] == [hourly[key] for key in mine]
+    assert [now[key] for key in mine] != [before.get(key) for key in mine]
 
 
 @pytest.fixture(scope="module")
