@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from jobs import io
+from jobs.io import Lake
+from jobs.ordering.surfaces import PERSON, SURFACES
 from jobs.refresh import changes
 from jobs.retrieval import index
 from tests import small_shop
@@ -25,6 +29,8 @@ EXACT = (
     "events", "events_rejected", "items", "identities", "persons", "history", "sessions",
     "interactions", "ineligible_items", "blocked_pairs",
 )  # fmt: skip
+# The steps that make them.
+SIGNALS = ("source", "events", "catalogue", "identities", "sessions", "interactions", "filters")
 # What the release says of its vectors, in the space of the night.
 OF_SPACE = ("content_vectors", "item_factors", "item_vectors")
 LINKS = small_shop.LINKS.append(pa.field("action", pa.string()))
@@ -155,6 +161,17 @@ def test_tables_are_those_of_one_run_over_the_same_data(
         assert rows(ours) == rows(theirs), name
 
 
+def test_tables_are_those_of_a_rebuild_that_knows_no_night_before(
+    sequence: tuple[Shop, Shop, datetime], tmp_path: Path
+) -> None:
+    shop, once, now = sequence
+    rebuilt = Shop(Lake(tmp_path / "lake").open(), once.source, once.engine)
+    rebuilt.night(now, [*SIGNALS])
+    for name in EXACT:
+        ours, theirs = (without(lake.table(name, now), "position") for lake in (shop, rebuilt))
+        assert rows(ours) == rows(theirs), name
+
+
 def test_everybody_may_get_the_same(sequence: tuple[Shop, Shop, datetime]) -> None:
     from jobs.filtering import filters
 
@@ -218,6 +235,22 @@ def test_who_was_touched_in_the_last_step_has_the_vector_and_candidates_of_one_r
         mine = [rows(one.filter(pc.is_in(one["person_id"], value_set=people))) for one in found]
         assert len(mine[0]) > 0, name
         assert mine[0] == mine[1], name
+
+
+def test_who_was_touched_in_the_last_step_has_the_hourly_lists_of_one_run(
+    sequence: tuple[Shop, Shop, datetime],
+) -> None:
+    shop, once, now = sequence
+    people = changes.people(shop.context("recommendations", now)).to_pylist()
+    ours = lists(shop.table("recommendations", now))
+    theirs = lists(io.read_arrow(once.lake.staged("recommendations", now) / "recommendations"))
+    for surface in (name for name, one in SURFACES.items() if one.follows and one.grain == PERSON):
+        # From there on a list looks at what other people are shown.
+        depth = (SURFACES[surface].tail_from or 1_000) - 1
+        for person in people:
+            key = surface, person
+            assert len(ours[key]) > 0
+            assert ours[key][:depth] == theirs[key][:depth], key
 
 
 def test_nothing_forbidden_or_unknown_is_in_any_list(
