@@ -112,7 +112,9 @@ def test_a_day_without_symptoms_is_a_go_and_says_what_to_read_later(
 def test_tables_are_cut_and_say_of_how_many(lake: Lake, undrawn: None) -> None:
     told.lay(lake, told.told())
     page = page_of(lake)
-    assert "Features, those with a finding first, then by PSI. The first 30 of 160 rows." in page
+    rows = 2 * len(tables.FEATURES)  # two pairs of sides
+    said = f"Features, those with a finding first, then by PSI. The first 30 of {rows} rows."
+    assert said in page
     assert part("All.", [{"a": n} for n in range(31)]).caption == "All. The first 30 of 31 rows."
     assert part("All.", [{"a": n} for n in range(30)]).caption == "All."
 
