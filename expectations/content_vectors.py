@@ -7,18 +7,10 @@ from datetime import datetime
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.columns import Column, Finite, Length
-from expectations.rules import between, distinct, filled, holds, rows, unique
+from expectations.rules import vectors
 
 COLUMNS: dict[str, Column] = {"length": Length("vector"), "finite": Finite("vector")}
 
 
 def suite(as_of: datetime) -> list[Expectation]:
-    return [
-        rows("No vector: cold items have no neighbours."),
-        *filled("Vectors are found by it.", "item_id"),
-        *filled("A missing vector scores nothing.", "vector"),
-        unique("Two vectors of one item: which one is served is chance.", "item_id"),
-        distinct("Vectors of several lengths cannot be multiplied.", "length", 1, 1),
-        between("A vector without an entry scores everything 0.", "length", 1),
-        holds("A NaN or an infinity in one vector spoils every ranking that it enters.", "finite"),
-    ]
+    return vectors("item_id", "item", "No vector: cold items have no neighbours.")

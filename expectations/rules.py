@@ -144,6 +144,21 @@ def distinct(
     )
 
 
+def vectors(key: str, one: str, none: str, low: int = 1) -> list[Expectation]:
+    """A table of vectors, one for each ``key``, with the columns ``length`` and ``finite``: of one
+    length and of numbers, ``low`` rows at least; ``one``: what a vector is of, ``none``: what it
+    means that there is none."""
+    return [
+        rows(none, low),
+        *filled("Vectors are found by it.", key),
+        *filled("A missing vector scores nothing.", "vector"),
+        unique(f"Two vectors of one {one}: which one is served is chance.", key),
+        distinct("Vectors of several lengths cannot be multiplied.", "length", low, 1),
+        between("A vector without an entry scores everything 0.", "length", 1),
+        holds("A NaN or an infinity in one vector spoils every ranking that it enters.", "finite"),
+    ]
+
+
 def total(
     notes: str,
     name: str,

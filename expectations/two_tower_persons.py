@@ -7,7 +7,7 @@ from datetime import datetime
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.columns import Column, Finite, Found, Length
-from expectations.rules import between, distinct, filled, holds, rows, unique
+from expectations.rules import holds, vectors
 
 COLUMNS: dict[str, Column] = {
     "length": Length("vector"),
@@ -18,12 +18,6 @@ COLUMNS: dict[str, Column] = {
 
 def suite(as_of: datetime) -> list[Expectation]:
     return [
-        rows("None where the towers are off.", 0),
-        *filled("Vectors are found by it.", "person_id"),
-        *filled("A missing vector scores nothing.", "vector"),
-        unique("Two vectors of one person: which one is served is chance.", "person_id"),
-        distinct("Vectors of several lengths cannot be multiplied.", "length", 0, 1),
-        between("A vector without an entry scores everything 0.", "length", 1),
-        holds("A NaN or an infinity in one vector spoils every ranking that it enters.", "finite"),
+        *vectors("person_id", "person", "None where the towers are off.", 0),
         holds("A vector of a person without consent.", "consented"),
     ]

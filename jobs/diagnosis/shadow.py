@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from jobs import io
 from jobs.errors import Fault
+from jobs.gate import RED
 from jobs.night import Night
 from jobs.params import check
 from jobs.release import releases, shadow
@@ -32,7 +33,6 @@ DECISIONS = (*shadow.DECISIONS, OPEN)
 NEEDED = ("candidate", "live", "parameters", "gates", "lag_seconds", "surfaces")
 VERDICTS = (shadow.GAINS, shadow.LOSES, shadow.UNKNOWN)
 EVERYBODY = "all"
-RED = "red"
 NAMES = ("shadow_candidates", "shadow_lists", "shadow_sources")
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -53,7 +53,8 @@ def run(night: Night, params: Params) -> None:
     found: Rows = {name: [] for name in NAMES}
     decided = decisions(night)
     before = _before(night)
-    for compared in comparisons(night, params):
+    files = {path: _read(path) for path in _files(night)}
+    for compared in comparisons(files, night.as_of, params):
         told = again(night, compared)
         rows = before.get(_pair(compared)) if told is None else rows_of(told)
         for name, more in (rows or rows_of(without_later(compared, night))).items():
@@ -61,18 +62,20 @@ def run(night: Night, params: Params) -> None:
     serving = releases.current_id(night.lake)
     for row in found["shadow_candidates"]:
         row |= decided.get(_pair(row), {}) | {"serves": row["candidate"] == serving}
-    found["shadow_candidates"] += unreadable(night)
+    found["shadow_candidates"] += [
+        _unreadable(path, night.as_of) for path, compared in files.items() if compared is None
+    ]
     for name in NAMES:
         night.write(name, pa.Table.from_pylist(found[name], TABLES[name].schema))
 
 
-def comparisons(night: Night, params: Params) -> Iterator[dict[str, Any]]:
+def comparisons(
+    files: dict[Path, dict[str, Any] | None], as_of: datetime, params: Params
+) -> Iterator[dict[str, Any]]:
     """What ``make shadow`` found in the last weeks, by candidate."""
-    since = night.as_of - timedelta(days=params.days)
-    for path in _files(night):
-        compared = _read(path)
+    for compared in files.values():
         moment = releases.moment(compared["live"]) if compared else None
-        if compared and moment is not None and since <= moment <= night.as_of:
+        if compared and moment and as_of - timedelta(days=params.days) <= moment <= as_of:
             yield compared
 
 
@@ -91,14 +94,13 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def unreadable(night: Night) -> list[dict[str, Any]]:
-    """A row for each file that is no comparison, so that what counts is not lost unseen."""
-    return [
-        {"candidate": path.parent.name, "live": "", "compared_at": night.as_of, "loses": 0,
-         "parameters": f"{path} is no comparison; compare the candidate again, or remove it",
-         "red_gates": 0, "decision": UNREADABLE, "serves": False}
-        for path in _files(night) if _read(path) is None
-    ]  # fmt: skip
+def _unreadable(path: Path, as_of: datetime) -> dict[str, Any]:
+    """The row of a file that is no comparison, so that what counts is not lost unseen."""
+    return {
+        "candidate": path.parent.name, "live": "", "compared_at": as_of, "loses": 0,
+        "parameters": f"{path} is no comparison; compare the candidate again, or remove it",
+        "red_gates": 0, "decision": UNREADABLE, "serves": False,
+    }  # fmt: skip
 
 
 def _pair(row: dict[str, Any]) -> tuple[str, str]:

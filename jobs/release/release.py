@@ -163,16 +163,17 @@ def run(night: Night, chosen: Params) -> None:
 
 
 def verify(night: Night) -> list[str]:
-    """What keeps the staged release from being published, a sentence each; empty when nothing."""
+    """What keeps the staged release from being published, a sentence each; empty when nothing.
+
+    A Redis that lost keys since the job wrote to it, restarted or emptied, is given all of them
+    again; ``ConnectionError`` where it does not keep them, so that the gate is tried again."""
     try:
         release = releases.opened(_folder(night), deep=True)
     except releases.Broken as broken:
         return [str(broken)]
     found = checks.faults(release)
-    if night.redis_url and _missing_in_redis(night.redis_url, release):
-        # It was restarted, or emptied, since the job wrote to it: written anew, as a whole.
-        _stage_in_redis(night.redis_url, release.id, release.folder)
-        found += _missing_in_redis(night.redis_url, release)
+    if night.redis_url:
+        _keep_in_redis(night.redis_url, release)
     return found
 
 
@@ -182,9 +183,7 @@ def publish(night: Night) -> str:
     with releases.room("release", releases.root(night.lake)):
         release = _shelve(night)
         if night.redis_url:
-            missing = _missing_in_redis(night.redis_url, release)
-            if missing:
-                _stage_in_redis(night.redis_url, release.id, release.folder)
+            _keep_in_redis(night.redis_url, release)
         serving = _switch(night, release)
         keep = {NIGHTLY: chosen.keep_nightly, HOURLY: chosen.keep_hourly}
         gone = releases.retire(night.lake, keep, spare={release.id})
@@ -517,12 +516,11 @@ def _stage_in_redis(url: str, release_id: str, folder: Path) -> None:
         )
 
 
-def _missing_in_redis(url: str, release: Release) -> list[str]:
+def _keep_in_redis(url: str, release: Release) -> None:
+    """Give Redis all keys of a release again where it lost some."""
     store = stores.RedisStore(url)
     embedded = stores.LmdbStore(release.path("kv"))
     held = store.count(release.id, embedded.items())
     store.close()
-    count = embedded.count()
-    if held == count:
-        return []
-    return [f"redis holds {held} of the {count} keys of the release; run the step again"]
+    if held != embedded.count():
+        _stage_in_redis(url, release.id, release.folder)

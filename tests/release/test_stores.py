@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 
 import lmdb
@@ -128,6 +129,24 @@ def test_keys_lost_between_job_and_gate_are_written_anew_by_the_gate(lake, redis
     value = client.getdel(lost)
     assert release.verify(night) == []
     assert client.get(lost) == value
+
+
+def test_a_redis_that_does_not_keep_what_it_is_given_is_refused(lake, mortal_redis):
+    nights.publish(lake)
+    night = nights.stage(lake, redis_url=mortal_redis.url)
+    port = mortal_redis.url.rpartition(":")[2].partition("/")[0]
+    # Another program empties it, thousands of times a second.
+    emptying = subprocess.Popen(
+        ["redis-cli", "-p", port, "-r", "-1", "flushall"], stdout=subprocess.DEVNULL
+    )
+    try:
+        with pytest.raises(
+            ConnectionError, match=r"of 208 keys of the release .* run the step again"
+        ):
+            release.verify(night)
+    finally:
+        emptying.kill()
+        emptying.wait()
 
 
 def test_a_redis_that_cannot_be_reached_is_a_fault_that_a_retry_may_mend(lake, mortal_redis):
