@@ -166,7 +166,7 @@ def verify(night: Night) -> list[str]:
     """What keeps the staged release from being published, a sentence each; empty when nothing.
 
     A Redis that lost keys since the job wrote to it, restarted or emptied, is given all of them
-    again; ``ConnectionError`` where it does not keep them, so that the gate is tried again."""
+    again; ``ConnectionError`` where it does not keep them, which is no verdict on the release."""
     try:
         release = releases.opened(_folder(night), deep=True)
     except releases.Broken as broken:
