@@ -109,7 +109,7 @@ def schema_findings(night: Night) -> list[Finding]:
                 Finding(
                     table.name,
                     "schema",
-                    "has the columns declared in jobs/tables.py",
+                    "has the columns declared in jobs/tables",
                     {},
                     "critical",
                     "Whoever reads the table would fail, or misread it.",

@@ -232,7 +232,7 @@ class Night:
         differences = io.check_schema(table, schema)
         if differences:
             raise Fault(
-                f"{self.step}: the table {table.name} is not as declared in jobs/tables.py: "
+                f"{self.step}: the table {table.name} is not as declared in jobs/tables: "
                 + "; ".join(differences)
             )
 

@@ -1,4 +1,4 @@
-"""A small published night, written table by table as jobs/tables.py declares them."""
+"""A small published night, written table by table as jobs/tables declares them."""
 
 from __future__ import annotations
 
