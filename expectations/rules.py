@@ -8,14 +8,15 @@ from typing import Any
 
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity as Severity
 from great_expectations.expectations.row_conditions import Column, Condition
 
-CRITICAL, WARNING = "critical", "warning"
+CRITICAL, WARNING = Severity.CRITICAL, Severity.WARNING
 column = Column  # ``when=column("rank") > 1`` limits a rule to some rows
 
 
 def rows(
-    notes: str, low: int = 1, high: int | None = None, severity: str = CRITICAL
+    notes: str, low: int = 1, high: int | None = None, severity: Severity = CRITICAL
 ) -> Expectation:
     """The table has ``low`` to ``high`` rows."""
     return gxe.ExpectTableRowCountToBeBetween(
@@ -28,7 +29,7 @@ def filled(
     *columns: str,
     mostly: float = 1.0,
     when: Condition | None = None,
-    severity: str = CRITICAL,
+    severity: Severity = CRITICAL,
 ) -> list[Expectation]:
     """No row lacks a value, column by column."""
     return [
@@ -45,7 +46,7 @@ def empty(
     *,
     when: Condition | None = None,
     naming: Iterable[str] = (),
-    severity: str = CRITICAL,
+    severity: Severity = CRITICAL,
 ) -> Expectation:
     """No row has a value; the sentence names those that do by the columns ``naming``."""
     return gxe.ExpectColumnValuesToBeNull(
@@ -55,7 +56,7 @@ def empty(
 
 
 def unique(
-    notes: str, *columns: str, when: Condition | None = None, severity: str = CRITICAL
+    notes: str, *columns: str, when: Condition | None = None, severity: Severity = CRITICAL
 ) -> Expectation:
     """No two rows share the values of these columns; ``when`` limits it to some rows, and takes
     one column."""
@@ -78,7 +79,7 @@ def between(
     below: bool = False,
     mostly: float = 1.0,
     when: Condition | None = None,
-    severity: str = CRITICAL,
+    severity: Severity = CRITICAL,
 ) -> Expectation:
     """Every value lies in the range; ``above`` and ``below`` leave its ends out."""
     return gxe.ExpectColumnValuesToBeBetween(
@@ -95,7 +96,7 @@ def among(
     mostly: float = 1.0,
     when: Condition | None = None,
     naming: Iterable[str] = (),
-    severity: str = CRITICAL,
+    severity: Severity = CRITICAL,
 ) -> Expectation:
     """Every value is one of these; the sentence names the rest by the columns ``naming``."""
     return gxe.ExpectColumnValuesToBeInSet(
@@ -110,7 +111,7 @@ def holds(
     *,
     mostly: float = 1.0,
     when: Condition | None = None,
-    severity: str = CRITICAL,
+    severity: Severity = CRITICAL,
 ) -> Expectation:
     """The boolean column is true."""
     return among(notes, name, [True], mostly=mostly, when=when, severity=severity)
@@ -122,13 +123,15 @@ def never(
     *,
     when: Condition | None = None,
     naming: Iterable[str] = (),
-    severity: str = CRITICAL,
+    severity: Severity = CRITICAL,
 ) -> Expectation:
     """The boolean column is false."""
     return among(notes, name, [False], when=when, naming=naming, severity=severity)
 
 
-def contains(notes: str, name: str, values: Iterable[Any], severity: str = CRITICAL) -> Expectation:
+def contains(
+    notes: str, name: str, values: Iterable[Any], severity: Severity = CRITICAL
+) -> Expectation:
     """Each of these values is in some row."""
     return gxe.ExpectColumnDistinctValuesToContainSet(
         column=name, value_set=list(values), notes=notes, severity=severity
@@ -136,7 +139,7 @@ def contains(notes: str, name: str, values: Iterable[Any], severity: str = CRITI
 
 
 def distinct(
-    notes: str, name: str, low: int, high: int | None = None, severity: str = CRITICAL
+    notes: str, name: str, low: int, high: int | None = None, severity: Severity = CRITICAL
 ) -> Expectation:
     """The column has this many different values."""
     return gxe.ExpectColumnUniqueValueCountToBeBetween(
@@ -164,7 +167,7 @@ def total(
     name: str,
     low: float | None = None,
     high: float | None = None,
-    severity: str = CRITICAL,
+    severity: Severity = CRITICAL,
     *,
     above: bool = False,
 ) -> Expectation:
@@ -175,7 +178,7 @@ def total(
     )  # fmt: skip
 
 
-def not_below(notes: str, greater: str, smaller: str, severity: str = CRITICAL) -> Expectation:
+def not_below(notes: str, greater: str, smaller: str, severity: Severity = CRITICAL) -> Expectation:
     """In every row with both, ``greater`` is at least ``smaller``."""
     return gxe.ExpectColumnPairValuesAToBeGreaterThanB(
         column_A=greater, column_B=smaller, or_equal=True,

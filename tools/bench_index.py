@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -140,7 +141,7 @@ def one_round(
 ) -> dict[str, Any]:
     """Both contenders, the rebuild first where ``first`` is 1."""
     watch = Watch()
-    contenders = [partial(refresh, bundle), rebuild]
+    contenders: list[Callable[..., dict[str, Any]]] = [partial(refresh, bundle), rebuild]
     told: dict[str, Any] = {}
     for contender in contenders[first:] + contenders[:first]:
         told |= contender(problem, building, watch)

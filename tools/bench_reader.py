@@ -162,7 +162,8 @@ def recall(root: Path, retriever: Retriever, people: list[str]) -> float:
 
 def index_vectors(retriever: Retriever, items: list[str]) -> np.ndarray:
     """(n_items, dim) the vectors that the index holds."""
-    return np.stack([retriever.vector_of([item]) for item in items])
+    found = [retriever.vector_of([item]) for item in items]
+    return np.stack([vector for vector in found if vector is not None])
 
 
 def record(

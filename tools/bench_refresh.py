@@ -27,7 +27,7 @@ def measure(events: int, home: Path, drive: Drive) -> dict[str, Any]:
     lake, source = home / f"refresh-{events}", f"simulated:events={events}"
     shutil.rmtree(lake, ignore_errors=True)
     try:
-        found = {"events": events}
+        found: dict[str, Any] = {"events": events}
         for name, as_of in (("night", NIGHT), ("refresh", HOUR)):
             measured = drive(lake, as_of, source)
             found[name] = {

@@ -239,10 +239,10 @@ def show(
     table = Table(title="Persons found against the truth", title_justify="left")
     for name in ("pairs", "holders", "precision", "recall", "f1"):
         table.add_column(name, justify="right" if name in ("precision", "recall", "f1") else "left")
-    for row in pairs:
+    for one in pairs:
         table.add_row(
-            row["pairs"], row["holders"].replace("_", " "),
-            *("" if row[n] is None else f"{row[n]:.4f}" for n in ("precision", "recall", "f1")),
+            one["pairs"], one["holders"].replace("_", " "),
+            *("" if one[n] is None else f"{one[n]:.4f}" for n in ("precision", "recall", "f1")),
         )  # fmt: skip
     console.print(table)
 
