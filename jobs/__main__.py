@@ -86,16 +86,23 @@ def _open(chosen: argparse.Namespace) -> Lake:
     check_overrides(params.from_json(chosen.params))
     io.parse_as_of(chosen.as_of)
     _take(lake, chosen.run_id)
+    route.close(lake, chosen.run_id)  # left by a refresh of this name that was killed
+    _stop_engine(lake)
     return lake
 
 
 def _start_engine(chosen: argparse.Namespace, lake: Lake) -> None:
-    stale = engine_file(lake)
-    if stale.exists():
-        spark.Engine.load(stale).stop()
     engine = spark.start(chosen.master, lake.root / ".night" / "spark.log", dict(chosen.conf or []))
-    engine.save(stale)
+    engine.save(engine_file(lake))
     log.info("engine=%s master=%s", engine.url, engine.master)
+
+
+def _stop_engine(lake: Lake) -> None:
+    """End the engine of this lake, if there is one."""
+    with lock.alone(lake):
+        if engine_file(lake).exists():
+            spark.Engine.load(engine_file(lake)).stop()
+            engine_file(lake).unlink()
 
 
 def _take(lake: Lake, run_id: str) -> None:
@@ -122,8 +129,7 @@ def close_night(chosen: argparse.Namespace) -> None:
         return
     if engine_file(lake).exists():
         spark.release_session()
-        spark.Engine.load(engine_file(lake)).stop()
-        engine_file(lake).unlink()
+    _stop_engine(lake)
     shutil.rmtree(scratch_folder(lake), ignore_errors=True)
     route.close(lake, chosen.run_id)
     lock.release(lake, chosen.run_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 
 from jobs import io, lock, params, spark
 from jobs.__main__ import check_overrides, command
-from jobs.errors import Fault, GateRed
+from jobs.errors import Busy, Fault, GateRed
 from jobs.io import Lake
 from jobs.night import engine_file
+from jobs.refresh import route
 from jobs.sources import contract
 from tests import small_shop
 
@@ -86,11 +88,49 @@ def test_the_lock_of_a_dead_engine_or_past_its_time_is_taken_over(lake):
     spark.Engine("sc://localhost:1", "", 2**22 + 1, "local[1]").save(engine_file(lake))
     lock.acquire(lake, "mine")
     assert lock.holder_of(lake)["owner"] == "mine"
+    with pytest.raises(Busy, match="in use by the run mine"):  # its engine has yet to start
+        lock.acquire(lake, "third")
     late = {**lock.holder_of(lake), "owner": "slow", "host": "elsewhere"}
     late["expires"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
     io.write_json(lock.path(lake), late)
     lock.acquire(lake, "mine")
     assert lock.holder_of(lake)["owner"] == "mine"
+
+
+def test_of_many_who_find_a_dead_run_one_takes_the_lake(lake):
+    lock.acquire(lake, "dead")
+    spark.Engine("sc://localhost:1", "", 2**22 + 1, "local[1]").save(engine_file(lake))
+    start = multiprocessing.get_context("spawn")
+    ready = start.Barrier(4)
+    with start.Pool(4, _ready_at, (ready,)) as pool:
+        owners = [f"run {number}" for number in range(4)]
+        took = pool.starmap(_takes, [(lake, owner) for owner in owners], chunksize=1)
+    assert [owner for owner in took if owner] == [lock.holder_of(lake)["owner"]]
+
+
+def _ready_at(barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _takes(lake, owner: str) -> str | None:
+    _barrier.wait()
+    try:
+        lock.acquire(lake, owner)
+    except Busy:
+        return None
+    return owner
+
+
+def test_a_night_is_no_refresh_by_what_a_killed_one_of_its_name_left(lake, shop):
+    io.write_json(
+        route.file(lake),
+        {"run_id": "mine", "base": "20171130T000000Z", "night": "20171130T000000Z"},
+    )
+    where = [f"--as-of={DATE}", f"--source={shop}", "--run-id=mine", f"--lake={lake.root}"]
+    engine_file(lake).unlink()  # the shared one, which is not this lake's to end
+    command(["open-night", *where, "--master=sc://localhost:1"])
+    assert route.under_way(lake, "mine") is None
 
 
 def test_closing_somebody_elses_night_touches_nothing(lake):
