@@ -221,29 +221,46 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-9)
 
 
-def map_to_collaborative(
-    content: np.ndarray,
-    known: np.ndarray,
-    factors: np.ndarray,
-    strength: float = 10.0,
-    norm_quantile: float = 0.25,
-) -> np.ndarray:
-    """Content vectors carried into the collaborative space, so that a cold item has a place there.
+@dataclass(frozen=True)
+class ToCollaborative:
+    """Carries content vectors into the collaborative space, so that a cold item has a place there.
 
     Ridge regression (with an intercept) from content to factors, learnt where both are known.
-    ``content``: (n_items, dim); ``known``: (n_known,) rows of it that have factors; ``factors``:
-    (n_known, factors) in that order. Returns (n_items, factors) float32.
-
-    A guess must not outrank what people chose: no returned vector is longer than the
-    ``norm_quantile`` of the known ones. The cap is the only change of a length, so a vague
-    description keeps its short vector.
+    ``coefficients``: (dim + 1, factors); ``longest``: the length of the longest vector returned.
     """
-    design = np.column_stack([content, np.ones(len(content), content.dtype)]).astype(np.float64)
-    learnt = design[known]
-    gram = learnt.T @ learnt
-    gram[np.diag_indices_from(gram)] += strength
-    coefficients = np.linalg.solve(gram, learnt.T @ factors.astype(np.float64))
-    mapped = design @ coefficients
-    norms = np.linalg.norm(mapped, axis=1, keepdims=True)
-    limit = np.quantile(np.linalg.norm(factors, axis=1), norm_quantile) if len(known) else 0.0
-    return (mapped * np.minimum(1.0, limit / np.maximum(norms, 1e-12))).astype(np.float32)
+
+    coefficients: np.ndarray
+    longest: float
+
+    @staticmethod
+    def learn(
+        content: np.ndarray,
+        factors: np.ndarray,
+        strength: float = 10.0,
+        norm_quantile: float = 0.25,
+    ) -> ToCollaborative:
+        """``content``: (n, dim) and ``factors``: (n, factors) of the same items.
+
+        A guess must not outrank what people chose: no returned vector is longer than the
+        ``norm_quantile`` of the factors. The cap is the only change of a length, so a vague
+        description keeps its short vector.
+        """
+        learnt = _with_intercept(content)
+        gram = learnt.T @ learnt
+        gram[np.diag_indices_from(gram)] += strength
+        longest = np.quantile(np.linalg.norm(factors, axis=1), norm_quantile) if len(factors) else 0
+        return ToCollaborative(
+            np.linalg.solve(gram, learnt.T @ factors.astype(np.float64)), float(longest)
+        )
+
+    def of(self, content: np.ndarray) -> np.ndarray:
+        """(n, factors) float32 of (n, dim) content vectors."""
+        mapped = _with_intercept(content) @ self.coefficients
+        norms = np.linalg.norm(mapped, axis=1, keepdims=True)
+        return (mapped * np.minimum(1.0, self.longest / np.maximum(norms, 1e-12))).astype(
+            np.float32
+        )
+
+
+def _with_intercept(content: np.ndarray) -> np.ndarray:
+    return np.column_stack([content, np.ones(len(content), content.dtype)]).astype(np.float64)

@@ -31,7 +31,7 @@ from jobs.params import check
 from jobs.refresh import changes
 from jobs.retrieval import als, matrix
 from jobs.retrieval.als import Factors
-from jobs.retrieval.content_embeddings import map_to_collaborative
+from jobs.retrieval.content_embeddings import ToCollaborative
 
 FILE = "embedding.json"
 # Of a vector's own norm: what counts as moved in the report.
@@ -113,7 +113,8 @@ def refresh(night: Night, params: Params) -> None:
     """Stage the base's space with the vectors of touched people made anew from all they did.
 
     Items stand as the night fitted them. One that was first chosen since has the vector that its
-    content says, and is named in ``guessed_items``. Raises ``Fault``
+    content says, and is named in ``guessed_items``; where that content is another now, who chose it
+    has a new vector too. Raises ``Fault``
     where the space is another one than the parameters ask for: that takes a night.
     """
     base = night.base("embeddings")
@@ -130,7 +131,9 @@ def refresh(night: Night, params: Params) -> None:
     items, guessed = _items_now(night, interactions)
     held = matrix.positions(interactions.person_ids, before.person_ids)
     touched = matrix.positions(interactions.person_ids, changes.people(night)) >= 0
-    anew = np.flatnonzero(touched | (held < 0))
+    moved = _moved(interactions.item_ids, items, before)
+    chose_moved = interactions.matrix[:, moved].getnnz(axis=1) > 0
+    anew = np.flatnonzero(touched | (held < 0) | chose_moved)
     people = before.factors.people[held]
     people[anew] = als.fold_in(
         interactions.matrix[anew], items, regularization=params.regularization,
@@ -156,21 +159,40 @@ def _items_now(night: Night, interactions: matrix.Interactions) -> tuple[np.ndar
     items, unknown = vectors[place], place < 0
     if unknown.any():
         content, how = night.arrow("content_vectors"), night.params_of("index")
-        mapped = map_to_collaborative(
-            matrix.vectors_of(content),
-            matrix.known(learnt, content["item_id"], "item of item_factors"),
-            vectors, how.map_strength, how.cold_norm_quantile,
-        )  # fmt: skip
+        guess = to_collaborative(night, how.map_strength, how.cold_norm_quantile)
+        mapped = guess.of(matrix.vectors_of(content))
         new = interactions.item_ids.filter(pa.array(unknown))
         items[unknown] = mapped[matrix.known(new, content["item_id"], "item of interactions")]
     return items, interactions.item_ids.filter(pa.array(unknown)).to_pylist()
 
 
+def _moved(item_ids: pa.StringArray, items: np.ndarray, before: Predecessor) -> np.ndarray:
+    """(n,) places of the items whose vector is another than it was before."""
+    place = matrix.positions(item_ids, before.item_ids)
+    other = (items != before.factors.items[place]).any(axis=1)
+    return np.flatnonzero((place >= 0) & other)
+
+
 def of_night(night: Night) -> pa.Table:
-    """The table ``item_factors`` of the night that a refresh goes back to."""
-    assert night.refresh is not None
-    published = night.earlier("embeddings", night.refresh.night)
-    return io.read_arrow(published.table("item_factors"))
+    """The table ``item_factors`` as it was fitted: in a refresh that of the night it goes back
+    to."""
+    return _of_night(night, "embeddings", "item_factors")
+
+
+def to_collaborative(night: Night, strength: float, norm_quantile: float) -> ToCollaborative:
+    """What guesses the vectors of items that nobody chose: learnt on the factors as they were
+    fitted and on what was then said of the items, so that no hour moves the guesses of another."""
+    fitted, content = of_night(night), _of_night(night, "content_embeddings", "content_vectors")
+    rows = matrix.known(fitted["item_id"], content["item_id"], "item of item_factors")
+    return ToCollaborative.learn(
+        matrix.vectors_of(content)[rows], matrix.vectors_of(fitted), strength, norm_quantile
+    )
+
+
+def _of_night(night: Night, step: str, table: str) -> pa.Table:
+    if night.refresh is None:
+        return night.arrow(table)
+    return io.read_arrow(night.earlier(step, night.refresh.night).table(table))
 
 
 def fit(weights: sp.csr_matrix, params: Params, seed: int, start: Factors | None = None) -> Factors:

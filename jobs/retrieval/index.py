@@ -21,11 +21,12 @@ import pyarrow as pa
 
 from jobs import io
 from jobs.errors import Fault
+from jobs.filtering import filters
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import embeddings, matrix, recall
 from jobs.retrieval.bundles import FORMAT, Bundle, ask, load, save
-from jobs.retrieval.content_embeddings import map_to_collaborative
+from jobs.retrieval.content_embeddings import ToCollaborative
 from jobs.retrieval.guarding import Guard
 from jobs.retrieval.sphere import on_sphere
 
@@ -96,7 +97,7 @@ def guard_of(params: Params) -> Guard:
 def run(night: Night, params: Params) -> None:
     """Stage the vectors, the index and its recall."""
     space = io.read_json(night.published("embeddings").table(embeddings.FILE))
-    items, vectors, learnt = on_sale(night, night.arrow("item_factors"), params)
+    items, vectors, learnt = on_sale(night, params)
     positions = items["position"].to_numpy()
     bundle = build(positions, vectors, space["version"], params, night.seed)
     people = matrix.vectors_of(night.arrow("person_factors", ["vector"]))
@@ -123,8 +124,7 @@ def refresh(night: Night, params: Params) -> None:
 
     base = night.base("index")
     space = io.read_json(night.published("embeddings").table(embeddings.FILE))
-    # What the night fitted, so that no guess of an hour moves the guesses of the next.
-    items, vectors, learnt = on_sale(night, embeddings.of_night(night), params)
+    items, vectors, learnt = on_sale(night, params)
     before = io.read_arrow(base.table("item_vectors"))
     held = index_refresh.Items(before["position"].to_numpy(), matrix.vectors_of(before))
     now = index_refresh.Items(items["position"].to_numpy(), vectors)
@@ -143,22 +143,26 @@ def refresh(night: Night, params: Params) -> None:
         log.warning("index=built_again %s", reason)
 
 
-def on_sale(
-    night: Night, factors: pa.Table, params: Params
-) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """The items that are available, by position, with their vectors and whether these are learnt.
+def on_sale(night: Night, params: Params) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """The items that somebody can get, by position, with their vectors and whether these are
+    learnt.
 
-    What is not available stands in no index: it would take the place of something that is.
+    What is not available, or recalled, stands in no index: it would take the place of something
+    that is.
     """
-    columns = ["item_id", "position", "category", "first_seen", "created_time", "available"]
+    columns = [
+        "item_id", "position", "category", "first_seen", "created_time", "available", "flags"
+    ]  # fmt: skip
     items = night.arrow("items", columns).sort_by("position")
-    vectors, learnt = item_vectors(items, factors, night.arrow("content_vectors"), params)
-    there = items["available"].to_numpy()
-    return items.filter(items["available"]), vectors[there], learnt[there]
+    guess = embeddings.to_collaborative(night, params.map_strength, params.cold_norm_quantile)
+    content = night.arrow("content_vectors")
+    vectors, learnt = item_vectors(items, embeddings.of_night(night), content, guess)
+    there = filters.obtainable(items, night.params_of("filters"))
+    return items.filter(pa.array(there)), vectors[there], learnt[there]
 
 
 def item_vectors(
-    items: pa.Table, factors: pa.Table, content: pa.Table, params: Params
+    items: pa.Table, factors: pa.Table, content: pa.Table, guess: ToCollaborative
 ) -> tuple[np.ndarray, np.ndarray]:
     """(n_items, dim) float32 in the order of ``items``, and (n_items,) bool: learnt, not guessed.
 
@@ -173,15 +177,8 @@ def item_vectors(
             f"{int((described < 0).sum())} items have no content vector; run the steps catalogue, "
             "embeddings and content_embeddings again for this night"
         )
-    learnt_vectors = matrix.vectors_of(factors)
-    vectors = map_to_collaborative(
-        matrix.vectors_of(content)[described],
-        known,
-        learnt_vectors,
-        params.map_strength,
-        params.cold_norm_quantile,
-    )
-    vectors[known] = learnt_vectors
+    vectors = guess.of(matrix.vectors_of(content)[described])
+    vectors[known] = matrix.vectors_of(factors)
     learnt = np.zeros(len(vectors), bool)
     learnt[known] = True
     return vectors, learnt

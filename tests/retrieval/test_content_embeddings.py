@@ -77,7 +77,7 @@ def test_the_map_to_the_collaborative_space_finds_a_linear_truth() -> None:
     vectors = generator.normal(size=(300, 6)).astype(np.float32)
     truth = (vectors @ generator.normal(size=(6, 4))).astype(np.float32)
     known = np.arange(0, 300, 2)
-    mapped = content.map_to_collaborative(vectors, known, truth[known], 1e-6, norm_quantile=1.0)
+    mapped = content.ToCollaborative.learn(vectors[known], truth[known], 1e-6, 1.0).of(vectors)
     short = np.linalg.norm(truth, axis=1) < np.linalg.norm(truth[known], axis=1).max()
     np.testing.assert_allclose(mapped[short], truth[short], atol=1e-3)
 
@@ -86,7 +86,7 @@ def test_a_guessed_vector_is_not_longer_than_the_quantile_of_learnt_ones() -> No
     generator = np.random.default_rng(0)
     vectors = generator.normal(size=(100, 6)).astype(np.float32)
     factors = generator.normal(size=(50, 4)).astype(np.float32)
-    mapped = content.map_to_collaborative(vectors, np.arange(50), factors, 1.0, 0.1)
+    mapped = content.ToCollaborative.learn(vectors[:50], factors, 1.0, 0.1).of(vectors)
     limit = np.quantile(np.linalg.norm(factors, axis=1), 0.1)
     assert np.linalg.norm(mapped, axis=1).max() <= limit * (1 + 1e-5)
 

@@ -43,8 +43,9 @@ class Params:
     popular_half_life_days: float = 28.0
     # The popular pool looks back this far; beyond it a person-day counts under 1/8.
     popular_days: int = 84
-    # Trending: the last days ...
+    # Trending: the last days, in which a person-day counts half as much this many hours later ...
     trending_days: int = 7
+    trending_half_life_hours: float = 24.0
     # ... against what the days before them let expect.
     trending_base_days: int = 56
     # An item is an arrival for this long after it was first seen or created.
@@ -57,6 +58,7 @@ class Params:
         check(self.popular_half_life_days > 0, "popular_half_life_days must be positive")
         check(self.popular_days > 0, "popular_days must be positive")
         check(self.trending_days > 0, "trending_days must be positive")
+        check(self.trending_half_life_hours > 0, "trending_half_life_hours must be positive")
         check(self.trending_base_days > 0, "trending_base_days must be positive")
         check(self.arrival_days > 0, "arrival_days must be positive")
         check(self.min_context_people > 0, "min_context_people must be positive")
@@ -72,7 +74,8 @@ class Interest:
     """Person-days per context and item, a row per pair that has any, ascending by both, all (n,).
 
     ``context``: places in ``contexts``, whose first is everybody; ``item``: codes of the record's
-    items; ``popularity``: decayed, ``recent``: of the last days, ``base``: of those before them.
+    items; ``popularity``: decayed, ``recent``: of the last days, decayed by the hour; ``base``: of
+    those before them.
     """
 
     contexts: list[Context]
@@ -129,11 +132,13 @@ def interest(
 @dataclass(frozen=True)
 class _Days:
     """A row per person, item, day and context, all (n,): ``person``: the place in the block;
-    ``age``: days before the instant's, ``strength``: what the day counts."""
+    ``age``: days before the instant's, ``hours``: before the instant, at the day's last;
+    ``strength``: what the day counts."""
 
     person: np.ndarray
     item: np.ndarray
     age: np.ndarray
+    hours: np.ndarray
     context: np.ndarray
     strength: np.ndarray
 
@@ -146,6 +151,7 @@ class _Block:
     person: np.ndarray
     item: np.ndarray
     age: np.ndarray
+    hours: np.ndarray
     bought: np.ndarray
 
     @staticmethod
@@ -156,8 +162,10 @@ class _Block:
         rows, person, item = record.read(people, COLUMNS, lately & interested)
         day = rows["event_date"].cast(pa.int32()).to_numpy().astype(np.int64)
         age = (today - EPOCH).days - day - 1
+        instant = int(record.as_of.timestamp() * 1_000_000)
+        hours = (instant - _micros(rows["event_time"])) / HOUR
         bought = pc.equal(rows["event_type"], "purchase").to_numpy()
-        return _Block(rows, person, item, age, bought)
+        return _Block(rows, person, item, age, hours, bought)
 
     def days(self, context: np.ndarray) -> _Days:
         """The person-days in each context, (n,) codes of the rows; -1 is in none."""
@@ -169,9 +177,10 @@ class _Block:
             *(column[order] for column in (self.person, self.item, self.age, context))
         )
         bought = np.bincount(day, self.bought[order], len(starts)) > 0
+        last = np.minimum.reduceat(self.hours[order], starts) if len(starts) else np.zeros(0)
         first = order[starts]
         return _Days(
-            self.person[first], self.item[first], self.age[first], context[first],
+            self.person[first], self.item[first], self.age[first], last, context[first],
             np.where(bought, 1.0, LOOKED),
         )  # fmt: skip
 
@@ -212,7 +221,10 @@ class _Sums:
         fresh, params = age < self._params.trending_days, self._params
         before = ~fresh & (age < params.trending_days + params.trending_base_days)
         decayed = strength * np.exp2(-age / params.popular_half_life_days)
-        weights = (decayed * (age < params.popular_days), strength * fresh, strength * before)
+        hourly = np.exp2(-days.hours[rows] / params.trending_half_life_hours)
+        weights = (
+            decayed * (age < params.popular_days), strength * hourly * fresh, strength * before
+        )  # fmt: skip
         self._parts.append(_added(context * self._n_items + days.item[rows], weights))
         if sum(len(keys) for keys, *_ in self._parts[1:]) > MERGED_AT:
             self._merge()
@@ -272,6 +284,11 @@ def _channels(rows: pa.Table, names: _Names) -> np.ndarray:
 
 def _quarters(rows: pa.Table, names: _Names) -> np.ndarray:
     """(n,) the context of each event's quarter of the day, in UTC."""
-    hour = (rows["event_time"].cast(tables.TIME).cast(pa.int64()).to_numpy() % DAY) // HOUR
+    hour = (_micros(rows["event_time"]) % DAY) // HOUR
     quarters = [f"{first:02d}-{first + 6:02d}" for first in range(0, 24, 6)]
     return names.code("hour", pa.chunked_array([pa.array(quarters).take(pa.array(hour // 6))]))
+
+
+def _micros(times: pa.ChunkedArray) -> np.ndarray:
+    """(n,) int64 microseconds since 1970."""
+    return times.cast(tables.TIME).cast(pa.int64()).to_numpy()

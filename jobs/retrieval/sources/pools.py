@@ -36,11 +36,10 @@ def pools(
     of_item = items.take(pc.index_in(record.items, value_set=items["item_id"].combine_chunks()))
     counted = interest.interest(record, persons, of_item["category"], params, requests)
     pairs = (counted.context, counted.item)
-    ratio = params.trending_days / params.trending_base_days
     newness = new_arrivals.newness(of_item, record.as_of, params.arrival_days)
     named = {
         popular.NAME: (*pairs, popular.scores(counted)),
-        trending.NAME: (*pairs, trending.scores(counted, ratio)),
+        trending.NAME: (*pairs, trending.scores(counted, params)),
         new_arrivals.NAME: new_arrivals.scores(counted, newness),
     }
     parts = [editorial.pool(curated, depth)]

@@ -10,7 +10,8 @@ import pytest
 
 from jobs import io, tables
 from jobs.retrieval import matrix
-from jobs.retrieval.sources import buy_again, considered, interest, pools
+from jobs.retrieval.sources import buy_again, considered, interest, pools, trending
+from jobs.retrieval.sources.interest import EVERYBODY, Interest
 from jobs.signals import past
 from jobs.tables import SOURCES
 from tests.conftest import AS_OF
@@ -219,6 +220,36 @@ def test_pools_speak_for_their_context_and_the_new_and_hot_are_told_apart(shared
     assert found["new_arrivals", ""] == ["new"]
     assert found["editorial", ""] == ["new", "old"]
     assert shared.schema == tables.TABLES["pools"].schema
+
+
+def test_what_trends_is_counted_by_the_hour_against_what_the_weeks_before_let_expect(shared_lists):
+    shared = shared_lists(
+        ("n0", "hot", "purchase", 1, 21, None), ("n1", "hot", "purchase", 2, 21, None),
+        ("n0", "new", "purchase", 3), ("n1", "new", "purchase", 4),
+        *[("s0", "old", "purchase", days) for days in range(1, 64)],
+    )  # fmt: skip
+    scores = {
+        row["item_id"]: row["score"]
+        for row in shared.to_pylist()
+        if row["source"] == "trending" and row["context_kind"] == "all"
+    }
+    # What sells every day as before has no row.
+    assert scores == {
+        "hot": pytest.approx(2 ** (-3 / 24) + 2 ** (-27 / 24)),
+        "new": pytest.approx(2**-2.5 + 2**-3.5),
+    }
+
+
+def test_steady_sales_are_what_is_expected_and_a_surge_is_measured_in_deviations():
+    params = pools.Params(trending_half_life_hours=24.0)
+    rate, ages = 0.7, np.arange(7 * 24) + 0.5
+    steady = rate * np.exp2(-ages / 24).sum()
+    deviation = np.sqrt(rate * np.exp2(-ages / 12).sum() + 1)
+    counted = Interest(
+        [EVERYBODY], np.zeros(2, np.int64), np.arange(2), np.zeros(2),
+        np.array([steady, steady + 3 * deviation]), np.full(2, rate * 56 * 24),
+    )  # fmt: skip
+    np.testing.assert_allclose(trending.scores(counted, params), [0, 3], atol=1e-3)
 
 
 def test_a_person_day_counts_once_and_half_as_much_after_the_half_life(shared_lists):
