@@ -109,7 +109,8 @@ def judge_items(
 ) -> list[Rule]:
     """Every rule on every item. ``items``: available, regions and flags, a row per item."""
     flags = _rows_by_value(items["flags"], _plain)
-    excluded = _for_nobody(flags, params)
+    named = {_plain(flag) for flag in params.excluded_flags}
+    excluded = {flag: rows for flag, rows in flags.items() if flag in named}
     none = np.zeros(items.num_rows, dtype=bool)
     rules = [_availability(_booleans(items["available"]), excluded)]
     everywhere, sold = _booleans(pc.is_null(items["regions"])), _rows_by_value(items["regions"])
@@ -123,17 +124,6 @@ def judge_items(
         rules.append(Rule("restriction", restriction, allowed, [sentence] * int((~allowed).sum())))
     rules += [Rule("flag", flag, ~flags[flag], None) for flag in sorted(flags)]
     return rules
-
-
-def obtainable(items: pa.Table, params: Params) -> np.ndarray:
-    """(n_items,) bool: what the rule for everybody allows. ``items``: available and flags."""
-    flags = _rows_by_value(items["flags"], _plain)
-    return _availability(_booleans(items["available"]), _for_nobody(flags, params)).allowed
-
-
-def _for_nobody(flags: dict[str, np.ndarray], params: Params) -> dict[str, np.ndarray]:
-    named = {_plain(flag) for flag in params.excluded_flags}
-    return {flag: rows for flag, rows in flags.items() if flag in named}
 
 
 def _availability(available: np.ndarray, excluded: dict[str, np.ndarray]) -> Rule:

@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from jobs import io
 from jobs.errors import Fault
-from jobs.filtering import filters
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import embeddings, matrix, recall
@@ -144,21 +143,18 @@ def refresh(night: Night, params: Params) -> None:
 
 
 def on_sale(night: Night, params: Params) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """The items that somebody can get, by position, with their vectors and whether these are
-    learnt.
+    """The items that are available, by position, with their vectors and whether these are learnt.
 
-    What is not available, or recalled, stands in no index: it would take the place of something
-    that is.
+    What is not available stands in no index: it would take the place of something that is. What a
+    flag or a region excludes stands there for whoever may have it, and bitmaps take it out.
     """
-    columns = [
-        "item_id", "position", "category", "first_seen", "created_time", "available", "flags"
-    ]  # fmt: skip
+    columns = ["item_id", "position", "category", "first_seen", "created_time", "available"]
     items = night.arrow("items", columns).sort_by("position")
     guess = embeddings.to_collaborative(night, params.map_strength, params.cold_norm_quantile)
     content = night.arrow("content_vectors")
     vectors, learnt = item_vectors(items, embeddings.of_night(night), content, guess)
-    there = filters.obtainable(items, night.params_of("filters"))
-    return items.filter(pa.array(there)), vectors[there], learnt[there]
+    there = items["available"].to_numpy()
+    return items.filter(items["available"]), vectors[there], learnt[there]
 
 
 def item_vectors(
