@@ -2,13 +2,13 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 SETUP = @$(PYTHON) tools/setup.py
-VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS METRICS MASTER TO EVENTS TESTS FILE CANDIDATE DECISION REASON
+VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS METRICS MASTER TO EVENTS TESTS FILE CANDIDATE DECISION REASON EFFECT ARMS
 
 # Values reach Python through the environment as they were typed: neither make nor a shell expands them.
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 .DEFAULT_GOAL := help
-.PHONY: run refresh diagnose ui show why docs staleness ghosts backtest lineage rollback shadow bench faults neural test check help clean
+.PHONY: run refresh diagnose ui show why docs staleness ghosts backtest lineage rollback shadow plan bench faults neural test check help clean
 
 run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
 	$(SETUP) --with java -- -m tools.night
@@ -36,6 +36,8 @@ rollback: ## serve an earlier release [TO=release] [LAKE=folder]
 	$(SETUP) -- -m tools.ask rollback
 shadow: ## a candidate, built in a lake of its own, beside what serves: CANDIDATE=folder [DECISION=promote|reject REASON=…] [LAKE=folder]
 	$(SETUP) -- -m tools.ask shadow CANDIDATE
+plan: ## how long an experiment takes, by who visited lately [EFFECT=0.05] [ARMS=2] [LAKE=folder]
+	$(SETUP) -- -m tools.ask plan
 bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index,refresh,reader,off_policy,diagnosis]
 	$(SETUP) --with java -- -m tools.bench
 faults: ## plant known faults in a world that is served, and tell which the diagnosis names [FILE=faults.yaml] [LAKE=folder] [MASTER=…]

@@ -18,12 +18,14 @@ from tools import night
 ROOT = Path(__file__).resolve().parent.parent
 # Variables that become options, and the commands that know them.
 OPTIONS = {
-    "LAKE": ("--lake", {"show", "why", "docs", "lineage", "rollback", "shadow"}),
+    "LAKE": ("--lake", {"show", "why", "docs", "lineage", "rollback", "shadow", "plan"}),
     "SURFACE": ("--surface", {"show"}),
     "AS_OF": ("--as-of", {"lineage"}),
     "TO": ("--to", {"rollback"}),
     "DECISION": ("--decision", {"shadow"}),
     "REASON": ("--reason", {"shadow"}),
+    "EFFECT": ("--effect", {"plan"}),
+    "ARMS": ("--arms", {"plan"}),
 }
 
 
