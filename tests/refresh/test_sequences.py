@@ -20,7 +20,7 @@ import pytest
 from jobs import io
 from jobs.io import Lake
 from jobs.ordering.surfaces import PERSON, SURFACES
-from jobs.refresh import changes
+from jobs.refresh import changes, onward
 from jobs.retrieval import index
 from tests import small_shop
 from tests.refresh.conftest import AS_OF, Shop, hour, lists, moved, rewrite, rows
@@ -242,10 +242,19 @@ def test_who_was_touched_in_the_last_step_has_the_candidates_of_one_run(
     assert mine[0] == mine[1]
 
 
-def test_everybodys_vector_is_that_of_one_run(sequence: tuple[Shop, Shop, datetime]) -> None:
+def test_whoever_was_folded_in_in_the_last_step_has_the_vector_of_one_run(
+    sequence: tuple[Shop, Shop, datetime],
+) -> None:
     shop, once, now = sequence
-    ours, theirs = (rows(lake.table("person_factors", now)) for lake in (shop, once))
-    assert ours == theirs
+    base = io.parse_as_of(shop.lake.published("embeddings", now).manifest["refresh"]["base"])
+    before, after = (dict(rows(shop.table("item_factors", at))) for at in (base, now))
+    moved = [item for item in after if item in before and after[item] != before[item]]
+    chose = shop.table("interactions", now).filter(pc.field("item_id").isin(moved))["person_id"]
+    people = onward.both(changes.people(shop.context("candidates", now)), chose)
+    found = [lake.table("person_factors", now) for lake in (shop, once)]
+    mine = [rows(one.filter(pc.is_in(one["person_id"], value_set=people))) for one in found]
+    assert len(mine[0]) > 0
+    assert mine[0] == mine[1]
 
 
 def test_who_was_touched_in_the_last_step_has_the_hourly_lists_of_one_run(
