@@ -65,7 +65,7 @@ def test_a_case_is_read_with_its_scope(tmp_path):
         ("{name: a, kind: bypassed, start: 2024-02-16, severity: 1, scope: {to: x}}",
          "has 'to' in its scope; there are channel, how, key_type, region, segment"),
         ("{name: a, kind: bypassed, start: 2024-02-16, severity: 1, scope: {how: x}}",
-         "has the how 'x'; there are hidden, reordered, both"),
+         "has the how 'x'; there are hidden, reordered, both, cut, pushed"),
         ("{name: a, kind: unit_change, start: 2024-02-16, severity: 1, scope: {feature: age}}",
          "names the unknown features age"),
         ("{name: a, kind: unit_change, start: 2024-02-16, severity: 1, scope: {factor: ten}}",
