@@ -1,8 +1,8 @@
 """The step ``adoption``: whether the page showed what it was given, in that order.
 
 Reads ``served`` and ``definitions``. Writes ``adoption`` (a row per surface, period and measure)
-and ``adoption_symptoms``. A log that never says what the page showed is told as such: nothing can be
-known of adoption then, and it is not taken for granted.
+and ``adoption_symptoms``. A log that never says what the page showed is told as such: nothing can
+be known of adoption then, and it is not taken for granted.
 """
 
 from __future__ import annotations
