@@ -2,7 +2,8 @@
 
 Reads ``served``, ``events`` and ``definitions``. Writes ``label_delays`` (a row per population,
 part of it and period: how long its events take to arrive), ``label_checks`` (a row per check of a
-part: corrections, returns, values, units, double labels) and ``labels_symptoms``.
+part: corrections soon and weeks after, returns, values, units, double labels, maturity) and
+``labels_symptoms``.
 
 Four things can be wrong, and they are told apart. Where all that a channel or a kind of key sends
 is late, the feed is late. Where only what answers requests is, or only the label's own event,
@@ -176,6 +177,7 @@ def _checks(
     recent = window.hours(rows["event_time"]) <= window.whole
     bought = pc.equal(rows["event_type"], "purchase").to_numpy()
     checks = [*found, *_purchases(rows.filter(pa.array(bought & recent)), window)]
+    checks.append(_rewritten(rows.filter(pa.array(bought)), window))
     behind = {one.feed.value_of("channel") for one in late}
     checks += [
         one for one in outcome_rates(served) if one.subject.removeprefix("channel ") not in behind
@@ -209,6 +211,16 @@ def _purchases(rows: pa.Table, window: Window) -> list[Check]:
     request, _ = clusters.codes(rows["request_id"].filter(pa.array(answers)))
     pair = request.astype(np.int64) * (int(item.max(initial=0)) + 1) + item[answers]
     return found + label_rules.twice(pair, value[answers], current[answers], group[answers])
+
+
+def _rewritten(rows: pa.Table, window: Window) -> Check:
+    """Whether purchases of earlier weeks were told anew; of those before the reference too, since
+    they are what was rewritten in it."""
+    return label_rules.rewritten(
+        rows["revision"].to_numpy(), window.hours(rows["first_received"]) / 24,
+        window.hours(rows["received_time"]) / 24, clusters.groups(rows["key"]),
+        window.split / 24, window.whole / 24, CORRECTED_DAYS,
+    )  # fmt: skip
 
 
 def outcome_rates(served: pa.Table) -> list[Check]:

@@ -99,6 +99,25 @@ def test_twice_the_returns_are_another_policy(tmp_path: Path) -> None:
     assert named(tmp_path, small_log.served(made), events) == [("return_policy", "all purchases")]
 
 
+def test_purchases_of_the_reference_rewritten_yesterday_are_inconsistent(tmp_path: Path) -> None:
+    made = small_log.places(4)
+    events = small_log.events(made, 4)
+    now = small_log.AS_OF
+    age = [(now - moment).total_seconds() / 86_400 for moment in events["event_time"].to_pylist()]
+    hit = pc.and_(
+        pc.equal(events["event_type"], "purchase"), pa.array([14 < days < 42 for days in age])
+    )
+    yesterday = pa.scalar(now - small_log.timedelta(days=1), events["received_time"].type)
+    for name, value in (("revision", pa.scalar(1, events["revision"].type)),
+                        ("received_time", yesterday)):  # fmt: skip
+        place = events.schema.get_field_index(name)
+        changed = pc.if_else(hit, value, events[name])
+        events = events.set_column(place, events.schema.field(name), changed)
+    assert named(tmp_path, small_log.served(made), events) == [
+        ("inconsistent_labels", "rewritten weeks after: purchases")
+    ]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_returns_that_are_always_told_a_week_late_are_no_other_policy(
     tmp_path: Path, seed: int
