@@ -42,7 +42,7 @@ KINDS: dict[str, Kind] = {
         "Find what delays the feed, or move the night behind it; lists rank older signals.",
     ),
     "label_delay": Kind(
-        MEASUREMENT, DATA, "outcomes arrive later than before",
+        MEASUREMENT, DATA, "outcomes arrive later than before, or than agreed",
         "Wait for the new maturity date before judging or training; find what delays outcomes.",
     ),
     "return_policy": Kind(

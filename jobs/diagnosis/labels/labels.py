@@ -8,11 +8,13 @@ part: corrections soon and weeks after, returns, values, units, double labels, m
 Four things can be wrong, and they are told apart. Where all that a channel or a kind of key sends
 is late, the feed is late. Where only what answers requests is, or only the label's own event,
 labels are. Where the chance that a purchase of some age comes back has changed, the return policy
-has. And where a part of the shop labels otherwise than the rest, labels are inconsistent.
+has. And where a part of the shop labels otherwise than the rest, labels are inconsistent. Outcomes
+that are still to come on the agreed day of maturity are late labels, however they came to be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
@@ -20,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from scipy.stats import binom
 
 from jobs.diagnosis import clusters, definitions, symptoms
 from jobs.diagnosis.labels import feeds, label_rules, outcomes, returned
@@ -37,6 +40,8 @@ SERVED = [
     "region", "segment", "channel", "surface", "key_type",
 ]  # fmt: skip
 FEED = "feed"
+# Of outcomes that may come after the agreed day: the hundredth that ``maturity_days`` is told by.
+UNRIPE = 0.01
 CORRECTED_DAYS = 7.0  # a correction within a week; both periods have old enough labels for that
 
 
@@ -64,8 +69,12 @@ def run(night: Night, params: Params) -> None:
     else:
         rows, late, found = _delays(night, served, window, params, agreed.label.event)
         checks, more = _checks(night, served, window, late)
+        if agreed.label.event == "purchase":  # what is logged of clicks is not when they arrive
+            later = outcomes.later_than(served, window, agreed.label.maturity_days)
+            ripe = maturity(rows, later, agreed.label.maturity_days)
+            checks.append(ripe)
+            found += too_early(ripe, bool(found))
         found += more
-        checks.append(_maturity(rows, agreed.label.maturity_days))
     night.write("label_delays", pa.Table.from_pylist(rows, TABLES["label_delays"].schema))
     told = [one.row() for one in checks]
     night.write("label_checks", pa.Table.from_pylist(told, TABLES["label_checks"].schema))
@@ -141,20 +150,36 @@ def late_symptom(one: Late) -> Symptom:
     )  # fmt: skip
 
 
-def _maturity(rows: list[dict], defined: float) -> Check:
+def maturity(rows: list[dict], later: dict[str, tuple[float, int]], agreed: float) -> Check:
+    """Whether 99 % of outcomes are there on the ``agreed`` day; ``later``: of
+    :func:`outcomes.later_than`."""
     days = {
         row["period"]: float(row["maturity_days"])
         for row in rows
         if row["population"] == OUTCOME and row["segment_kind"] == ALL
     }
     after = days.get("current")
+    share, count = later.get("current", (0.0, 0))
+    was, _ = later.get("reference", (0.0, 0))
+    p = float(binom.sf(round(share * count) - 1, count, UNRIPE)) if count else 1.0
     return Check(
-        "maturity", "outcomes", days.get("reference"), after, None, defined,
-        after is None or after <= defined,
-        f"99 % of outcomes are there {after or 0:g} days after the request; the metrics file waits "
-        f"{defined:g}.",
-        effect=after or 0.0, limit=defined, rows=0,
+        "maturity", "outcomes", days.get("reference"), after, None, agreed,
+        passed=count < label_rules.FEWEST or share <= UNRIPE or p > label_rules.SURE,
+        sentence=f"99 % of outcomes are there {after or 0:g} days after the request; the metrics "
+        f"file waits {agreed:g}, by when {share:.1%} are still to come, against {was:.1%} in the "
+        "weeks before.",
+        effect=max(after or 0.0, agreed), limit=agreed, rows=count, p_value=p, always=was > UNRIPE,
     )  # fmt: skip
+
+
+def too_early(ripe: Check, explained: bool) -> Iterator[Symptom]:
+    """The symptom of labels that are used before they are there; a warning where it was so before,
+    and where a delay that is a symptom of its own explains it."""
+    if not ripe.passed:
+        yield Symptom(
+            "label_delay", "maturity", ripe.effect, ripe.limit, ripe.effect / ripe.limit,
+            ripe.rows, ripe.sentence, ripe.p_value, ripe.always or explained,
+        )  # fmt: skip
 
 
 # --- checks ----------------------------------------------------------------------------------

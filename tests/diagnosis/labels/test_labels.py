@@ -81,6 +81,31 @@ def test_all_purchases_late_beside_views_in_time_are_a_label_delay(tmp_path: Pat
     assert named(tmp_path, log, events) == [("label_delay", "outcomes")]
 
 
+def with_stragglers(made: dict, of: np.ndarray) -> dict:
+    """A few of these purchases, too few to be a delay, arrive a week later."""
+    some = np.random.default_rng(9).random(len(made["age"])) < 0.04
+    return made | {"lag": np.where(of & some, made["lag"] + 7, made["lag"])}
+
+
+def test_outcomes_that_are_still_to_come_on_the_agreed_day_fail(tmp_path: Path) -> None:
+    made = small_log.places(2, requests=12_000)
+    late = with_stragglers(made, made["age"] < 14)
+    found = everything(tmp_path, small_log.served(late), small_log.events(made))
+    (one,) = found["labels_symptoms"]
+    assert (one["kind"], one["subject"], one["warning"]) == ("label_delay", "maturity", False)
+    assert "the metrics file waits 5" in one["sentence"]
+    (check,) = [row for row in found["label_checks"] if row["check"] == "maturity"]
+    assert not check["passed"]
+
+
+def test_an_agreed_day_that_was_always_too_early_is_a_warning(tmp_path: Path) -> None:
+    made = small_log.places(2, requests=12_000)
+    late = with_stragglers(made, made["age"] >= 0)
+    found = everything(tmp_path, small_log.served(late), small_log.events(made))
+    (one,) = found["labels_symptoms"]
+    assert (one["subject"], one["warning"]) == ("maturity", True)
+
+
 def late_where(made: dict, of: np.ndarray) -> np.ndarray:
     return np.where(of & (made["age"] < 14), made["lag"] + 1, made["lag"])
 
