@@ -59,13 +59,19 @@ def run(night: Night, params: Params) -> None:
     rows = _served(night, agreed, label)
     visits = _visits(night, agreed) if rows else None
     table = losses(rows, visits, params.fewest) if rows else []
+    told = found(table)
     if not rows:
         night.notes["slices"] = "no mature place in both periods: no slice is compared"
+        told = [symptoms.unjudged(
+            "decisions_unjudged", "slices", 0, params.fewest,
+            "Nothing says whether a slice loses: the log has no mature place that was shown in "
+            "the current period, or none in the reference.",
+        )]  # fmt: skip
     night.write("slice_losses", pa.Table.from_pylist(
         [one.row() for one in table], TABLES["slice_losses"].schema
     ))  # fmt: skip
     misses.write(night, label, params.earlier)
-    night.write("slices_symptoms", symptoms.table(found(table)))
+    night.write("slices_symptoms", symptoms.table(told))
 
 
 # --- reading ---------------------------------------------------------------------------------

@@ -66,6 +66,11 @@ def run(night: Night, params: Params) -> None:
     found: list[Symptom] = []
     if window is None:
         night.notes["labels"] = "the log lacks the current period or the reference: not compared"
+        found = [symptoms.unjudged(
+            "labels_unjudged", "periods", served.num_rows, params.fewest,
+            "Nothing says whether outcomes come when they should and mean what they did: the log "
+            "lacks the current period or the reference.",
+        )]  # fmt: skip
     else:
         rows, late, found = _delays(night, served, window, params, agreed.label.event)
         checks, more = _checks(night, served, window, late)

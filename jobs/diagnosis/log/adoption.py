@@ -179,7 +179,7 @@ def wrong(found: list[dict[str, object]], params: Params) -> list[Symptom]:
     """A symptom per surface whose page hides or reorders more than it did, or than most; of the
     reasons that it gives a warning, since somebody meant them."""
     share = {(r["surface"], r["period"], r["measure"]): r for r in found}
-    told = []
+    told = _too_few(found, params)
     for (surface, period, measure), row in share.items():
         if period != "current" or int(str(row["requests"])) < params.requests:
             continue
@@ -197,6 +197,24 @@ def wrong(found: list[dict[str, object]], params: Params) -> list[Symptom]:
         elif str(measure).startswith(REASON):
             told += _of_reasons(row, before, params)
     return told
+
+
+def _too_few(found: list[dict[str, object]], params: Params) -> list[Symptom]:
+    """The warning of the surfaces whose page is not judged."""
+    few = {
+        str(row["surface"]): int(str(row["requests"]))
+        for row in found
+        if row["period"] == "current" and row["measure"] == TOLD
+    }
+    few = {name: count for name, count in few.items() if count < params.requests}
+    if not few:
+        return []
+    listed = ", ".join(f"{name} ({count:,})" for name, count in sorted(few.items()))
+    return [symptoms.unjudged(
+        "adoption_unjudged", "answers", max(few.values()), params.requests,
+        f"Nothing says what the page makes of these lists: {listed}; {params.requests:,} answers "
+        "of the current period are needed.",
+    )]  # fmt: skip
 
 
 def _of_answers(

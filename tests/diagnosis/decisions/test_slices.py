@@ -204,12 +204,14 @@ def release(made: Lake) -> None:
     })  # fmt: skip
 
 
-def test_a_log_of_one_period_or_of_none_raises_nothing(tmp_path: Path) -> None:
+def test_a_log_of_one_period_or_of_none_is_warned_of(tmp_path: Path) -> None:
     made = small_log.places(9, requests=100)
     old = made | {"age": made["age"] + 20}
     for number, log in enumerate((small_log.served(old), small_log.served(old).slice(0, 0))):
         night, found = small_log.ran(
             small_log.lake(tmp_path / str(number), served=log), "slices", slices
         )
+        (one,) = found.pop("slices_symptoms")
+        assert (one["kind"], one["warning"]) == ("decisions_unjudged", True)
         assert all(rows == [] for rows in found.values())
         assert "no slice is compared" in night.notes["slices"]

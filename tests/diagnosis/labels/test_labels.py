@@ -168,6 +168,8 @@ def test_a_log_without_a_reference_is_told_and_not_compared(tmp_path: Path) -> N
         events=small_log.events(made),
     )  # fmt: skip
     night, found = small_log.ran(made_lake, "labels", labels)
+    (one,) = found.pop("labels_symptoms")
+    assert (one["kind"], one["warning"]) == ("labels_unjudged", True)
     assert all(rows == [] for rows in found.values())
     assert "not compared" in night.notes["labels"]
 

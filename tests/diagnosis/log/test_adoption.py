@@ -91,8 +91,10 @@ def test_a_log_that_never_says_what_was_shown_is_told_and_blames_no_page() -> No
     assert kinds(log(page)) == {("not_told", "homepage")}
 
 
-def test_few_answers_say_nothing() -> None:
-    assert kinds(log([[2, 1]] * 20)) == set()
+def test_few_answers_say_nothing_and_that_is_told() -> None:
+    (one,) = wrong(measured(log([[2, 1]] * 20), ALL_SHOWN), Params(requests=100))
+    assert (one.kind, one.warning) == ("adoption_unjudged", True)
+    assert "homepage (20); 100 answers" in one.sentence
 
 
 def test_a_page_that_puts_its_own_above_every_list_is_named() -> None:
