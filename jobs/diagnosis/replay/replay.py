@@ -345,17 +345,23 @@ def wrong(found: list[Replayed], compared: list[Compared], shown: Shown) -> list
         ("rebuilt_features_same", "features made again from the night's tables are other ones"),
         ("rebuilt_lists_same", "places made again from the night's tables hold other items"),
     ):
-        for one in found:
-            held = getattr(one, what)
-            if held is None or 1 - held <= SHARE or one.compared + one.unpublished < LEAST:
-                continue
-            share = 1 - held
-            told.append(Symptom(
-                "unlike_release", f"{what} {one.night}", share, SHARE, share / SHARE,
-                one.compared + one.unpublished,
-                f"Of the release of {one.night}, {share:.1%} of the {words}.",
-                warning=what == "rebuilt_lists_same",
-            ))  # fmt: skip
+        beyond = [
+            (1 - getattr(one, what), one)
+            for one in found
+            if getattr(one, what) is not None and one.compared + one.unpublished >= LEAST
+        ]
+        beyond = [(share, one) for share, one in beyond if share > SHARE]
+        if not beyond:
+            continue
+        share, one = max(beyond, key=lambda each: (each[0], each[1].night))
+        others = f", the worst of {len(beyond)} such releases" if len(beyond) > 1 else ""
+        # Nights come and go while a fault stands: the subject, by which people are told of it once,
+        # names none.
+        told.append(Symptom(
+            "unlike_release", what, share, SHARE, share / SHARE, one.compared + one.unpublished,
+            f"Of the release of {one.night}{others}, {share:.1%} of the {words}.",
+            warning=what == "rebuilt_lists_same",
+        ))  # fmt: skip
     return told
 
 
