@@ -97,7 +97,9 @@ def _served(night: Night, agreed: Definitions, label: str) -> Rows | None:
         "revenue_per_session": (value, np.ones(len(hit))),
         "average_order_value": (value, hit.astype(float)),
     }.get(agreed.kpi, (hit.astype(float), np.ones(len(hit))))
-    measure = Measure(f"{agreed.kpi}, per place shown", *top)
+    # No place says whether who buys from it comes back; outcomes are what it has of that.
+    name = "conversion" if agreed.kpi == "returning_customers" else agreed.kpi
+    measure = Measure(f"{name}, per place shown", *top)
     return Rows(current, clusters.groups(rows["visitor"]), divided, measure, hit, place)
 
 
@@ -121,10 +123,12 @@ def _visits(night: Night, agreed: Definitions) -> Rows | None:
     top = {
         "revenue_per_session": (revenue, visits),
         "average_order_value": (revenue, orders),
-        "returning_customers": (ordered * rows["returning"].to_numpy(), visits),
+        # As the KPI is reported: of those who bought.
+        "returning_customers": (ordered * rows["returning"].to_numpy(), ordered),
     }.get(agreed.kpi, (ordered, visits))
     group = clusters.groups(rows["visitor"])
-    measure = Measure(f"{agreed.kpi}, per visit", *top)
+    per = "of visits with an order" if agreed.kpi == "returning_customers" else "per visit"
+    measure = Measure(f"{agreed.kpi}, {per}", *top)
     return Rows(current, group, columns, measure, ordered > 0, np.zeros(len(orders), np.int64))
 
 
