@@ -79,8 +79,11 @@ def measured(rows: pa.Table, decision: Decision) -> list[dict[str, object]]:
         places: dict[str, _Places] = {}
         for period in sorted(pc.unique(mine["period"]).to_pylist()):
             now = mine.filter(pc.equal(mine["period"], period))
-            found += _measures(now, surface, period, tells)
-            places[period] = _Places.of(now, decision)
+            _, request = np.unique(
+                now["request_id"].to_numpy(zero_copy_only=False), return_inverse=True
+            )
+            found += _measures(now, request, surface, period, tells)
+            places[period] = _Places.of(now, request, decision)
         found += _places_shown(places, surface)
     return found
 
@@ -88,17 +91,16 @@ def measured(rows: pa.Table, decision: Decision) -> list[dict[str, object]]:
 @dataclass(frozen=True)
 class _Places:
     """(DEEPEST + 1,) places by position, of the ``answers`` that were shown: those ``given``, that
-    the agreed threshold and capacity leave to the page to show, and those ``shown``."""
+    the agreed threshold and capacity leave to the page to show, and of these those ``shown``."""
 
     given: np.ndarray
     shown: np.ndarray
     answers: int
 
     @staticmethod
-    def of(rows: pa.Table, decision: Decision) -> _Places:
-        _, request = _answers(rows)
+    def of(rows: pa.Table, request: np.ndarray, decision: Decision) -> _Places:
         position = rows["position"].to_numpy()
-        seen = pc.is_valid(rows["shown_position"]).to_numpy()
+        seen = pc.fill_null(rows["shown_position"], 0).to_numpy() > 0
         of_shown = (np.bincount(request, seen) > 0)[request]
         own = pc.and_(pc.is_valid(rows["score"]), pc.is_null(rows["fallback"])).to_numpy()
         score = pc.fill_null(rows["score"], 0.0).to_numpy()
@@ -123,15 +125,9 @@ def _places_shown(places: dict[str, _Places], surface: str) -> Iterator[dict[str
         return
     for period, one in places.items():
         shown = one.shown[common] / one.given[common]
-        share = float(np.average(shown, weights=weight[common]))
+        share = min(float(np.average(shown, weights=weight[common])), 1.0)
         # Places of one answer are hidden together: the evidence is that of so many answers.
         yield _row(surface, period, PLACES, share * one.answers, one.answers)
-
-
-def _answers(rows: pa.Table) -> tuple[int, np.ndarray]:
-    """How many answers there are, and (n,) which one each row is of."""
-    _, request = np.unique(rows["request_id"].to_numpy(zero_copy_only=False), return_inverse=True)
-    return int(request.max()) + 1, request
 
 
 def _row(surface: str, period: str, measure: str, hits: float, of: int) -> dict[str, object]:
@@ -143,9 +139,10 @@ def _row(surface: str, period: str, measure: str, hits: float, of: int) -> dict[
 
 
 def _measures(
-    rows: pa.Table, surface: str, period: str, tells: bool
+    rows: pa.Table, request: np.ndarray, surface: str, period: str, tells: bool
 ) -> Iterator[dict[str, object]]:
-    count, request = _answers(rows)
+    """What holds of whole answers; ``request``: (n,) which one each row is of, from 0."""
+    count = int(request.max()) + 1
     given = rows["position"].to_numpy()
     place = rows["shown_position"].fill_null(0).to_numpy()
     seen = place > 0
