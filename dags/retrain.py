@@ -4,11 +4,11 @@
 A model that is trained on features which are not what is served, or on lists that nobody was
 shown, learns the fault. So this DAG reads the lake's newest **verdict** (of `diagnose`) first:
 
-* its gates `replay` and `parity` are go, and it is not older than `max_age_days`: the night of the
-  run date is triggered at once;
-* one of them is no-go, the verdict is older, or there is none: a person has to **approve** it, with
-  a reason, in the UI under *Required Actions*, within four hours. Rejected, or left alone, this run
-  fails and no night is triggered.
+* its gates `replay` and `parity` are go and saw enough, and it is not older than `max_age_days`:
+  the night of the run date is triggered at once;
+* one of them is no-go or saw too little, the verdict is older, or there is none: a person has to
+  **approve** it, with a reason, in the UI under *Required Actions*, within four hours. Rejected, or
+  left alone, this run fails and no night is triggered.
 
 Who approved it when, why, and against which verdict, is kept in the lake as
 `approvals/<run>.json`, and in the `conf` of the triggered run under `retrain`.

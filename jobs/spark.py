@@ -178,15 +178,20 @@ def start(master: str, log: Path, conf: Mapping[str, str] | None = None) -> Engi
         )
     engine = Engine(url=f"sc://localhost:{port}", token=token, pid=server.pid, master=master)
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            break
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=0.5).close()
-            return engine
-        except OSError:
-            time.sleep(0.1)
-    engine.stop()
+    up = False
+    try:
+        while not up and time.monotonic() < deadline and server.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=0.5).close()
+                up = True
+            except OSError:
+                time.sleep(0.1)
+    finally:
+        # Nobody else knows of it yet, also where this process is stopped while it waits.
+        if not up:
+            engine.stop()
+    if up:
+        return engine
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
     raise Fault(f"spark: the engine on {master} did not start; its log ({log}) ends:\n{tail}")
 

@@ -11,13 +11,15 @@ folder of the worlds, the cases and the results, and ``MASTER``. Prints the conf
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,21 +77,48 @@ def run(values: Mapping[str, str]) -> int:
     chosen = world.World()
     chosen_cases = planted.read(file, chosen.nights()[0], chosen.end)
     Lake(root).open()
-    built = world.built(chosen, root / "worlds")
     found: list[Diagnosed] = []
     text = ""
-    for one in diagnosed(built, chosen_cases, root, values.get("MASTER") or "local[*]"):
-        found.append(one)
-        # After each, since a run takes hours and what is known need not be lost with it.
-        text = "\n".join(report(found))
-        io.write_json(root / "results.json", results(found, built, file))
-        io.write_text(root / "report.md", text)
+    with stoppable():
+        built = world.built(chosen, root / "worlds")
+        every = diagnosed(built, chosen_cases, root, values.get("MASTER") or "local[*]")
+        with contextlib.closing(every):
+            for one in every:
+                found.append(one)
+                # After each, since a run takes hours and what is known need not be lost with it.
+                text = "\n".join(report(found))
+                io.write_json(root / "results.json", results(found, built, file))
+                io.write_text(root / "report.md", text)
     print(f"\n{text}\nresults: {root / 'results.json'}")
     return 0
 
 
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn a terminate and a hang-up into an exit of this process, so that the engine, which is in
+    a session of its own, ends with it; more of them do not disturb that."""
+    numbers = [
+        number for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # as under nohup
+    ]  # fmt: skip
+
+    def stop(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 # --- running -----------------------------------------------------------------------------------
-def diagnosed(built: Built, chosen: Sequence[Case], root: Path, master: str) -> Iterator[Diagnosed]:
+def diagnosed(
+    built: Built, chosen: Sequence[Case], root: Path, master: str
+) -> Generator[Diagnosed]:
     """Diagnose every case, on one engine; a line each."""
     shop = built.world.settings
     goods = Goods(shop)

@@ -36,7 +36,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "clean": ("seed",),
 }
 CHOICES = {
-    "broken_assignment": ("ratio", "both", "heavy"), "bypassed": ("hidden", "reordered", "both"),
+    "broken_assignment": ("ratio", "both", "heavy"), 
+    "bypassed": ("hidden", "reordered", "both", "cut", "pushed"),
 }  # fmt: skip
 NUMBERS = ("factor", "value", "seed")
 

@@ -42,7 +42,7 @@ KINDS: dict[str, Kind] = {
         "Find what delays the feed, or move the night behind it; lists rank older signals.",
     ),
     "label_delay": Kind(
-        MEASUREMENT, DATA, "outcomes arrive later than before",
+        MEASUREMENT, DATA, "outcomes arrive later than before, or than agreed",
         "Wait for the new maturity date before judging or training; find what delays outcomes.",
     ),
     "return_policy": Kind(
@@ -64,6 +64,10 @@ KINDS: dict[str, Kind] = {
     "sudden_drop": Kind(
         MEASUREMENT, SYSTEM, "volume fell suddenly",
         "Look first at whether requests, answers or events are lost before anything is tuned.",
+    ),
+    "labels_unjudged": Kind(
+        MEASUREMENT, SYSTEM, "labels are not judged",
+        "Look again when the log reaches over both periods; until then believe no comparison.",
     ),
     # --- replay: was what the log says served what was computed? ------------------------------
     "unknown_release": Kind(
@@ -128,10 +132,18 @@ KINDS: dict[str, Kind] = {
         DECISIONING, MODEL, "a slice loses what the whole does not show",
         "Look at the slice's cases, its candidates and its features.",
     ),
+    "decisions_unjudged": Kind(
+        DECISIONING, SYSTEM, "scores and slices are not judged",
+        "Serve calibrated scores and log them; look again when enough places are mature.",
+    ),
     # --- adoption: did people see it? ---------------------------------------------------------
     "not_told": Kind(
         ADOPTION, SYSTEM, "nobody knows whether lists were seen",
         "Have the page report what it showed at which place, and log it as shown_position.",
+    ),
+    "adoption_unjudged": Kind(
+        ADOPTION, SYSTEM, "too few answers to say what a page does",
+        "Look again when more answers are logged, or over more days.",
     ),
     "bypassed": Kind(
         ADOPTION, SYSTEM, "the page does not show the list as it was given",
@@ -168,6 +180,12 @@ class Symptom:
     @property
     def gate(self) -> str:
         return KINDS[self.kind].gate
+
+
+def unjudged(kind: str, subject: str, count: int, least: int, sentence: str) -> Symptom:
+    """The warning that something was not judged, of ``count`` rows where ``least`` are needed: not
+    the same as nothing wrong."""
+    return Symptom(kind, subject, float(count), float(least), 1.0, count, sentence, warning=True)
 
 
 def table(found: Iterable[Symptom]) -> pa.Table:

@@ -18,7 +18,7 @@ from jobs.tables import TABLES
 GO = "go"
 # What a model is trained on must be what is served: these say whether it is.
 TRUSTED = (REPLAY, PARITY)
-UNSEEN = "not_compared"
+UNSEEN = ("not_compared", "not_replayed")
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,12 @@ class Verdict:
             for gate in self.gates
             if gate["gate"] in TRUSTED and not gate["go"]
         ]
-        # Too little to compare fails no gate of a young shop, and shows nothing to be right.
+        # Too little to compare or to replay fails no gate of a young shop, or of one that
+        # refreshes hourly, and shows nothing to be right.
         return doubts + [
             f"The gate {row['gate']} saw too little: {row['sentence']}"
             for row in self.symptoms
-            if row["kind"] == UNSEEN and row["warning"]
+            if row["kind"] in UNSEEN and row["warning"]
         ]
 
 

@@ -103,7 +103,7 @@ def interval(
     return float(low), float(high)
 
 
-def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(hits: float, trials: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson's interval (1927) of a share of ``hits`` in ``trials``, 95 % by default."""
     share, spread = hits / trials, z * z / trials
     middle = (share + spread / 2) / (1 + spread)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs.diagnosis.decisions.calibration import GROSS
-from jobs.diagnosis.log.adoption import MEASURES, TOLD
+from jobs.diagnosis.log.adoption import OF_ANSWERS
 from jobs.pages import plots
 from jobs.pages.audits import Part, Section
 from jobs.pages.diagnosis_data import (
@@ -23,7 +23,6 @@ from jobs.pages.evidence import SHOWN, Run, part, triples
 from jobs.tables import FEATURES
 
 WHOLE = -1  # the bin of a slice as a whole
-PAGE = [measure for measure in MEASURES if measure != TOLD]
 LOSING = 5  # slices that the step names
 
 
@@ -241,7 +240,7 @@ def adoption(run: Run) -> Section:
     rows.sort(key=lambda row: (row["surface"], row["measure"], row["period"]))
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
-        if row["measure"] in PAGE:
+        if row["measure"] in OF_ANSWERS:
             found.setdefault(f"{row['surface']}: {row['measure']}", {})[row["period"]] = row
     names = list(found)[:SHOWN]
     nothing = {"share": None, "low": None, "high": None}
@@ -253,8 +252,9 @@ def adoption(run: Run) -> Section:
     ) if names else ""  # fmt: skip
     return Section(
         "Did people see the lists?",
-        "Whether the page showed what it was given, in that order, and with the first place first. "
-        "A page that hides or reorders lists makes every comparison of models idle.",
+        "Whether the page showed what it was given, in that order, with the first place first, and "
+        "as many of the places as before. A page that hides, reorders or replaces lists makes "
+        "every comparison of models idle.",
         "Find what stands between the answer and the page: a cache, a filter, a campaign. Reasons "
         "that the page gives are listed as overrides.",
         [part("By surface, now and in the weeks before.", rows, plot=plot)],

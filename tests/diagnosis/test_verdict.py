@@ -8,6 +8,7 @@ from typing import Any
 from jobs import gate, io, steps, tables
 from jobs.diagnosis import symptoms, verdict
 from jobs.diagnosis.symptoms import GATES, KINDS, REMEDIES, Symptom
+from jobs.diagnosis.verdicts import Verdict
 from jobs.io import Lake
 from jobs.night import Night
 from tests.conftest import AS_OF
@@ -68,6 +69,15 @@ def test_a_warning_fails_no_gate_and_stands_behind_what_does() -> None:
 def test_a_model_at_fault_is_called_so() -> None:
     gates = verdict.judged(verdict.in_order(found("concept_drift")))
     assert [gate["classified"] for gate in gates if gate["classified"]] == ["fix model"]
+
+
+def test_a_model_is_not_trained_unasked_on_what_could_not_be_replayed() -> None:
+    for kind in ("not_replayed", "not_compared"):
+        ordered = verdict.in_order(found(kind, warning=True))
+        one = Verdict("2017-12-01", "one", verdict.judged(ordered), ordered, Path("page.html"))
+        assert one.failed is None
+        (doubt,) = one.untrusted()
+        assert f"{kind} is off." in doubt
 
 
 def row(release: str, requests: int, verdict_: str = "go") -> dict[str, Any]:

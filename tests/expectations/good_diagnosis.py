@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.diagnosis.log import intake
-from jobs.diagnosis.log.adoption import FIRST, IN_ORDER, SHOWN, TOLD
+from jobs.diagnosis.log.adoption import MEASURES
 from jobs.diagnosis.symptoms import GATES, Symptom
 from jobs.diagnosis.symptoms import table as symptoms
 from jobs.tables import FEATURES
@@ -121,7 +121,7 @@ def of_verdict() -> dict[str, pa.Table]:
         "adoption": table("adoption", [
             {"surface": "homepage", "period": "current", "measure": measure, "requests": 100,
              "share": 0.9, "low": 0.8, "high": 0.95}
-            for measure in (TOLD, SHOWN, IN_ORDER, FIRST)
+            for measure in MEASURES
         ]),
         "adoption_symptoms": BOTH,
         "shadow_candidates": table("shadow_candidates", [

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from jobs import gate, io, steps, tables
 from jobs.diagnosis.log import intake
-from jobs.diagnosis.log.adoption import FIRST, IN_ORDER, SHOWN, TOLD
+from jobs.diagnosis.log.adoption import FIRST, IN_ORDER, PLACES, SHOWN, TOLD
 from jobs.diagnosis.symptoms import Symptom
 from jobs.diagnosis.symptoms import table as symptoms
 from jobs.diagnosis.verdict import in_order, judged
@@ -288,6 +288,7 @@ def of_use() -> dict[str, pa.Table]:
              "share": share, "low": share - 0.01, "high": share}
             for surface in ("homepage", "basket") for period in ("current", "reference")
             for measure, share in ((TOLD, 1.0), (SHOWN, 0.93), (IN_ORDER, 0.88), (FIRST, 0.9),
+                                   (PLACES, 0.5),
                                    ("override: campaign", 0.04))
         ]),
         **of_shadow(),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -13,6 +18,7 @@ from tools.faults import Diagnosed
 from tools.planted import Case
 from tools.planting import Planted
 
+ROOT = Path(__file__).resolve().parents[2]
 FIRST, END = date(2024, 1, 12), date(2024, 3, 1)
 START = date(2024, 2, 16)
 
@@ -65,7 +71,7 @@ def test_a_case_is_read_with_its_scope(tmp_path):
         ("{name: a, kind: bypassed, start: 2024-02-16, severity: 1, scope: {to: x}}",
          "has 'to' in its scope; there are channel, how, key_type, region, segment"),
         ("{name: a, kind: bypassed, start: 2024-02-16, severity: 1, scope: {how: x}}",
-         "has the how 'x'; there are hidden, reordered, both"),
+         "has the how 'x'; there are hidden, reordered, both, cut, pushed"),
         ("{name: a, kind: unit_change, start: 2024-02-16, severity: 1, scope: {feature: age}}",
          "names the unknown features age"),
         ("{name: a, kind: unit_change, start: 2024-02-16, severity: 1, scope: {factor: ten}}",
@@ -148,3 +154,50 @@ def test_shares_are_of_medium_and_above_and_alarms_of_clean_worlds():
     assert "| threshold | 1 | 1 | 0 | miscalibrated |" in text
     assert "- **['threshold'] 1.0** (threshold, 1): miscalibrated." in text
     assert "    - miscalibrated of x (parity): It." in text
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from tools import faults, world
+
+class Waiting(list):
+    def __iter__(self):
+        print("running", flush=True)
+        time.sleep(300)
+        return super().__iter__()
+
+root = Path(sys.argv[1])
+with faults.stoppable():
+    list(faults.diagnosed(world.Built(world.World(), root), Waiting(), root, "local[1]"))
+"""
+
+
+def engines(root: Path) -> list[int]:
+    """The processes of engines whose folders are in ``root``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes()
+            if b"SparkConnectServer" in line and str(root).encode() in line:
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_ends_its_engine(tmp_path, number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        assert engines(tmp_path)
+        process.send_signal(number)
+        assert process.wait() == 128 + number
+        assert engines(tmp_path) == []
+    finally:
+        process.kill()
+        process.wait()
+        for pid in engines(tmp_path):
+            os.kill(pid, signal.SIGKILL)

@@ -359,6 +359,21 @@ def test_a_page_that_bypasses_the_list_hides_it_or_shows_it_from_its_end(how, hi
     assert reasons == (set() if hides else {"page: campaign"})
 
 
+@pytest.mark.parametrize("how", ["cut", "pushed"])
+def test_a_page_that_replaces_the_list_keeps_its_first_place_alone_or_puts_its_own_above(how):
+    made = planted("bypassed", 0.5, how=how)
+    before = tables().log["shown_position"].to_numpy()
+    place = made.log["shown_position"].to_numpy()
+    hit = differing(made, "shown_position")
+    assert requests_of(hit) == pytest.approx(0.5, abs=0.07)
+    if how == "cut":
+        assert np.isnan(place[hit]).all()
+        assert (before[hit] > 1).all()
+    else:
+        assert (place[hit] == before[hit] + served_days.PAGE).all()
+    assert purchases(made) < purchases(tables())
+
+
 # --- several at once --------------------------------------------------------------------------
 def test_two_faults_change_what_each_of_them_changes():
     faults: Collection[Planted] = [

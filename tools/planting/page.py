@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tools.planting.tables import Planted, Tables, hidden, luck, with_luck
+from tools.planting.tables import Planted, Tables, hidden, looked_at, luck, with_luck
 
 
 def threshold(tables: Tables, fault: Planted) -> Tables:
@@ -26,16 +26,26 @@ def threshold(tables: Tables, fault: Planted) -> Tables:
 
 
 def bypassed(tables: Tables, fault: Planted) -> Tables:
-    """In a share of requests, the severity, the page hides the list (``how: hidden``), or shows it
-    from its end (``how: reordered``); without ``how`` half of each, some with a reason."""
+    """In a share of requests, the severity, the page hides the list (``how: hidden``), shows it
+    from its end (``reordered``), shows its first place alone (``cut``), or puts as many items of
+    its own above it as a list has (``pushed``); without ``how`` half are hidden and half reordered,
+    some with a reason."""
     asked, log = tables.requests, tables.log
     how = fault.option("how", "both")
     drawn = luck(asked.ids, tables.seed, fault) / fault.severity
     chosen = asked.since(fault) & (drawn < 1.0)
-    hides = chosen & {"hidden": drawn >= 0, "reordered": drawn < 0, "both": drawn < 0.5}[how]
+    hides = chosen & ((how == "hidden") | ((how == "both") & (drawn < 0.5)))
     request = asked.of(log)
-    turned = (chosen & ~hides)[request]
+    turned = (chosen & ~hides & (how in ("reordered", "both")))[request]
     place = pc.fill_null(log["shown_position"], 0).to_numpy()
+    if how in ("cut", "pushed"):
+        hit = chosen[request] & (place > 0)
+        if how == "cut":
+            return hidden(tables, hit & (place > 1))
+        below = np.where(hit, place + place.max(), place)
+        return looked_at(
+            tables.with_columns("log", shown_position=pa.array(below, mask=place == 0))
+        )
     last = np.zeros(len(asked.ids), np.int64)
     np.maximum.at(last, request, place)
     new = np.where(turned & (place > 0), last[request] + 1 - place, place)

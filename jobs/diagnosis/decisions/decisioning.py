@@ -2,7 +2,8 @@
 
 Reads ``served`` and ``definitions``. Writes ``calibration_slices`` (a row per slice and bin of the
 score), ``threshold_costs`` (a row per threshold) and ``decisioning_symptoms``. Scores that are no
-probabilities (a release without a calibrated ranker) are noted and not judged.
+probabilities (a release without a calibrated ranker), and too few, are not judged, which is told
+as a warning.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ def run(night: Night, params: Params) -> None:
     found: list[Symptom] = []
     if reason:
         night.notes["decisioning"] = reason
+        ripe = pc.and_(pc.equal(rows["period"], "current"), rows["mature"])
+        found = [symptoms.unjudged(
+            "decisions_unjudged", "scores", int(pc.sum(ripe).as_py() or 0), params.fewest,
+            f"Nothing says whether scores come true or are well acted on: {reason}.",
+        )]  # fmt: skip
     else:
         columns = arrays(rows, label)
         curves, found = _curves(rows, columns)

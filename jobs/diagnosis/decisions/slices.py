@@ -59,13 +59,19 @@ def run(night: Night, params: Params) -> None:
     rows = _served(night, agreed, label)
     visits = _visits(night, agreed) if rows else None
     table = losses(rows, visits, params.fewest) if rows else []
+    told = found(table)
     if not rows:
         night.notes["slices"] = "no mature place in both periods: no slice is compared"
+        told = [symptoms.unjudged(
+            "decisions_unjudged", "slices", 0, params.fewest,
+            "Nothing says whether a slice loses: the log has no mature place that was shown in "
+            "the current period, or none in the reference.",
+        )]  # fmt: skip
     night.write("slice_losses", pa.Table.from_pylist(
         [one.row() for one in table], TABLES["slice_losses"].schema
     ))  # fmt: skip
     misses.write(night, label, params.earlier)
-    night.write("slices_symptoms", symptoms.table(found(table)))
+    night.write("slices_symptoms", symptoms.table(told))
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -91,7 +97,9 @@ def _served(night: Night, agreed: Definitions, label: str) -> Rows | None:
         "revenue_per_session": (value, np.ones(len(hit))),
         "average_order_value": (value, hit.astype(float)),
     }.get(agreed.kpi, (hit.astype(float), np.ones(len(hit))))
-    measure = Measure(f"{agreed.kpi}, per place shown", *top)
+    # No place says whether who buys from it comes back; outcomes are what it has of that.
+    name = "conversion" if agreed.kpi == "returning_customers" else agreed.kpi
+    measure = Measure(f"{name}, per place shown", *top)
     return Rows(current, clusters.groups(rows["visitor"]), divided, measure, hit, place)
 
 
@@ -115,10 +123,12 @@ def _visits(night: Night, agreed: Definitions) -> Rows | None:
     top = {
         "revenue_per_session": (revenue, visits),
         "average_order_value": (revenue, orders),
-        "returning_customers": (ordered * rows["returning"].to_numpy(), visits),
+        # As the KPI is reported: of those who bought.
+        "returning_customers": (ordered * rows["returning"].to_numpy(), ordered),
     }.get(agreed.kpi, (ordered, visits))
     group = clusters.groups(rows["visitor"])
-    measure = Measure(f"{agreed.kpi}, per visit", *top)
+    per = "of visits with an order" if agreed.kpi == "returning_customers" else "per visit"
+    measure = Measure(f"{agreed.kpi}, {per}", *top)
     return Rows(current, group, columns, measure, ordered > 0, np.zeros(len(orders), np.int64))
 
 

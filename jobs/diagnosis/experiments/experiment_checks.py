@@ -7,6 +7,7 @@ current period are checked again by themselves, since what broke lately hides am
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +92,15 @@ def symptom(name: str, found: list[Check]) -> Symptom | None:
         KIND, name, gravest.value, gravest.limit, gravest.severity, gravest.people,
         f"The experiment {name}: {reasons}", gravest.p_value, gravest.warning,
     )  # fmt: skip
+
+
+def unmeasured(name: str, found: list[Check]) -> Iterator[Symptom]:
+    """A symptom for each guardrail that has no number: the log lacks it."""
+    for one in found:
+        yield Symptom(
+            "incomplete_log", f"{name}: {one.name}", one.value, one.limit, one.severity,
+            one.people, f"The experiment {name}: {one.sentence}", warning=one.warning,
+        )  # fmt: skip
 
 
 def sample_ratio(who: Exposed, defined: Experiment, of: np.ndarray | None = None) -> Check:

@@ -3,7 +3,8 @@
 Reads ``definitions``, ``visits``, of the answers in ``served`` what the guardrails need, and the
 number of ``items``. Writes ``experiment_checks`` (a row per experiment and check),
 ``experiment_results`` (a row per arm, measure and segment, against the control) and
-``experiments_symptoms`` (one per experiment whose assignment is broken).
+``experiments_symptoms`` (one per experiment whose assignment is broken, and one per guardrail of it
+that has no number).
 
 Money a visit is the primary measure, and the only one by segment; the rate of orders and of clicks
 are secondary, corrected together, as are the segments. An experiment that began before the window
@@ -32,6 +33,7 @@ from jobs.diagnosis.experiments.experiment_checks import Check
 from jobs.diagnosis.experiments.exposure import SUMS, Exposed, exposed
 from jobs.diagnosis.experiments.power import LONGEST, SHORTEST, WEEK, duration, least_effect
 from jobs.diagnosis.kpis.kpi_cells import ALL, SEGMENTS, Shown, days_of, encoded, ordinal
+from jobs.diagnosis.symptoms import Symptom
 from jobs.night import Night
 from jobs.params import check
 from jobs.tables import TABLES
@@ -39,6 +41,7 @@ from jobs.tables import TABLES
 PRIMARY, CONVERSION, CTR, NOVELTY = "revenue_per_session", "conversion", "ctr", "novelty"
 LATENCY, RETURNS, COVERAGE = GUARDRAILS = definitions.GUARDRAILS
 MEASURES = (PRIMARY, CONVERSION, CTR, NOVELTY, *GUARDRAILS)
+GUARDRAIL = "guardrail "  # how its check begins
 BY_SEGMENT, SECONDARY = FAMILIES = ("by segment", "secondary")
 BUCKETS = 20  # samples of visitors that coverage is counted in
 CAPPED = 0.995  # of what was spent before: a few of the largest would set the slope alone
@@ -92,8 +95,7 @@ def run(night: Night, params: Params) -> None:
     found: dict[str, list[Check]] = {}
     results: list[dict[str, Any]] = []
     for defined in begun:
-        whole = defined.starts.date() >= window
-        found[defined.name], rows = judged(night, defined, agreed, last, whole, params)
+        found[defined.name], rows = judged(night, defined, agreed, window, last, params)
         results += rows
     night.notes["experiments"] = len(agreed.experiments)
     night.notes["experiments_not_begun"] = len(agreed.experiments) - len(begun)
@@ -101,21 +103,23 @@ def run(night: Night, params: Params) -> None:
 
 
 def judged(
-    night: Night, defined: Experiment, agreed: Definitions, last: date, whole: bool, params: Params
+    night: Night, defined: Experiment, agreed: Definitions, first: date, last: date, params: Params
 ) -> tuple[list[Check], list[dict[str, Any]]]:
-    """The checks and the result rows of one experiment; ``last``: the last whole day; ``whole``:
-    the window reaches back to the experiment's first."""
+    """The checks and the result rows of one experiment; ``first``, ``last``: the window's days."""
+    starts = defined.starts.date()
+    whole = starts >= first  # the window reaches back to the experiment's first day
     columns = [name for name in agreed.segments if name in SEGMENTS]
     names = ["visitor", "day", "period", "arm", *SUMS, "before_value", "returning", *columns]
     who = exposed(night.arrow("visits", names, _rows_of(defined)), defined, columns)
     made = experiment_checks.checks(who, defined, whole)
     broken = any(not one.passed and not one.warning for one in made)
-    elapsed = (last - defined.starts.date()).days + 1
+    elapsed = (last - max(starts, first)).days + 1
     at_end = whole and elapsed == params.planned_days
     terms = Terms(at_end, broken, params.effect, params.margin)
     measured = list(of_visits(who, terms, params, whole))
     if agreed.guardrails and measured:
         measured += guardrails(night, who, defined, agreed.guardrails, terms)
+        made += without_number(measured, who)
     made += powers(measured, who, defined, elapsed, params)
     return made, list(table_rows(defined.name, measured, terms))
 
@@ -141,11 +145,14 @@ def _write(night: Night, found: dict[str, list[Check]], results: list[dict[str, 
     night.write(
         "experiment_results", pa.Table.from_pylist(results, TABLES["experiment_results"].schema)
     )
-    wrong = [
-        experiment_checks.symptom(name, [one for one in some if one.name != "power"])
-        for name, some in found.items()
-    ]
-    night.write("experiments_symptoms", symptoms.table(one for one in wrong if one is not None))
+    wrong: list[Symptom] = []
+    for name, some in found.items():
+        unmeasured = [one for one in some if one.name.startswith(GUARDRAIL)]
+        wrong += experiment_checks.unmeasured(name, unmeasured)
+        rest = [one for one in some if one.name != "power" and one not in unmeasured]
+        broken = experiment_checks.symptom(name, rest)
+        wrong += [broken] if broken else []
+    night.write("experiments_symptoms", symptoms.table(wrong))
 
 
 # --- what is measured ------------------------------------------------------------------------
@@ -215,6 +222,22 @@ def guardrails(
             yield Measured(arm, name, ALL, ALL, size, len(group), found, method)
 
 
+def without_number(measured: list[Measured], who: Exposed) -> Iterator[Check]:
+    """A failed check for each guardrail that some arm has no number of; a warning where that may
+    come with time: of the returns of purchases that are mature, or of few people."""
+    for name in GUARDRAILS:
+        mine = [one for one in measured if one.measure == name]
+        none = [one for one in mine if not np.isfinite(one.found.both.value).all()]
+        if none:
+            people = max(one.visitors for one in none)
+            yield Check(
+                f"{GUARDRAIL}{name}", float(len(none)), 1.0, False,
+                f"The guardrail {name} has no number in {' or '.join(one.arm for one in none)} or "
+                f"in {who.arms[0]}, so that nobody knows whether it holds.",
+                people, warning=name != LATENCY or people < experiment_checks.FEWEST,
+            )  # fmt: skip
+
+
 def coverage(
     places: pa.Table,
     person: np.ndarray,
@@ -239,7 +262,8 @@ def coverage(
 def powers(
     measured: list[Measured], who: Exposed, defined: Experiment, elapsed: int, params: Params
 ) -> Iterator[Check]:
-    """Whether the planned end is late enough for the effect that is looked for."""
+    """Whether the planned end is late enough for the effect that is looked for; ``elapsed``: the
+    days in which people and variance were seen."""
     primary = [one for one in measured if one.measure == PRIMARY and one.segment_kind == ALL]
     enough = [one.found for one in primary if one.found.enough and one.found.both.value[0] > 0]
     if not enough:

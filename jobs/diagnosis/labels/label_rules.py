@@ -24,6 +24,7 @@ SURE = 1e-4  # adjusted for all parts that are looked at; thirty days are then w
 FEWEST = 200  # rows of a part, below which shares of a few hundredths say nothing
 RATE_LIMIT = 10.0  # times; a channel's share of buyers never moves so far by itself
 FEWEST_EXPECTED = 20.0  # outcomes that must have been expected to call their absence one
+REACH = 28.0  # days of labels that may be rewritten: as long as the reference usually is
 WAS_SO = 0.5  # of the difference: so much of it before makes it nothing new
 
 
@@ -245,6 +246,38 @@ def corrections(
     }
     return _agreement("read again", f"of the labels changed within {days:g} days of their first "
                        f"delivery{_after(lag[corrected])}", found, "again", "labels")  # fmt: skip
+
+
+def rewritten(
+    revision: np.ndarray, told: np.ndarray, newest: np.ndarray, group: np.ndarray,
+    split: float, whole: float, days: float,
+) -> Check:  # fmt: skip
+    """Whether more labels of earlier weeks were read again with another content, weeks after.
+
+    ``revision``: (n,) ints; ``told``, ``newest``: (n,) days before the run date of the first and of
+    the newest delivery; ``group``: (n,) random groups of customers; ``split``, ``whole``: days of
+    the current period and of both. The last days' rewritings are held against the stretch of equal
+    length of the reference that had most, since books are often closed once a month; changes within
+    ``days`` are :func:`corrections`.
+    """
+    length = min(split, whole - split)
+    late = (revision > 0) & (told - newest > days)
+
+    def stretch(end: float) -> dict[str, np.ndarray]:
+        begin = end + length
+        old = (told > begin) & (told <= begin + REACH)
+        again = old & late & (newest > end) & (newest <= begin)
+        return {"labels": _by_group(group[old]), "again": _by_group(group[again])}
+
+    before = [stretch(end) for end in np.arange(split, whole - length + 1e-9, max(length, 1.0))]
+    before = [one for one in before if one["labels"].sum() >= FEWEST]
+    none = {name: np.zeros(clusters.GROUPS) for name in ("labels", "again")}
+    most = max(before, key=lambda one: one["again"].sum() / one["labels"].sum(), default=none)
+    return _agreement(
+        "rewritten weeks after", f"of the labels of the {REACH:g} days before the last "
+        f"{length:g} were rewritten in these, more than {days:g} days after their first delivery",
+        {"now": stretch(0.0), "before": most}, "again", "labels",
+    )  # fmt: skip
 
 
 def _after(lag: np.ndarray) -> str:

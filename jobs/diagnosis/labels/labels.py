@@ -2,16 +2,19 @@
 
 Reads ``served``, ``events`` and ``definitions``. Writes ``label_delays`` (a row per population,
 part of it and period: how long its events take to arrive), ``label_checks`` (a row per check of a
-part: corrections, returns, values, units, double labels) and ``labels_symptoms``.
+part: corrections soon and weeks after, returns, values, units, double labels, maturity) and
+``labels_symptoms``.
 
 Four things can be wrong, and they are told apart. Where all that a channel or a kind of key sends
 is late, the feed is late. Where only what answers requests is, or only the label's own event,
 labels are. Where the chance that a purchase of some age comes back has changed, the return policy
-has. And where a part of the shop labels otherwise than the rest, labels are inconsistent.
+has. And where a part of the shop labels otherwise than the rest, labels are inconsistent. Outcomes
+that are still to come on the agreed day of maturity are late labels, however they came to be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
@@ -19,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from scipy.stats import binom
 
 from jobs.diagnosis import clusters, definitions, symptoms
 from jobs.diagnosis.labels import feeds, label_rules, outcomes, returned
@@ -36,6 +40,8 @@ SERVED = [
     "region", "segment", "channel", "surface", "key_type",
 ]  # fmt: skip
 FEED = "feed"
+# Of outcomes that may come after the agreed day: the hundredth that ``maturity_days`` is told by.
+UNRIPE = 0.01
 CORRECTED_DAYS = 7.0  # a correction within a week; both periods have old enough labels for that
 
 
@@ -60,11 +66,20 @@ def run(night: Night, params: Params) -> None:
     found: list[Symptom] = []
     if window is None:
         night.notes["labels"] = "the log lacks the current period or the reference: not compared"
+        found = [symptoms.unjudged(
+            "labels_unjudged", "periods", served.num_rows, params.fewest,
+            "Nothing says whether outcomes come when they should and mean what they did: the log "
+            "lacks the current period or the reference.",
+        )]  # fmt: skip
     else:
         rows, late, found = _delays(night, served, window, params, agreed.label.event)
         checks, more = _checks(night, served, window, late)
+        if agreed.label.event == "purchase":  # what is logged of clicks is not when they arrive
+            later = outcomes.later_than(served, window, agreed.label.maturity_days)
+            ripe = maturity(rows, later, agreed.label.maturity_days)
+            checks.append(ripe)
+            found += too_early(ripe, bool(found))
         found += more
-        checks.append(_maturity(rows, agreed.label.maturity_days))
     night.write("label_delays", pa.Table.from_pylist(rows, TABLES["label_delays"].schema))
     told = [one.row() for one in checks]
     night.write("label_checks", pa.Table.from_pylist(told, TABLES["label_checks"].schema))
@@ -140,20 +155,36 @@ def late_symptom(one: Late) -> Symptom:
     )  # fmt: skip
 
 
-def _maturity(rows: list[dict], defined: float) -> Check:
+def maturity(rows: list[dict], later: dict[str, tuple[float, int]], agreed: float) -> Check:
+    """Whether 99 % of outcomes are there on the ``agreed`` day; ``later``: of
+    :func:`outcomes.later_than`."""
     days = {
         row["period"]: float(row["maturity_days"])
         for row in rows
         if row["population"] == OUTCOME and row["segment_kind"] == ALL
     }
     after = days.get("current")
+    share, count = later.get("current", (0.0, 0))
+    was, _ = later.get("reference", (0.0, 0))
+    p = float(binom.sf(round(share * count) - 1, count, UNRIPE)) if count else 1.0
     return Check(
-        "maturity", "outcomes", days.get("reference"), after, None, defined,
-        after is None or after <= defined,
-        f"99 % of outcomes are there {after or 0:g} days after the request; the metrics file waits "
-        f"{defined:g}.",
-        effect=after or 0.0, limit=defined, rows=0,
+        "maturity", "outcomes", days.get("reference"), after, None, agreed,
+        passed=count < label_rules.FEWEST or share <= UNRIPE or p > label_rules.SURE,
+        sentence=f"99 % of outcomes are there {after or 0:g} days after the request; the metrics "
+        f"file waits {agreed:g}, by when {share:.1%} are still to come, against {was:.1%} in the "
+        "weeks before.",
+        effect=max(after or 0.0, agreed), limit=agreed, rows=count, p_value=p, always=was > UNRIPE,
     )  # fmt: skip
+
+
+def too_early(ripe: Check, explained: bool) -> Iterator[Symptom]:
+    """The symptom of labels that are used before they are there; a warning where it was so before,
+    and where a delay that is a symptom of its own explains it."""
+    if not ripe.passed:
+        yield Symptom(
+            "label_delay", "maturity", ripe.effect, ripe.limit, ripe.effect / ripe.limit,
+            ripe.rows, ripe.sentence, ripe.p_value, ripe.always or explained,
+        )  # fmt: skip
 
 
 # --- checks ----------------------------------------------------------------------------------
@@ -176,6 +207,7 @@ def _checks(
     recent = window.hours(rows["event_time"]) <= window.whole
     bought = pc.equal(rows["event_type"], "purchase").to_numpy()
     checks = [*found, *_purchases(rows.filter(pa.array(bought & recent)), window)]
+    checks.append(_rewritten(rows.filter(pa.array(bought)), window))
     behind = {one.feed.value_of("channel") for one in late}
     checks += [
         one for one in outcome_rates(served) if one.subject.removeprefix("channel ") not in behind
@@ -209,6 +241,16 @@ def _purchases(rows: pa.Table, window: Window) -> list[Check]:
     request, _ = clusters.codes(rows["request_id"].filter(pa.array(answers)))
     pair = request.astype(np.int64) * (int(item.max(initial=0)) + 1) + item[answers]
     return found + label_rules.twice(pair, value[answers], current[answers], group[answers])
+
+
+def _rewritten(rows: pa.Table, window: Window) -> Check:
+    """Whether purchases of earlier weeks were told anew; of those before the reference too, since
+    they are what was rewritten in it."""
+    return label_rules.rewritten(
+        rows["revision"].to_numpy(), window.hours(rows["first_received"]) / 24,
+        window.hours(rows["received_time"]) / 24, clusters.groups(rows["key"]),
+        window.split / 24, window.whole / 24, CORRECTED_DAYS,
+    )  # fmt: skip
 
 
 def outcome_rates(served: pa.Table) -> list[Check]:

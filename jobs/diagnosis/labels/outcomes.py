@@ -72,6 +72,18 @@ def rows(known: Cube, served: pa.Table, window: Window) -> list[dict]:
     return found
 
 
+def later_than(served: pa.Table, window: Window, days: float) -> dict[str, tuple[float, int]]:
+    """By period: the share of outcomes that come more than ``days`` after their request, and how
+    many are of requests old enough to show it; only where there are any."""
+    place = int(delays.binned(np.array([24 * days]))[0])
+    found = {}
+    for (period, kind, _), cells in _since_request(served, window).items():
+        rows = int(cells.rows[cells.age > place].sum())
+        if kind == ALL and rows:
+            found[period] = (1 - float(delays.distribution(cells, cells.oldest)[place]), rows)
+    return found
+
+
 def _since_request(served: pa.Table, window: Window) -> dict[tuple[str, str, str], Cells]:
     """By period and part: outcomes by the age of their request, and the time from it to their
     arrival."""

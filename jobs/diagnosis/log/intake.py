@@ -18,6 +18,7 @@ from jobs.tables import TABLES
 READ = "rows of the log"
 KEPT = "kept"
 INCOMPLETE = "dropped: a key, an item, a place, a request or a release is missing"
+UNDATED = "dropped: neither a time nor a release says of which day a row is"
 REPEATED = "dropped: a repeat of a place or of an item"
 NO_RELEASE = "kept: of a release that was never published here"
 RETIRED = "kept: of a release that was published and whose tables are gone"
@@ -47,14 +48,14 @@ YOUNG_SIGMAS = 5.0  # of the spread between days
 
 def counts(
     rows: DataFrame, served: DataFrame, answers: DataFrame, naming: DataFrame,
-    agreed: Definitions, untimed: int,
+    agreed: Definitions, untimed: Mapping[str, int],
 ) -> pa.Table:  # fmt: skip
     """The table ``log_counts``.
 
     ``rows``: the log of the periods with ``outcome`` and ``has_features``; ``served``: what was
     kept; ``answers``: with ``in_time`` and ``before``; ``naming``: event_id of the events that name
     a request, their ``period``, and ``known``, whether the log has its place; ``untimed``: rows of
-    the log without a time, which count as the current period's.
+    the log without a time, by the period in which their release served, and ``UNDATED``.
     """
     scored = F.col("fallback").isNull() & F.col("score").isNotNull()
     kept = F.col("outcome") == KEPT
@@ -78,7 +79,7 @@ def counts(
     arms = _arms(served, agreed)
     found: list[dict[str, object]] = []
     for period, told in of_log.items():
-        extra = untimed if period == "current" else 0
+        extra = untimed.get(period, 0)
         read, who = told["rows"] + extra, whose.get(period, _nothing("published", "gone", "person"))
 
         def row(outcome: str, count: int, whole: int, period: str = period) -> None:
@@ -91,6 +92,9 @@ def counts(
         row(KEPT, told["kept"], read)
         row(INCOMPLETE, told["incomplete"] + extra, read)
         row(REPEATED, told["repeated"], read)
+        if period == "current":
+            lost = untimed.get(UNDATED, 0)
+            row(UNDATED, lost, read + lost)
         row(NO_PROPENSITY, told["propensity"], told["kept"])
         row(NO_FEATURES, told["features"], told["scored"])
         row(NO_RELEASE, who["published"], told["kept"])
@@ -192,6 +196,15 @@ def _missing(share: Mapping[str, float], rows: Mapping[str, int]) -> Iterator[Sy
                 f"{share[outcome]:.1%} of the log's rows or answers, {rows[outcome]:,}, are "
                 f"“{outcome}”; more than {limit:.0%} is no basis to judge by.",
             )  # fmt: skip
+    if share.get(UNDATED, 0.0) > LIMITS[INCOMPLETE]:
+        yield Symptom(
+            "incomplete_log", UNDATED, share[UNDATED], LIMITS[INCOMPLETE],
+            share[UNDATED] / LIMITS[INCOMPLETE], rows[UNDATED],
+            f"{rows[UNDATED]:,} rows of the log have neither a time nor a release: nobody knows of "
+            f"which day they are, and none counts them; beside the current period's rows they are "
+            f"{share[UNDATED]:.1%}.",
+            warning=True,
+        )  # fmt: skip
     if rows.get(TWO_FORMS):
         yield Symptom(
             "incomplete_log", TWO_FORMS, share[TWO_FORMS], 0.0, 1.0 + share[TWO_FORMS],

@@ -12,6 +12,7 @@ answer was made by; and ``visitor``, as it is known now, whose purchases count.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,7 @@ from jobs.diagnosis.log.who import KEY, UNKNOWN, Who, visitor
 from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
+from jobs.release import releases
 from jobs.sources import contract
 from jobs.tables import FEATURES, TABLES
 
@@ -90,7 +92,7 @@ def ripe_before(current: Span, label: Label) -> datetime:
     days = (current.end - current.start).days
     weeks = int(days - label.maturity_days) // 7
     if weeks < 1:
-        least = 7 * (int(label.maturity_days + 6) // 7 + 1)
+        least = 7 * (math.ceil(label.maturity_days / 7) + 1)
         raise Fault(
             f"served: outcomes are mature after {label.maturity_days:g} days, which leaves no "
             f"whole week of the {days} current days; set served.current_days to {least}"
@@ -135,8 +137,7 @@ def run(night: Night, params: Params) -> None:
     night.write("visits", visits(made, events, who, agreed, periods[1].start, params))
     night.write("served_features", featured(rows, made))
     naming = naming_requests(events, every, periods)
-    untimed = every.where(F.col("request_time").isNull()).count()
-    counts = intake.counts(rows, made, answers, naming, agreed, untimed)
+    counts = intake.counts(rows, made, answers, naming, agreed, untimed(every, rows, periods))
     night.write("log_counts", counts)
     night.write("served_symptoms", symptoms.table(intake.found(counts, intake.days(made))))
 
@@ -148,6 +149,25 @@ def _period(periods: Iterable[Span]) -> Column:
         F.when((when >= F.lit(p.start)) & (when < F.lit(p.end)), F.lit(p.period)) for p in periods
     ]
     return F.coalesce(*named)
+
+
+def untimed(every: DataFrame, rows: DataFrame, periods: Iterable[Span]) -> dict[str, int]:
+    """How many rows of the whole log have no time, by period: that whose rows name their release,
+    the newest first, else that in which it was made. Of no release that is one: ``UNDATED``."""
+    lost = every.where(F.col("request_time").isNull()).select("release_id")
+    named = rows.groupBy("release_id").agg(
+        *(F.max(F.col("period") == one.period).alias(one.period) for one in periods)
+    )
+    made = F.split("release_id", "-")[0]
+    when = [F.when(F.col(one.period), one.period) for one in periods]
+    when += [
+        F.when((made >= releases.stamp(one.start)) & (made < releases.stamp(one.end)), one.period)
+        for one in periods
+    ]
+    known = F.col("release_id").rlike(releases.ID.pattern)
+    period = F.when(known, F.coalesce(*when, F.lit(""))).otherwise(intake.UNDATED)
+    told = lost.join(named, on="release_id", how="left").groupBy(period.alias("period")).count()
+    return {row["period"]: row["count"] for row in told.collect()}
 
 
 def drawn_share(log: DataFrame, params: Params) -> Column:

@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from jobs.evaluation.metrics import wilson
 
 PLACES = 50  # of the list; what stands below is counted in the last one
-COLUMNS = ["item_id", "position", "shown_position", "clicked", "bought", "mature"]
+COLUMNS = [
+    "item_id", "surface", "position", "shown_position", "clicked", "bought", "mature",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,18 @@ class Exposure:
     items: dict[str, int]
 
     @staticmethod
-    def of(batches: Iterable[pa.RecordBatch]) -> Exposure:
-        """From rows of ``served``, batch by batch. A place that the page did not log is taken to be
-        that of the answer."""
+    def of(batches: Iterable[pa.RecordBatch], telling: Iterable[str]) -> Exposure:
+        """From rows of ``served`` of one period, batch by batch.
+
+        ``telling``: the surfaces that say what they showed. What those did not show had no outcome
+        to have, and is left out; of the others all was shown, where the answer has it.
+        """
+        says = pa.array(list(telling), pa.string())
         counts = [np.zeros(PLACES + 1) for _ in range(4)]
         items: list[pa.Table] = []
-        for rows in batches:
+        for every in batches:
+            silent = pc.invert(pc.is_in(every["surface"], value_set=says))
+            rows = every.filter(pc.or_(pc.is_valid(every["shown_position"]), silent))
             place = pc.coalesce(rows["shown_position"], rows["position"]).to_numpy()
             place = np.clip(place, 1, PLACES)
             clicked, bought, mature = (
@@ -49,6 +57,15 @@ class Exposure:
             items.append(one.group_by("item_id").aggregate([([], "count_all")]))
         shown, clicks, ripe, purchases = counts
         return Exposure(shown, clicks, ripe, purchases, _summed(items))
+
+
+def telling(batches: Iterable[pa.RecordBatch]) -> set[str]:
+    """The surfaces of which the log says at some place what the page showed."""
+    found: set[str] = set()
+    for rows in batches:
+        named = rows["surface"].filter(pc.is_valid(rows["shown_position"]))
+        found.update(pc.unique(named).to_pylist())
+    return found
 
 
 def _summed(parts: list[pa.Table]) -> dict[str, int]:

@@ -23,6 +23,7 @@ import pyarrow.dataset as ds
 from jobs import io
 from jobs.diagnosis import definitions, symptoms
 from jobs.diagnosis.definitions import Definitions
+from jobs.diagnosis.log import intake
 from jobs.diagnosis.replay import comparing, rebuilding
 from jobs.diagnosis.replay.comparing import DEFAULT, LOST, OTHER, UNIT, Compared
 from jobs.diagnosis.symptoms import Symptom
@@ -37,6 +38,13 @@ from jobs.tables import FEATURES, TABLES
 # where serving gives what was published, so that this leaves room for a deployment's minutes only.
 SHARE = 0.005
 LEAST = 200  # rows that a feature's comparison rests on
+# Of the scored places whose release should be here: the log's own limits leave so many without
+# features, and so many to releases that nobody knows.
+REPLAYED = 1 - intake.LIMITS[intake.NO_FEATURES] - intake.NO_RELEASE_LIMIT
+SIGMAS = 3.0  # of drawing whole requests, by which a share of the sample may be off
+# Refreshes are kept for hours only, so that places of theirs are no fault; beyond half of all, what
+# was looked at does not speak for what was served.
+RETIRED = 0.5
 SCORE_WITHIN = 1e-4  # relative; scores are means of float32 sums
 KIND = {
     LOST: "lost_join", DEFAULT: "default_on_timeout", UNIT: "unit_change", OTHER: "unlike_release",
@@ -56,10 +64,17 @@ class Params:
 
 @dataclass(frozen=True)
 class Shown:
-    """What was served in the current period: requests, and places with a score of their own."""
+    """What was served in the current period: requests, places with a score of their own, and of
+    these, those of releases that were ``retired`` and those that can be replayed.
+
+    ``replayable`` is drawn from a sample of requests; ``error``: its standard error, relative.
+    """
 
     requests: int
     scored: int
+    retired: int = 0
+    replayable: float = 0.0
+    error: float = 0.0
 
 
 @dataclass
@@ -101,7 +116,7 @@ def run(night: Night, params: Params) -> None:
     sample = night.arrow("served_features", where=now & ds.field("night").is_valid())
     columns = [
         "request_id", "position", "shown_position", "bought", "clicked", "mature", "night",
-        "person_id", "surface", "score", "fallback",
+        "person_id", "surface", "score", "fallback", "published",
     ]  # fmt: skip
     every = night.arrow("served", columns, now)
     shown = every.filter(pc.is_valid(every["night"]))
@@ -123,7 +138,8 @@ def run(night: Night, params: Params) -> None:
     rows = [{name: getattr(one, name) for name in schema.names} for one in found]
     night.write("replayed", pa.Table.from_pylist(rows, schema))
     night.write("replay_features", _feature_rows(compared))
-    night.write("replay_symptoms", symptoms.table(wrong(found, compared, shown_of(every))))
+    told = wrong(found, compared, shown_of(every, sample))
+    night.write("replay_symptoms", symptoms.table(told))
 
 
 def _together(found: list[Replayed]) -> tuple[np.ndarray, np.ndarray]:
@@ -135,12 +151,21 @@ def _together(found: list[Replayed]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([b[0] for b in both]), np.concatenate([b[1] for b in both])
 
 
-def shown_of(rows: pa.Table) -> Shown:
-    """What all places of the current period are."""
-    scored = pc.and_(pc.is_valid(rows["score"]), pc.is_null(rows["fallback"]))
+def shown_of(rows: pa.Table, sample: pa.Table) -> Shown:
+    """What all places of the current period are; ``sample``: those of a night that is here, with
+    features, each standing for its ``weight``."""
+    scored = rows.filter(pc.and_(pc.is_valid(rows["score"]), pc.is_null(rows["fallback"])))
+    gone = pc.and_(pc.is_null(scored["night"]), scored["published"])
+    mine = sample.filter(pc.is_valid(sample["score"]))
+    drawn = pc.count_distinct(mine["request_id"]).as_py()
+    weight = float(pc.sum(mine["weight"]).as_py() or 0.0)
+    rest = 1 - mine.num_rows / max(weight, 1.0)  # of the requests, those that were not drawn
     return Shown(
         requests=pc.count_distinct(rows["request_id"]).as_py(),
-        scored=int(pc.sum(scored).as_py() or 0),
+        scored=scored.num_rows,
+        retired=int(pc.sum(gone).as_py() or 0),
+        replayable=weight,
+        error=float(np.sqrt(max(rest, 0.0) / max(drawn, 1))),
     )
 
 
@@ -320,17 +345,23 @@ def wrong(found: list[Replayed], compared: list[Compared], shown: Shown) -> list
         ("rebuilt_features_same", "features made again from the night's tables are other ones"),
         ("rebuilt_lists_same", "places made again from the night's tables hold other items"),
     ):
-        for one in found:
-            held = getattr(one, what)
-            if held is None or 1 - held <= SHARE or one.compared + one.unpublished < LEAST:
-                continue
-            share = 1 - held
-            told.append(Symptom(
-                "unlike_release", f"{what} {one.night}", share, SHARE, share / SHARE,
-                one.compared + one.unpublished,
-                f"Of the release of {one.night}, {share:.1%} of the {words}.",
-                warning=what == "rebuilt_lists_same",
-            ))  # fmt: skip
+        beyond = [
+            (1 - getattr(one, what), one)
+            for one in found
+            if getattr(one, what) is not None and one.compared + one.unpublished >= LEAST
+        ]
+        beyond = [(share, one) for share, one in beyond if share > SHARE]
+        if not beyond:
+            continue
+        share, one = max(beyond, key=lambda each: (each[0], each[1].night))
+        others = f", the worst of {len(beyond)} such releases" if len(beyond) > 1 else ""
+        # Nights come and go while a fault stands: the subject, by which people are told of it once,
+        # names none.
+        told.append(Symptom(
+            "unlike_release", what, share, SHARE, share / SHARE, one.compared + one.unpublished,
+            f"Of the release of {one.night}{others}, {share:.1%} of the {words}.",
+            warning=what == "rebuilt_lists_same",
+        ))  # fmt: skip
     return told
 
 
@@ -347,6 +378,29 @@ def _nothing_compared(found: list[Replayed], shown: Shown) -> Iterator[Symptom]:
             "not_replayed", "scores", 1.0, 1.0, 1.0, shown.requests,
             f"None of {shown.requests:,} requests was answered with a scored list: there is "
             "nothing to replay.",
+        )  # fmt: skip
+    else:
+        yield from _little_compared(shown)
+
+
+def _little_compared(shown: Shown) -> Iterator[Symptom]:
+    """Where much of what should be here is not, and, as a warning, where most is gone as meant."""
+    due = shown.scored - shown.retired
+    share = min(shown.replayable / max(due, 1), 1.0)
+    gone = shown.retired / shown.scored
+    if due and share * (1 + SIGMAS * shown.error) < REPLAYED:
+        yield Symptom(
+            "not_replayed", "places", 1 - share, 1 - REPLAYED, (1 - share) / (1 - REPLAYED), due,
+            f"Of {due:,} scored places, those of retired releases left out, only {share:.1%} name "
+            "a release whose tables are here and say what features they were scored from.",
+        )  # fmt: skip
+    if gone > RETIRED:
+        yield Symptom(
+            "not_replayed", "retired", gone, RETIRED, gone / RETIRED, shown.scored,
+            f"Of {shown.scored:,} scored places {gone:.1%} are of releases that were published "
+            "here and whose tables are gone, as those of refreshes are after some hours: what was "
+            "replayed does not speak for them. Keep more of them by release.keep_hourly.",
+            warning=True,
         )  # fmt: skip
 
 

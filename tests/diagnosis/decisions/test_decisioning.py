@@ -257,19 +257,25 @@ def test_a_threshold_that_is_set_and_not_applied_is_told(tmp_path: Path) -> None
     assert [(row["subject"], row["warning"]) for row in found] == [("ignored", True)]
 
 
-def test_scores_that_are_no_probabilities_are_noted_and_not_judged(tmp_path: Path) -> None:
+def test_scores_that_are_no_probabilities_are_told_and_not_judged(tmp_path: Path) -> None:
     made = small_log.places(1)
     log = small_log.served(made | {"score": made["score"] * 9})
     night, found = small_log.ran(small_log.lake(tmp_path, served=log), "decisioning", decisioning)
+    (one,) = found.pop("decisioning_symptoms")
     assert all(rows == [] for rows in found.values())
+    assert (one["kind"], one["warning"]) == ("decisions_unjudged", True)
+    assert "no probabilities" in one["sentence"]
     assert "no probabilities" in night.notes["decisioning"]
 
 
-def test_scores_that_are_all_nothing_are_noted_and_not_judged(tmp_path: Path) -> None:
+def test_scores_that_are_all_nothing_are_told_and_not_judged(tmp_path: Path) -> None:
     made = small_log.places(1)
     log = small_log.served(made | {"score": made["score"] * 0})
     night, found = small_log.ran(small_log.lake(tmp_path, served=log), "decisioning", decisioning)
+    (one,) = found.pop("decisioning_symptoms")
     assert all(rows == [] for rows in found.values())
+    assert (one["kind"], one["warning"]) == ("decisions_unjudged", True)
+    assert "all of them are 0" in one["sentence"]
     assert "all of them are 0" in night.notes["decisioning"]
 
 
@@ -280,8 +286,13 @@ def test_outcomes_that_vanished_are_named_by_the_step(tmp_path: Path) -> None:
     assert [(row["kind"], row["subject"]) for row in found] == [("miscalibrated", "all")]
 
 
-def test_a_log_without_scores_raises_nothing(tmp_path: Path) -> None:
+def test_a_log_with_few_mature_places_or_without_scores_is_warned_of(tmp_path: Path) -> None:
     log = small_log.served(small_log.places(1, requests=50))
+    (one,) = named(tmp_path / "few", log)
+    assert (one["kind"], one["warning"]) == ("decisions_unjudged", True)
+    assert "current places are mature" in one["sentence"]
     place = log.schema.get_field_index("score")
     log = log.set_column(place, log.schema.field("score"), pa.nulls(log.num_rows, pa.float64()))
-    assert named(tmp_path, log) == []
+    (one,) = named(tmp_path, log)
+    assert (one["kind"], one["warning"]) == ("decisions_unjudged", True)
+    assert "no place of the log has a score" in one["sentence"]

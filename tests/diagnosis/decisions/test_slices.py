@@ -12,6 +12,7 @@ import pytest
 
 from jobs import io, tables
 from jobs.diagnosis.decisions import counterexamples, misses, slices
+from jobs.diagnosis.kpis import kpis
 from jobs.io import Lake
 from jobs.tables import FEATURES, TABLES
 from tests.conftest import AS_OF
@@ -124,6 +125,34 @@ def test_a_slice_that_halves_is_named(tmp_path: Path, seed: int) -> None:
     assert sum(row["contribution"] for row in whole) < 0
 
 
+def test_returning_customers_are_decomposed_as_the_kpi_is_reported(tmp_path: Path) -> None:
+    made = small_log.places(2)
+    visits = small_log.visits(made)
+    back = pa.array(np.arange(visits.num_rows) % 3 == 0)
+    place = visits.schema.get_field_index("returning")
+    visits = visits.set_column(place, visits.schema.field(place), back)
+    agreed = [
+        {"name": name, "value": '"returning_customers"' if name == "kpi" else value}
+        for name, value in small_log.DEFINED.items()
+    ]
+    lake = small_log.lake(
+        tmp_path, served=small_log.served(made), visits=visits,
+        served_features=small_log.features(made),
+        items=TABLES["items"].schema.empty_table(),
+        definitions=pa.Table.from_pylist(agreed, TABLES["definitions"].schema),
+    )  # fmt: skip
+    _, kpi = small_log.ran(lake, "kpis", kpis)
+    told = {
+        row["segment"]: row["value"] for row in kpi["kpis"]
+        if row["measure"] == "returning_customers" and row["group_kind"] == "all"
+        and row["segment_kind"] == "region" and row["period"] == "current"
+    }  # fmt: skip
+    _, found = small_log.ran(lake, "slices", slices)
+    rows = [row for row in found["slice_losses"] if row["kinds"] == "region"]
+    assert {row["slice"]: row["after"] for row in rows} == pytest.approx(told)
+    assert {row["measure"] for row in rows} == {"returning_customers, of visits with an order"}
+
+
 def test_a_pair_that_halves_is_named_as_a_pair(tmp_path: Path) -> None:
     made = small_log.places(5, requests=40_000, people=6_000)
     found = ran(
@@ -204,12 +233,14 @@ def release(made: Lake) -> None:
     })  # fmt: skip
 
 
-def test_a_log_of_one_period_or_of_none_raises_nothing(tmp_path: Path) -> None:
+def test_a_log_of_one_period_or_of_none_is_warned_of(tmp_path: Path) -> None:
     made = small_log.places(9, requests=100)
     old = made | {"age": made["age"] + 20}
     for number, log in enumerate((small_log.served(old), small_log.served(old).slice(0, 0))):
         night, found = small_log.ran(
             small_log.lake(tmp_path / str(number), served=log), "slices", slices
         )
+        (one,) = found.pop("slices_symptoms")
+        assert (one["kind"], one["warning"]) == ("decisions_unjudged", True)
         assert all(rows == [] for rows in found.values())
         assert "no slice is compared" in night.notes["slices"]

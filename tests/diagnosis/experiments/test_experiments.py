@@ -170,6 +170,42 @@ def test_an_experiment_from_before_the_window_is_never_read_at_its_end(lake):
     assert "always-valid" in found["revenue_per_session", "all"]["method"]
 
 
+def power(step: Night) -> dict[str, Any]:
+    return next(one for one in rows(step, "experiment_checks") if one["check"] == "power")
+
+
+def test_what_could_be_found_is_told_by_the_days_that_were_seen(lake):
+    """What began before the window was seen in it alone, as what began with it."""
+    before = WITH | {"experiments": [HOMEPAGE | {"starts": "2017-10-06"}]}
+    told, earlier = power(run(lake, WITH, *log())), power(run(lake, before, *log()))
+    assert earlier["value"] == pytest.approx(told["value"])
+    assert earlier["sentence"] == told["sentence"]
+
+
+def test_a_guardrail_that_the_log_lacks_is_named(lake):
+    served, visits = log()
+    place = served.schema.get_field_index("latency_ms")
+    nothing = pa.nulls(served.num_rows, pa.float64())
+    step = run(lake, WITH, served.set_column(place, served.schema.field(place), nothing), visits)
+    (check,) = [one for one in rows(step, "experiment_checks") if "guardrail" in one["check"]]
+    assert (check["check"], check["passed"]) == ("guardrail latency_ms", False)
+    (symptom,) = rows(step, "experiments_symptoms")
+    assert (symptom["kind"], symptom["subject"], symptom["warning"]) == (
+        "incomplete_log", "homepage: guardrail latency_ms", False,
+    )  # fmt: skip
+    assert "latency_ms" not in {one["measure"] for one in rows(step, "experiment_results")}
+    assert results(step)["revenue_per_session", "all"]["verdict"] == "better"
+
+
+def test_returns_that_are_still_to_come_are_a_warning(lake):
+    served, visits = log()
+    place = served.schema.get_field_index("mature")
+    young = pa.array([False] * served.num_rows)
+    step = run(lake, WITH, served.set_column(place, served.schema.field(place), young), visits)
+    (symptom,) = rows(step, "experiments_symptoms")
+    assert (symptom["subject"], symptom["warning"]) == ("homepage: guardrail returns", True)
+
+
 def test_a_night_again_leaves_equal_rows(lake):
     first = rows(run(lake, WITH, *log()), "experiment_results")
     assert rows(run(lake, WITH, *log()), "experiment_results") == first

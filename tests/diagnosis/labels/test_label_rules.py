@@ -146,6 +146,37 @@ def test_corrections_are_compared_at_equal_age() -> None:
     assert "half of them after 3.0 days" in found.sentence
 
 
+def rewritten(again: np.ndarray, newest: float | np.ndarray) -> label_rules.Check:
+    """Of 7,000 purchases told over 70 days, those chosen have another content since ``newest``."""
+    told = np.linspace(0.1, 70, 7_000)
+    at = np.where(again, newest, told)
+    revision = again.astype(int)
+    return label_rules.rewritten(revision, told, at, np.arange(7_000) % 100, 14.0, 42.0, 7.0)
+
+
+def test_labels_that_are_rewritten_weeks_after_are_told() -> None:
+    told = np.linspace(0.1, 70, 7_000)
+    found = rewritten((told > 14) & (told <= 42), 1.0)
+    assert (found.before, found.passed) == (0.0, False)
+    assert found.after == 1.0
+    assert "more than 7 days after" in found.sentence
+
+
+def test_a_close_of_books_that_comes_every_month_is_nothing_new() -> None:
+    told = np.linspace(0.1, 70, 7_000)
+    # Four weeks ago all that was older was rewritten, now what has come since.
+    again = told > 10
+    found = rewritten(again, np.where(told > 38, 29.0, 1.0))
+    assert found.after > 0.5
+    assert found.passed
+
+
+def test_labels_that_are_corrected_soon_are_not_called_rewritten() -> None:
+    told = np.linspace(0.1, 70, 7_000)
+    found = rewritten(told > 20, told - 3)
+    assert (found.before, found.after, found.passed) == (0.0, 0.0, True)
+
+
 def _text(codes: np.ndarray):
     import pyarrow as pa
 

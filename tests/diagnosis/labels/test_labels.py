@@ -81,6 +81,31 @@ def test_all_purchases_late_beside_views_in_time_are_a_label_delay(tmp_path: Pat
     assert named(tmp_path, log, events) == [("label_delay", "outcomes")]
 
 
+def with_stragglers(made: dict, of: np.ndarray) -> dict:
+    """A few of these purchases, too few to be a delay, arrive a week later."""
+    some = np.random.default_rng(9).random(len(made["age"])) < 0.04
+    return made | {"lag": np.where(of & some, made["lag"] + 7, made["lag"])}
+
+
+def test_outcomes_that_are_still_to_come_on_the_agreed_day_fail(tmp_path: Path) -> None:
+    made = small_log.places(2, requests=12_000)
+    late = with_stragglers(made, made["age"] < 14)
+    found = everything(tmp_path, small_log.served(late), small_log.events(made))
+    (one,) = found["labels_symptoms"]
+    assert (one["kind"], one["subject"], one["warning"]) == ("label_delay", "maturity", False)
+    assert "the metrics file waits 5" in one["sentence"]
+    (check,) = [row for row in found["label_checks"] if row["check"] == "maturity"]
+    assert not check["passed"]
+
+
+def test_an_agreed_day_that_was_always_too_early_is_a_warning(tmp_path: Path) -> None:
+    made = small_log.places(2, requests=12_000)
+    late = with_stragglers(made, made["age"] >= 0)
+    found = everything(tmp_path, small_log.served(late), small_log.events(made))
+    (one,) = found["labels_symptoms"]
+    assert (one["subject"], one["warning"]) == ("maturity", True)
+
+
 def late_where(made: dict, of: np.ndarray) -> np.ndarray:
     return np.where(of & (made["age"] < 14), made["lag"] + 1, made["lag"])
 
@@ -97,6 +122,25 @@ def test_twice_the_returns_are_another_policy(tmp_path: Path) -> None:
     odd = np.arange(events.num_rows) % 2 == 0
     events = events.filter(pc.invert(pc.and_(pc.and_(back, old), pa.array(odd))))
     assert named(tmp_path, small_log.served(made), events) == [("return_policy", "all purchases")]
+
+
+def test_purchases_of_the_reference_rewritten_yesterday_are_inconsistent(tmp_path: Path) -> None:
+    made = small_log.places(4)
+    events = small_log.events(made, 4)
+    now = small_log.AS_OF
+    age = [(now - moment).total_seconds() / 86_400 for moment in events["event_time"].to_pylist()]
+    hit = pc.and_(
+        pc.equal(events["event_type"], "purchase"), pa.array([14 < days < 42 for days in age])
+    )
+    yesterday = pa.scalar(now - small_log.timedelta(days=1), events["received_time"].type)
+    for name, value in (("revision", pa.scalar(1, events["revision"].type)),
+                        ("received_time", yesterday)):  # fmt: skip
+        place = events.schema.get_field_index(name)
+        changed = pc.if_else(hit, value, events[name])
+        events = events.set_column(place, events.schema.field(name), changed)
+    assert named(tmp_path, small_log.served(made), events) == [
+        ("inconsistent_labels", "rewritten weeks after: purchases")
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -124,6 +168,8 @@ def test_a_log_without_a_reference_is_told_and_not_compared(tmp_path: Path) -> N
         events=small_log.events(made),
     )  # fmt: skip
     night, found = small_log.ran(made_lake, "labels", labels)
+    (one,) = found.pop("labels_symptoms")
+    assert (one["kind"], one["warning"]) == ("labels_unjudged", True)
     assert all(rows == [] for rows in found.values())
     assert "not compared" in night.notes["labels"]
 

@@ -7,9 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from jobs.diagnosis.definitions import Decision
 from jobs.diagnosis.log.adoption import (
     FIRST,
     IN_ORDER,
+    PLACES,
     REASON,
     SHOWN,
     TOLD,
@@ -19,33 +21,41 @@ from jobs.diagnosis.log.adoption import (
 )
 from jobs.tables import TABLES
 
+ALL_SHOWN = Decision(None, 100, 1.0, 0.0)
 
-def log(pages: list[list[int | None]], period: str = "current", reason: str | None = None) -> Any:
+
+def log(
+    pages: list[list[int | None]], period: str = "current", reason: str | None = None,
+    scores: list[float] | None = None,
+) -> Any:  # fmt: skip
     """An answer per page; a page says where each place of the answer was shown."""
     rows = [
         {"request_id": f"{period}{n}", "position": place, "shown_position": shown,
-         "override_reason": reason, "surface": "homepage", "period": period}
+         "override_reason": reason, "surface": "homepage", "period": period,
+         "score": scores[place - 1] if scores else None, "fallback": None}
         for n, page in enumerate(pages)
         for place, shown in enumerate(page, start=1)
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, pa.schema([
         TABLES["served"].schema.field(name)
         for name in ("request_id", "position", "shown_position", "override_reason", "surface",
-                     "period")
+                     "period", "score", "fallback")
     ]))  # fmt: skip
 
 
 def shares(rows: pa.Table) -> dict[str, float]:
-    return {str(r["measure"]): float(str(r["share"])) for r in measured(rows)}
+    return {str(r["measure"]): float(str(r["share"])) for r in measured(rows, ALL_SHOWN)}
 
 
-def kinds(*logs: pa.Table) -> set[tuple[str, str]]:
-    found = wrong(measured(pa.concat_tables(logs)), Params(requests=100))
-    return {(one.kind, one.subject) for one in found}
+def kinds(*logs: pa.Table, decision: Decision = ALL_SHOWN) -> set[tuple[str, str]]:
+    found = wrong(measured(pa.concat_tables(logs), decision), Params(requests=100))
+    return {(one.kind, one.subject) for one in found if not one.warning}
 
 
 def test_a_page_that_shows_the_first_places_as_given_follows_its_lists() -> None:
-    assert shares(log([[1, 2, None]] * 5)) == {TOLD: 1, SHOWN: 1, IN_ORDER: 1, FIRST: 1}
+    assert shares(log([[1, 2, None]] * 5)) == {
+        TOLD: 1, SHOWN: 1, IN_ORDER: 1, FIRST: 1, PLACES: pytest.approx(2 / 3),
+    }  # fmt: skip
 
 
 def test_reordered_hidden_and_beheaded_answers_are_told_apart() -> None:
@@ -81,5 +91,47 @@ def test_a_log_that_never_says_what_was_shown_is_told_and_blames_no_page() -> No
     assert kinds(log(page)) == {("not_told", "homepage")}
 
 
-def test_few_answers_say_nothing() -> None:
-    assert kinds(log([[2, 1]] * 20)) == set()
+def test_few_answers_say_nothing_and_that_is_told() -> None:
+    (one,) = wrong(measured(log([[2, 1]] * 20), ALL_SHOWN), Params(requests=100))
+    assert (one.kind, one.warning) == ("adoption_unjudged", True)
+    assert "homepage (20); 100 answers" in one.sentence
+
+
+def test_a_page_that_puts_its_own_above_every_list_is_named() -> None:
+    page: list[list[int | None]] = [[11, 12, 13]] * 200
+    assert kinds(log(page), log(page, "reference")) == {("bypassed", f"homepage: {FIRST}")}
+
+
+def test_a_page_that_shows_one_place_where_it_showed_all_is_named() -> None:
+    now: list[list[int | None]] = [[1, *[None] * 19]] * 200
+    before: list[list[int | None]] = [list(range(1, 21))] * 200
+    assert kinds(log(now), log(before, "reference")) == {("bypassed", f"homepage: {PLACES}")}
+    assert kinds(log(now), log(now, "reference")) == set()  # as many as its screens hold
+
+
+def test_longer_lists_on_the_same_page_are_no_bypass() -> None:
+    now: list[list[int | None]] = [[1, 2, 3, *[None] * 17]] * 200
+    before: list[list[int | None]] = [[1, 2, 3, None]] * 200
+    assert kinds(log(now), log(before, "reference")) == set()
+    assert kinds(log(before), log(now, "reference")) == set()
+
+
+def test_what_the_agreed_threshold_and_capacity_leave_out_is_not_hidden_by_the_page() -> None:
+    now: list[list[int | None]] = [[1, 2, None, None]] * 200
+    before: list[list[int | None]] = [[1, 2, 3, 4]] * 200
+    scores = [0.9, 0.8, 0.2, 0.1]
+    logs = log(now, scores=scores), log(before, "reference", scores=scores)
+    assert kinds(*logs) == {("bypassed", f"homepage: {PLACES}")}
+    assert kinds(*logs, decision=Decision(0.5, 100, 1.0, 0.0)) == set()
+    assert kinds(*logs, decision=Decision(None, 2, 1.0, 0.0)) == set()
+
+
+def test_reasons_to_override_are_told_where_they_are_more_than_before() -> None:
+    page: list[list[int | None]] = [[1, 2]] * 200
+    logs = log(page, reason="campaign"), log(page, "reference")
+    (one,) = wrong(measured(pa.concat_tables(logs), ALL_SHOWN), Params(requests=100))
+    assert (one.kind, one.subject, one.warning) == (
+        "bypassed", f"homepage: {REASON}campaign", True,
+    )  # fmt: skip
+    ever = log(page, reason="campaign"), log(page, "reference", reason="campaign")
+    assert wrong(measured(pa.concat_tables(ever), ALL_SHOWN), Params(requests=100)) == []

@@ -84,6 +84,12 @@ def test_what_a_log_lacked_in_the_weeks_before_is_no_symptom_of_now() -> None:
     assert kinds(before, days(0.15, 0.15)) == []
 
 
+def test_rows_of_no_known_day_are_told_and_fail_nothing() -> None:
+    found = intake.found(counted(UNDATED=0.2), days(0.15, 0.15))
+    assert [(one.subject, one.warning) for one in found] == [(intake.UNDATED, True)]
+    assert intake.found(counted(UNDATED=0.001), days(0.15, 0.15)) == []
+
+
 def test_two_forms_of_a_log_are_told_and_fail_nothing() -> None:
     found = intake.found(counted(TWO_FORMS=0.2), days(0.15, 0.15))
     assert [(one.kind, one.warning) for one in found] == [("incomplete_log", True)]

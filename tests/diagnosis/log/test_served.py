@@ -221,6 +221,33 @@ def test_a_window_counts_what_was_bought_without_the_link(shop: Lake) -> None:
     assert rows["r1", 1]["value"] == 3.0  # once, not once more by the window
 
 
+def counted(step: Night) -> dict[tuple[str, str], int]:
+    rows = io.read_arrow(step.staged / "log_counts").to_pylist()
+    return {(row["period"], row["outcome"]): row["rows"] for row in rows}
+
+
+def test_rows_without_a_time_count_for_the_weeks_of_their_release_alone(shop: Lake) -> None:
+    folder = Path(io.read_json(shop.published("source", AS_OF).table("source.json"))["folder"])
+    before = counted(run(shop))
+    untimed = [
+        *asked("t1", ["i1", "i2"], release_id="20161120T000000Z-0123456789"),  # a year ago
+        *asked("t2", ["i1", "i2", "i3"]),  # of a release that served now
+        *asked("t3", ["i1"], release_id="20171125T000000Z-00000000aa"),  # made now
+        *asked("t4", ["i1"], release_id="20171105T000000Z-00000000aa"),  # made before
+        *asked("t5", ["i1", "i2"], release_id=None),
+        *asked("t6", ["i1"], release_id="release one"),
+    ]
+    schema = contract.schema("recommendation_log")
+    rows = pa.Table.from_pylist([one | {"request_time": None} for one in untimed], schema)
+    io.write_arrow(folder / "recommendation_log", rows, part=1)
+    now = counted(run(shop))
+    lost = {period: now[period, intake.INCOMPLETE] - before[period, intake.INCOMPLETE]
+            for period in ("current", "reference")}  # fmt: skip
+    assert lost == {"current": 4, "reference": 1}
+    assert now["current", intake.READ] == before["current", intake.READ] + 4
+    assert now["current", intake.UNDATED] == 3
+
+
 def test_a_source_without_a_log_is_refused_with_what_to_do(shop: Lake) -> None:
     folder = Path(io.read_json(shop.published("source", AS_OF).table("source.json"))["folder"])
     for path in (folder / "recommendation_log").glob("*"):
@@ -268,3 +295,18 @@ def test_a_maturity_that_leaves_no_whole_week_is_refused_with_the_period_that_wo
 ) -> None:
     with pytest.raises(Fault, match=r"set served.current_days to 14"):
         run(shop, current_days=7)
+
+
+@pytest.mark.parametrize("days", [0.5, 6.5, 7.0, 7.5, 13.1, 14.0])
+def test_the_period_that_is_named_leaves_a_whole_week_and_no_shorter_one_does(days: float) -> None:
+    label = definitions.Label("purchase", "request", 72, days, "subtract")
+
+    def current(length: int) -> served.Span:
+        return served.Span("current", AS_OF - timedelta(days=length), AS_OF)
+
+    with pytest.raises(Fault) as refused:
+        served.ripe_before(current(7), label)
+    told = int(str(refused.value).rsplit(" ", 1)[1])
+    assert served.ripe_before(current(told), label) > current(told).start
+    with pytest.raises(Fault):
+        served.ripe_before(current(told - 7), label)

@@ -220,3 +220,24 @@ def test_training_is_not_held_against_clicks(tmp_path, learned, served):
     assert {"future_only", "only_bought"} <= probes
     assert "training_served" not in probes
     assert "training_served" in night.notes["not_judged"]
+
+
+def test_what_the_page_hid_is_no_place_without_outcomes():
+    def batch(surface: str, *shown: int | None) -> pa.RecordBatch:
+        size = len(shown)
+        return pa.RecordBatch.from_pydict({
+            "item_id": [f"{surface}{n}" for n in range(size)], "surface": [surface] * size,
+            "position": pa.array(range(1, size + 1), pa.int32()),
+            "shown_position": pa.array(shown, pa.int32()),
+            "clicked": [n == 0 for n in range(size)], "bought": [False] * size,
+            "mature": [True] * size,
+        })  # fmt: skip
+
+    # The second batch of home hides all, and is home's all the same; mail never says.
+    batches = [batch("home", 1, None, None), batch("home", None, None), batch("mail", None, None)]
+    telling = log_bias.telling(batches)
+    found = log_bias.Exposure.of(batches, telling)
+    assert telling == {"home"}
+    assert found.items == {"home0": 1, "mail0": 1, "mail1": 1}
+    assert found.shown[:4].tolist() == [0.0, 2.0, 1.0, 0.0]
+    assert found.clicked[:4].tolist() == [0.0, 2.0, 0.0, 0.0]

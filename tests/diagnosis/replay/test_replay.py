@@ -171,7 +171,7 @@ def test_scores_of_another_model_are_named_where_the_features_are_right(tmp_path
     shop.served_score = shop.served_score * 1.1
     night, _, wrong = shop.run(tmp_path)
     assert night["score_same"] == 0.0
-    assert [row["subject"].split()[0] for row in wrong] == ["score_same"]
+    assert [row["subject"] for row in wrong] == ["score_same"]
 
 
 def test_an_order_that_is_not_the_published_one_is_named(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_an_order_that_is_not_the_published_one_is_named(tmp_path: Path) -> None
     shop.position = LISTED + 1 - shop.rank
     night, _, wrong = shop.run(tmp_path)
     assert night["order_same"] == 0.0
-    assert [row["subject"].split()[0] for row in wrong] == ["order_same"]
+    assert [row["subject"] for row in wrong] == ["order_same"]
 
 
 def test_places_that_a_filter_takes_out_change_no_order(tmp_path: Path) -> None:
@@ -200,8 +200,24 @@ def test_the_realised_metric_is_of_answers_that_had_an_outcome(tmp_path: Path) -
 
 def test_places_that_were_never_published_are_named() -> None:
     one = replay.Replayed("2017-11-21", compared=150, unpublished=50_000)
-    told = replay.wrong([one], [], replay.Shown(5_000, 50_150))
-    assert [row.subject for row in told] == ["published_at_all 2017-11-21"]
+    told = replay.wrong([one], [], replay.Shown(5_000, 50_150, 0, 50_150))
+    assert [row.subject for row in told] == ["published_at_all"]
+
+
+def test_a_fault_that_stands_is_one_incident_though_nights_leave_the_period() -> None:
+    def night(day: int) -> replay.Replayed:
+        held = 0.9 if day == 20 else 0.95
+        return replay.Replayed(f"2017-11-{day}", compared=1_000, score_same=held)
+
+    shown = replay.Shown(5_000, 50_000, 0, 50_000)
+    (today,) = replay.wrong([night(day) for day in (20, 21, 22)], [], shown)
+    (tomorrow,) = replay.wrong([night(day) for day in (21, 22, 23)], [], shown)
+    assert today.subject == tomorrow.subject == "score_same"
+    assert today.sentence == (
+        "Of the release of 2017-11-20, the worst of 3 such releases, 10.0% of the scores are not "
+        "those that the served features give."
+    )
+    assert "2017-11-23" in tomorrow.sentence
 
 
 def test_a_log_of_which_nothing_can_be_replayed_is_no_go() -> None:
@@ -210,13 +226,52 @@ def test_a_log_of_which_nothing_can_be_replayed_is_no_go() -> None:
     assert [row.kind for row in replay.wrong([], [], replay.Shown(5_000, 0))] == ["not_replayed"]
 
 
+def shares(**shown: float) -> list[tuple[str, str, bool]]:
+    one = replay.Replayed("2017-11-21", compared=250)
+    told = replay.wrong([one], [], replay.Shown(500_000, **shown))  # type: ignore[arg-type]
+    return [(row.kind, row.subject, row.warning) for row in told]
+
+
+def test_a_few_places_that_can_be_replayed_do_not_speak_for_the_rest() -> None:
+    known = {"scored": 5_000_000, "replayable": 250.0}
+    assert shares(**known) == [("not_replayed", "places", False)]
+    # The log's own limits leave some without features, and some of releases that nobody knows.
+    assert shares(scored=5_000_000, replayable=4_300_000.0) == []
+
+
+def test_a_share_of_few_requests_drawn_is_not_called_little() -> None:
+    assert shares(scored=5_000_000, replayable=4_000_000.0, error=0.05) == []
+    assert shares(scored=5_000_000, replayable=4_000_000.0, error=0.01) == [
+        ("not_replayed", "places", False)
+    ]
+
+
+def test_places_of_retired_refreshes_are_told_and_fail_nothing() -> None:
+    assert shares(scored=5_000_000, retired=4_900_000, replayable=100_000.0) == [
+        ("not_replayed", "retired", True)
+    ]
+    assert shares(scored=5_000_000, retired=2_000_000, replayable=3_000_000.0) == []
+
+
+def test_what_can_be_replayed_is_counted_over_all_scored_places(tmp_path: Path) -> None:
+    shop = Shop()
+    columns = shop.columns
+    half = [None if n % 2 else io.label(NIGHT) for n in range(shop.rows)]
+    known = [n % 4 < 2 for n in range(shop.rows)]
+    rows = filled("served", columns() | {"night": half, "published": known})
+    sample = filled("served_features", columns()).filter(pa.array(shop.rank == 1))
+    shown = replay.shown_of(rows, sample)
+    assert (shown.requests, shown.scored, shown.retired) == (PEOPLE, shop.rows, shop.rows // 4)
+    assert (shown.replayable, shown.error) == (PEOPLE, 0.0)
+
+
 def test_hashes_of_other_features_are_named_where_the_features_are_right(tmp_path: Path) -> None:
     shop = Shop()
     columns = shop.columns
     shop.columns = lambda: columns() | {"feature_hash": ["0"] * shop.rows}  # type: ignore[method-assign]
     night, _, wrong = shop.run(tmp_path)
     assert night["hash_same"] == 0.0
-    assert [row["subject"].split()[0] for row in wrong] == ["hash_kept"]
+    assert [row["subject"] for row in wrong] == ["hash_kept"]
 
 
 def test_a_default_where_nothing_was_published_is_named(tmp_path: Path) -> None:
