@@ -117,7 +117,7 @@ def claimed_before(night: Night, cut: datetime) -> bool:
     What claims it may lie after the cut: a login, an account's event in the same client session, or
     a late one that closes a pause. Who claimed it twice, or without consent, left no trace there.
     """
-    notes = night.published("sessions").manifest["notes"]
+    notes = night.published("sessions").manifest.get("notes", {})
     if "events_claimed_once" not in notes:
         return False
     first = notes.get(FIRST_CLAIMED)

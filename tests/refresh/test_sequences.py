@@ -210,7 +210,6 @@ def test_what_left_the_catalogue_is_described_as_before_and_for_nobody(sequence:
         assert rows(without(found, *names)) == rows(without(before, *names))
         assert not any(found["available"].to_pylist())
         assert lake.table("item_vectors", sequence.now).filter(gone).num_rows == 0
-        assert lake.table("candidates", sequence.now).filter(gone).num_rows == 0
     assert sequence.shop.table("recommendations", sequence.now).filter(gone).num_rows == 0
 
 
