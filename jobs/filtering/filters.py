@@ -140,10 +140,11 @@ def _availability(available: np.ndarray, excluded: dict[str, np.ndarray]) -> Rul
 
 def _region_reasons(region: str, sold_in: list[list[str] | None], allowed: np.ndarray) -> list[str]:
     where = f"not in {region}" if region else "and the person's region is not known"
-    return [
-        f"sold only in {', '.join(sorted(sold_in[row] or [])) or 'no region at all'}, {where}"
+    named = [
+        ", ".join(sorted(one for one in sold_in[row] or [] if one is not None))
         for row in np.flatnonzero(~allowed)
     ]
+    return [f"sold only in {regions or 'no region at all'}, {where}" for regions in named]
 
 
 def eligibility(items: pa.Table, rules: list[Rule]) -> pa.Table:
@@ -234,7 +235,7 @@ def restrictions_of(persons: pa.Table) -> list[str]:
 
 def unmatched_restrictions(items: pa.Table, persons: pa.Table) -> list[str]:
     """Restrictions that no item's flag matches: today they protect nobody from anything."""
-    known = {_plain(flag) for flag in pc.unique(pc.list_flatten(items["flags"])).to_pylist()}
+    known = _rows_by_value(items["flags"], _plain)
     return [name for name in restrictions_of(persons) if _plain(name) not in known]
 
 

@@ -7,8 +7,11 @@ business rule and what became of it). Rules are read here, where the items that 
 known, so that rules that contradict stop a night in its first minutes and not after its training.
 
 ``position`` is the integer by which implicit, FAISS and the eligibility bitmaps know an item. A
-night takes yesterday's positions and appends its new items in the order of their ids; an item that
-left the catalogue keeps its row and place, as unavailable.
+night takes yesterday's positions and appends its new items in the order of their ids.
+
+An item that left the catalogue (``catalogued``: tonight's or an earlier one named it) keeps its
+row, place, description, flags and regions, as unavailable. One that no catalogue ever named is
+known by its events alone, and available; so is one whose rows all hold from ``as_of`` on.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from pathlib import Path
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs import io, tables
@@ -50,15 +54,32 @@ def run(night: Night, params: Params) -> None:
     """Stage ``items``, ``editorial`` and ``rules_in_force``."""
     source, events = night.source_folder(), night.frame("events")
     catalogue = contract.read(night.spark, source, "items")
-    predecessor = night.previous("catalogue")
-    yesterday = night.spark.read.parquet(str(predecessor.table("items"))) if predecessor else None
+    yesterday = held(night)
     known = join_catalogue(seen(events, night.as_of, params), catalogue, night.as_of)
+    if catalogue is not None:
+        night.notes["catalogue_duplicates"] = duplicates(catalogue)
+        if yesterday is not None:
+            known = keep_departed(known, yesterday)
     night.write("items", place(known, yesterday))
     lists = contract.read(night.spark, source, "editorial")
     items = night.spark.read.parquet(str(night.staged / "items"))
     night.write("editorial", editorial_in_force(lists, items, night.as_of))
     night.write("rules_in_force", rules_in_force(night, source))
     night.notes["id_map_sha256"] = id_map_hash(night)
+
+
+def held(night: Night) -> DataFrame | None:
+    """The items of the night before, in a refresh of its base; None without one."""
+    predecessor = night.previous("catalogue")
+    if predecessor is None:
+        return None
+    found = night.spark.read.parquet(str(predecessor.table("items")))
+    if "catalogued" in found.columns:
+        return found
+    # Of an earlier version, which described what the catalogue named and nothing else.
+    described = [F.col(name).isNotNull() for name in ITEM_COLUMNS if name != "price"]
+    named = reduce(Column.__or__, described, F.size("flags") > 0)
+    return found.withColumn("catalogued", named)
 
 
 def rules_in_force(night: Night, source: Path) -> pa.Table:
@@ -96,18 +117,29 @@ def join_catalogue(
         return seen_items.select(
             "item_id", *nulls, F.col("paid").alias("price"), "first_seen",
             F.lit(True).alias("available"), F.array().cast("array<string>").alias("flags"),
+            F.lit(False).alias("catalogued"),
         )  # fmt: skip
     now = F.lit(as_of)
     in_force = F.coalesce(F.col("valid_from") < now, F.lit(True)) & F.coalesce(
         F.col("created_time") < now, F.lit(True)
     )
+    # Of rows that hold from the same instant the one that withholds most counts, whichever order
+    # they come in: then by every other column, so that a rerun takes the same.
     newest = Window.partitionBy("item_id").orderBy(
-        F.col("valid_from").desc_nulls_last(), F.xxhash64("title", "category", "brand", "price")
+        F.col("valid_from").desc_nulls_last(),
+        F.coalesce("available", F.lit(True)),
+        F.coalesce(F.size("flags"), F.lit(0)).desc(),
+        F.size("regions").asc_nulls_last(),
+        "flags",
+        *[name for name in ITEM_COLUMNS if name != "attributes"],
+        F.array_sort(F.map_entries("attributes")),
+        "available",
     )
     valid = (
         catalogue.where(F.col("item_id").isNotNull() & in_force)
         .withColumn("place", F.row_number().over(newest))
         .where(F.col("place") == 1)
+        .withColumn("catalogued", F.lit(True))
     )
     joined = valid.join(seen_items, on="item_id", how="full")
     return joined.select(
@@ -117,7 +149,32 @@ def join_catalogue(
         "first_seen",
         F.coalesce("available", F.lit(True)).alias("available"),
         F.coalesce("flags", F.array().cast("array<string>")).alias("flags"),
+        F.coalesce("catalogued", F.lit(False)).alias("catalogued"),
     )
+
+
+def duplicates(catalogue: DataFrame) -> int:
+    """How many rows of the catalogue hold from the same instant as another one of their item."""
+    named = catalogue.where(F.col("item_id").isNotNull())
+    distinct = named.select("item_id", "valid_from").distinct().count()
+    return named.count() - distinct
+
+
+def keep_departed(known: DataFrame, yesterday: DataFrame) -> DataFrame:
+    """The items, those that a catalogue named before and tonight's does not as they were described,
+    and unavailable."""
+    kept = [*ITEM_COLUMNS, "flags"]
+    was = yesterday.where("catalogued").select("item_id", F.struct(*kept).alias("was"))
+    rows = known.join(was, on="item_id", how="full")
+    departed = F.col("was").isNotNull() & ~F.coalesce("catalogued", F.lit(False))
+    return rows.select(
+        "item_id",
+        *[F.when(departed, F.col(f"was.{name}")).otherwise(F.col(name)).alias(name)
+          for name in kept],
+        "first_seen",
+        F.when(departed, F.lit(False)).otherwise(F.col("available")).alias("available"),
+        F.col("catalogued"),
+    )  # fmt: skip
 
 
 def place(known: DataFrame, yesterday: DataFrame | None) -> DataFrame:
@@ -125,14 +182,16 @@ def place(known: DataFrame, yesterday: DataFrame | None) -> DataFrame:
     if yesterday is None:
         first_free, rows = F.lit(0), known.withColumn("position", F.lit(None).cast("long"))
     else:
-        held = yesterday.select("item_id", "position", F.lit(True).alias("held"))
-        rows = known.join(held, on="item_id", how="full")
+        before = yesterday.select("item_id", "position", F.col("catalogued").alias("was"))
+        rows = known.join(before, on="item_id", how="full")
         rows = rows.withColumns(
             {
                 "available": F.coalesce("available", F.lit(False)),
                 "flags": F.coalesce("flags", F.array().cast("array<string>")),
+                "catalogued": F.coalesce(F.col("catalogued"), F.lit(False))
+                | F.coalesce(F.col("was"), F.lit(False)),
             }
-        ).drop("held")
+        ).drop("was")
         top = yesterday.agg((F.max("position") + 1).alias("first_free"))
         rows = rows.crossJoin(F.broadcast(top))
         first_free = F.col("first_free")
@@ -141,7 +200,7 @@ def place(known: DataFrame, yesterday: DataFrame | None) -> DataFrame:
     appended = first_free + F.row_number().over(by_id) - 1
     return rows.withColumn("position", F.coalesce("position", appended).cast("long")).select(
         "item_id", "position", "title", "category", "brand", "seller", "price", "margin",
-        "created_time", "first_seen", "available", "regions", "flags", "attributes",
+        "created_time", "first_seen", "available", "regions", "flags", "attributes", "catalogued",
     )  # fmt: skip
 
 

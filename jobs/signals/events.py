@@ -143,10 +143,16 @@ def settle(rows: DataFrame) -> DataFrame:
     """
     event = ["event_id", "pending"]
     repeated = rows.groupBy(*event).agg(F.count(F.lit(1)).alias("n")).where(F.col("n") > 1)
+    ranked = ("event_id", "revision", "received_time")
     newest_first = Window.partitionBy(*event).orderBy(
         F.col("revision").desc(),
         F.col("received_time").asc_nulls_last(),
-        F.xxhash64("key", "item_id", "event_type", "event_time", "quantity", "value"),
+        # Whatever else a delivery says, so that a rerun takes the same; one that says more first.
+        *[
+            F.col(column.name).asc_nulls_last()
+            for column in contract.CONTRACT["events"]
+            if column.name not in ranked
+        ],
     )
     whole = newest_first.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
     repeats = rows.join(repeated, on=event, how="semi").withColumns(

@@ -448,7 +448,9 @@ def persons(identities: DataFrame, events: DataFrame, people: DataFrame | None) 
             F.lit(None).cast("string").alias("segment"), F.lit(True).alias("personalised"),
             none.alias("restrictions"), "keys", "first_seen", "last_seen",
         )  # fmt: skip
-    consented = F.col("consents").isNull() | F.array_contains("consents", "personalisation")
+    # Of a list with a null in it ``array_contains`` says null where it should say no.
+    given = F.coalesce(F.array_contains("consents", "personalisation"), F.lit(False))
+    consented = F.col("consents").isNull() | given
     told = (
         people.join(identities.select(*KEY, "person_id"), on=KEY, how="inner")
         .groupBy("person_id")

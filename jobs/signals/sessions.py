@@ -16,6 +16,7 @@ definition: the client's own ``session_id`` neither ends a session nor holds one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -24,16 +25,19 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 
+from jobs import io
 from jobs.night import Night
 from jobs.params import check
 from jobs.signals import identities
 
 KEY = ["key_type", "key"]
+# The note that says when the first event happened that an account claims, null where none does.
+FIRST_CLAIMED = "first_claimed"
 
 
 @dataclass(frozen=True)
 class Params:
-    """What ends a session, and who has logged in."""
+    """What ends a session; whose keys are accounts is said by the policy of ``identities``."""
 
     # A longer pause ends a session, one of exactly this length does not. Half an hour is what web
     # analytics has agreed on; it also keeps a walk through a store in one piece.
@@ -42,15 +46,12 @@ class Params:
     at_midnight: bool = False
     # Whether a session also ends where its campaign changes to another one.
     at_campaign: bool = False
-    # Keys of these types are used by whoever has logged in, and by nobody else.
-    account_types: tuple[str, ...] = ("account",)
 
     def __post_init__(self) -> None:
         check(
             1 <= self.inactivity_minutes <= 24 * 60,
             "inactivity_minutes must be 1 to 1440, which is a day",
         )
-        check(len(self.account_types) > 0, "account_types must name at least one key type")
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,10 @@ def run(night: Night, params: Params) -> None:
     """Stage ``history`` and ``sessions``."""
     events, keyed, persons = (night.frame(name) for name in ("events", "identities", "persons"))
     logins = identities.at(night, night.as_of).logins
-    claims = claimed(events, keyed, persons, logins, params)
+    accounts = night.params_of("identities").account_types
+    claims = claimed(events, keyed, persons, logins, accounts, params)
     if claims is None:
-        resolved = resolve(events, keyed, persons, None, params)
+        resolved = resolve(events, keyed, persons, None, accounts)
         night.write("history", by_person(stitch(resolved, params)))
     else:
         # Saves a second run of the login stage; once it is counted, Spark also knows how few
@@ -81,7 +83,9 @@ def run(night: Night, params: Params) -> None:
             disputed = claims.where(F.col("person_id").isNull()).count()
             night.notes["events_claimed_once"] = claims.count() - disputed
             night.notes["events_claimed_twice"] = disputed
-            resolved = resolve(events, keyed, persons, claims, params)
+            first = claims.agg(F.min("event_time").alias("first")).toArrow()["first"][0].as_py()
+            night.notes[FIRST_CLAIMED] = first.isoformat() if first else None
+            resolved = resolve(events, keyed, persons, claims, accounts)
             night.write("history", by_person(stitch(resolved, params)))
         finally:
             claims.unpersist()
@@ -97,13 +101,27 @@ def at(night: Night, cut: datetime) -> Seen:
     known = identities.at(night, cut)
     now = F.lit(cut)
     before = (F.col("received_time") < now) & (F.col("event_time") < now)
-    later = identities.at(night, night.as_of).logins.where(F.col("known_time") >= now)
-    if known.same_as_night and later.isEmpty():
+    if known.same_as_night and not claimed_before(night, cut):
         return Seen(night.frame("history").where(before), known, as_published=True)
     events = night.frame("events").where(before)
-    params = night.params_of("sessions")
-    rows = history(events, known.identities, known.persons, known.logins, params)
+    accounts = night.params_of("identities").account_types
+    rows = history(
+        events, known.identities, known.persons, known.logins, accounts, night.params_of("sessions")
+    )
     return Seen(rows, known, as_published=False)
+
+
+def claimed_before(night: Night, cut: datetime) -> bool:
+    """Whether an account claims an event from before the cut in the published history.
+
+    What claims it may lie after the cut: a login, an account's event in the same client session, or
+    a late one that closes a pause. Who claimed it twice, or without consent, left no trace there.
+    """
+    notes = night.published("sessions").manifest.get("notes", {})
+    if "events_claimed_once" not in notes:
+        return False
+    first = notes.get(FIRST_CLAIMED)
+    return first is None or io.parse_as_of(first) < cut
 
 
 def by_person(history: DataFrame) -> DataFrame:
@@ -119,21 +137,23 @@ def history(
     identities: DataFrame,
     persons: DataFrame,
     logins: DataFrame,
+    accounts: Sequence[str],
     params: Params,
 ) -> DataFrame:
     """The table ``history`` from events, keys, persons and logins as known at any one instant.
 
     ``logins``: key_type_a, key_a, key_type_b, key_b, observed_time (and more), in either order of
-    the two keys.
+    the two keys. ``accounts``: the types of key that are used by whoever has logged in, and by
+    nobody else.
     """
-    claims = claimed(events, identities, persons, logins, params)
-    return stitch(resolve(events, identities, persons, claims, params), params)
+    claims = claimed(events, identities, persons, logins, accounts, params)
+    return stitch(resolve(events, identities, persons, claims, accounts), params)
 
 
 # --- whose it was ----------------------------------------------------------------------------
-def holders(identities: DataFrame, params: Params) -> DataFrame:
+def holders(identities: DataFrame, accounts: Sequence[str]) -> DataFrame:
     """``person_id`` of the persons with an account, a row per account."""
-    return identities.where(F.col("key_type").isin(*params.account_types)).select("person_id")
+    return identities.where(F.col("key_type").isin(*accounts)).select("person_id")
 
 
 def claimed(
@@ -141,36 +161,38 @@ def claimed(
     identities: DataFrame,
     persons: DataFrame,
     logins: DataFrame,
+    accounts: Sequence[str],
     params: Params,
 ) -> DataFrame | None:
-    """The anonymous events that an account claims: event_id, person_id, personalised.
+    """The anonymous events that an account claims: event_id, event_time, person_id, personalised.
 
     ``person_id`` is null where two accounts claim the event, or one that nobody knows. None
     without any claim: no anonymous key, or neither a login on one nor a client session with both
     an anonymous event and one of an account.
     """
-    with_account = holders(identities, params)
+    with_account = holders(identities, accounts)
     anonymous = identities.join(with_account, on="person_id", how="anti").select(*KEY)
     if anonymous.isEmpty():
         return None
     known = identities.join(with_account, on="person_id", how="semi").select(*KEY, "person_id")
     claims = []
-    on_keys = logins_of_accounts(logins, anonymous, known, params)
+    on_keys = logins_of_accounts(logins, anonymous, known, accounts)
     if not on_keys.isEmpty():
         claims.append(claimed_by_login(events, on_keys, params))
-    shared = shared_client_sessions(events, anonymous, params)
+    shared = shared_client_sessions(events, anonymous, accounts)
     if not shared.isEmpty():
-        claims.append(claimed_by_client_session(events, known, shared, params))
+        claims.append(claimed_by_client_session(events, known, shared, accounts, params))
     if not claims:
         return None
     agreed = F.when(F.min("claimant") == F.max("claimant"), F.min("claimant"))
     return (
         reduce(DataFrame.unionByName, claims)
-        .groupBy("event_id")
+        .groupBy("event_id", "event_time")
         .agg(agreed.alias("person_id"))
         .join(persons.select("person_id", "personalised"), on="person_id", how="left")
         .select(
             "event_id",
+            "event_time",
             F.when(F.col("personalised").isNotNull(), F.col("person_id")).alias("person_id"),
             "personalised",
         )
@@ -178,7 +200,7 @@ def claimed(
 
 
 def logins_of_accounts(
-    logins: DataFrame, anonymous: DataFrame, known: DataFrame, params: Params
+    logins: DataFrame, anonymous: DataFrame, known: DataFrame, accounts: Sequence[str]
 ) -> DataFrame:
     """Logins on anonymous keys: key_type, key, event_time, and the ``login``, a structure whose
     ``claimant`` is the account's person, or null where two logged in at the same instant."""
@@ -191,7 +213,7 @@ def logins_of_accounts(
         )
         for key, account in (("a", "b"), ("b", "a"))
     ]  # fmt: skip
-    accounts = known.select(
+    persons = known.select(
         F.col("key_type").alias("account_type"), F.col("key").alias("account"), "person_id"
     )
     # The login of an account that nobody knows gives nothing away, but ends the claim of another.
@@ -199,9 +221,9 @@ def logins_of_accounts(
     return (
         sides[0]
         .unionByName(sides[1])
-        .where(F.col("account_type").isin(*params.account_types) & F.col("event_time").isNotNull())
+        .where(F.col("account_type").isin(*accounts) & F.col("event_time").isNotNull())
         .join(anonymous, on=KEY, how="semi")
-        .join(accounts, on=["account_type", "account"], how="left")
+        .join(persons, on=["account_type", "account"], how="left")
         .groupBy(*KEY, "event_time")
         .agg(F.when(F.min(who) == F.max(who), F.min(who)).alias("claimant"))
         .select(*KEY, "event_time", F.struct("claimant").alias("login"))
@@ -209,7 +231,7 @@ def logins_of_accounts(
 
 
 def claimed_by_login(events: DataFrame, on_keys: DataFrame, params: Params) -> DataFrame:
-    """Events of keys that an account logged in on: event_id, claimant.
+    """Events of keys that an account logged in on: event_id, event_time, claimant.
 
     The last login in the key's session up to the event claims it, else the first one after it. A
     login is activity of its key, as an event is.
@@ -229,16 +251,18 @@ def claimed_by_login(events: DataFrame, on_keys: DataFrame, params: Params) -> D
     return (
         numbered.withColumn("login", login)
         .where(F.col("event_id").isNotNull() & F.col("login").isNotNull())
-        .select("event_id", "login.claimant")
+        .select("event_id", "event_time", "login.claimant")
     )
 
 
-def shared_client_sessions(events: DataFrame, anonymous: DataFrame, params: Params) -> DataFrame:
+def shared_client_sessions(
+    events: DataFrame, anonymous: DataFrame, accounts: Sequence[str]
+) -> DataFrame:
     """``session_id`` of client sessions with an anonymous event and one of an account's key."""
     with_id = events.where(F.col("session_id").isNotNull())
     strangers = with_id.join(anonymous, on=KEY, how="semi").select("session_id")
     return (
-        with_id.where(F.col("key_type").isin(*params.account_types))
+        with_id.where(F.col("key_type").isin(*accounts))
         .select("session_id")
         .join(strangers, on="session_id", how="semi")
         .distinct()
@@ -246,15 +270,19 @@ def shared_client_sessions(events: DataFrame, anonymous: DataFrame, params: Para
 
 
 def claimed_by_client_session(
-    events: DataFrame, known: DataFrame, shared: DataFrame, params: Params
+    events: DataFrame,
+    known: DataFrame,
+    shared: DataFrame,
+    accounts: Sequence[str],
+    params: Params,
 ) -> DataFrame:
-    """Anonymous events beside an account's in one client session: event_id, claimant.
+    """Anonymous events beside an account's in one client session: event_id, event_time, claimant.
 
     A client session is cut at pauses as every other one, since some clients keep an id for years.
     The claimant is null where the account is not alone: the events of another person who holds an
     account, whatever the key, stand against it.
     """
-    of_account = F.col("key_type").isin(*params.account_types)
+    of_account = F.col("key_type").isin(*accounts)
     points = (
         events.join(known, on=KEY, how="left")
         .join(shared, on="session_id", how="semi")
@@ -272,7 +300,7 @@ def claimed_by_client_session(
             }
         )
         .where(F.col("person_id").isNull() & F.col("logged_in"))
-        .select("event_id", "claimant")
+        .select("event_id", "event_time", "claimant")
     )
 
 
@@ -281,7 +309,7 @@ def resolve(
     identities: DataFrame,
     persons: DataFrame,
     claims: DataFrame | None,
-    params: Params,
+    accounts: Sequence[str],
 ) -> DataFrame:
     """Events with ``person_id`` and ``resolved_by`` (key or login), of people who consent.
 
@@ -295,7 +323,7 @@ def resolve(
     if claims is None:
         return events.join(consenting, on=KEY, how="inner").withColumn("resolved_by", F.lit("key"))
     # Apart, so that the events of persons with an account need not be joined by their ids.
-    with_account = holders(identities, params)
+    with_account = holders(identities, accounts)
     left_alone = consenting.join(with_account, on="person_id", how="semi")
     known = events.join(left_alone, on=KEY, how="inner").withColumn("resolved_by", F.lit("key"))
     given = claims.select(

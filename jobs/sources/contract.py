@@ -197,8 +197,10 @@ def _inspect(folder: Path, table: str) -> tuple[list[_File], list[str]]:
     if not home.is_dir():
         return [], [f"the table {table} is a file ({home}), expected a folder of Parquet files"]
     paths = io.parquet_files(home)
-    if not paths and table in REQUIRED:
-        return [], [f"the table {table} holds no Parquet file ({home}/*.parquet)"]
+    if not paths:
+        # Not the same as no table: who deletes before writing would give everybody's consent.
+        left_out = "" if table in REQUIRED else "; write it, or delete the folder to do without it"
+        return [], [f"the table {table} holds no Parquet file ({home}/*.parquet){left_out}"]
     files: list[_File] = []
     faults: dict[str, list[str]] = {}
     for path in paths:

@@ -68,6 +68,8 @@ def run(night: Night, params: Params) -> None:
     """Prepare the source and record what it holds."""
     source = prepare(night.source, night.lake.root / "sources", params.reuse)
     facts = contract.check(source.folder)
+    if night.refresh:
+        refuse_gone(night, source.folder, facts)
     digest = hashlib.sha256("".join(fact.digest for fact in facts).encode()).hexdigest()
     night.notes.update(source.notes)
     io.write_json(
@@ -76,6 +78,20 @@ def run(night: Night, params: Params) -> None:
     )
     rows = [asdict(fact) for fact in facts]
     night.write("source_tables", pa.Table.from_pylist(rows, tables.TABLES["source_tables"].schema))
+
+
+def refuse_gone(night: Night, folder: Path, facts: list[contract.Facts]) -> None:
+    """Raise ``Fault`` where a table that the base of a refresh had is gone: half of a delivery, in
+    which a missing table would withdraw every refusal, link or rule that stood in it."""
+    base = night.base("source")
+    then = io.read_arrow(base.table("source_tables"), ["table", "present"])
+    had = set(then.filter(then["present"])["table"].to_pylist())
+    gone = [fact.table for fact in facts if fact.table in had and not fact.present]
+    if gone:
+        raise Fault(
+            f"source: {folder} no longer has the table {', '.join(gone)}, which it had at "
+            f"{base.as_of}; write it again, or run a night to do without it"
+        )
 
 
 def prepare(name: str, home: Path, reuse: bool = True) -> Source:

@@ -36,11 +36,13 @@ table(
     day=DATE, weekday=I32, rows=I64, history_days=I32, history_median=F64, ratio=F64,
 )  # fmt: skip
 table(
-    "items", "catalogue", "one row per item of the catalogue or of any event, as of the night",
-    "item_id", item_id=S, position=I64, title=maybe(S), category=maybe(S), brand=maybe(S),
+    "items", "catalogue",
+    "one row per item of the catalogue or of any event, as of the night; catalogued: this night's "
+    "catalogue or an earlier one's named it", "item_id",
+    item_id=S, position=I64, title=maybe(S), category=maybe(S), brand=maybe(S),
     seller=maybe(S), price=maybe(F64), margin=maybe(F64), created_time=maybe(TIME),
     first_seen=maybe(TIME), available=BOOL, regions=maybe(STRINGS), flags=STRINGS,
-    attributes=maybe(TEXTS),
+    attributes=maybe(TEXTS), catalogued=maybe(BOOL),
 )  # fmt: skip
 table(
     "editorial", "catalogue", "one row per place of a curated list in force", "list_id position",

@@ -126,6 +126,20 @@ def test_a_flag_matters_only_for_a_person_with_that_restriction():
     assert filters.unmatched_restrictions(items, persons) == ["gluten"]
 
 
+def test_a_null_within_a_list_names_no_flag_region_or_restriction():
+    items = catalogue([
+        {"item_id": "wine", "flags": [None, "alcohol"], "regions": [None, "north"]},
+        {"item_id": "milk", "flags": [None], "regions": [None]},
+    ])  # fmt: skip
+    persons = people([{"person_id": "p", "restrictions": [None, "alcohol"], "region": "north"}])
+    eligibility, out = judged(items, persons)
+    assert allowed_mask(eligibility, "north").tolist() == [True, False]
+    assert allowed_mask(eligibility, "north", ["alcohol"]).tolist() == [False, False]
+    assert filters.unmatched_restrictions(items, persons) == []
+    why = {row["reason"] for row in out.to_pylist() if row["item_id"] == "milk"}
+    assert "sold only in no region at all, not in north" in why
+
+
 def test_a_restriction_of_another_night_is_refused_rather_than_ignored():
     eligibility, _ = judged(catalogue(NINE), people([]))
     with pytest.raises(Fault, match="no row for restriction 'alcohol'"):

@@ -6,6 +6,7 @@ The one run goes from the night straight to the last hour.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,6 +48,7 @@ class Happening:
     since: datetime
     until: datetime
     number: int
+    dropped: list[str]
 
     def at(self, share: float) -> datetime:
         """An instant of these hours."""
@@ -113,6 +115,18 @@ class Happening:
             other = self.one_of(items)["category"]
             items.append({**row, "category": other, "valid_from": self.at(0.4)})
 
+    def is_dropped(self, items: list[Row]) -> None:
+        """An item that was sold, and never described otherwise, is in the catalogue no more."""
+        events = small_shop.read_table(self.shop.source, "events")
+        sold = set(events.filter(pc.less(events["event_time"], AS_OF))["item_id"].to_pylist())
+        times = Counter(row["item_id"] for row in items)
+        found = sorted(row["item_id"] for row in items if times[row["item_id"]] == 1
+                       and row["item_id"] in sold and row["price"] is not None
+                       and row["available"] is not False)  # fmt: skip
+        gone = found[len(found) // 2]
+        self.dropped.append(gone)
+        items[:] = [row for row in items if row["item_id"] != gone]
+
     def asks_to_be_forgotten(self, people: list[Row]) -> None:
         self.one_of(people)["consents"] = ["analytics"]
         self.one_of(people)["restrictions"] = ["alcohol"]
@@ -129,19 +143,28 @@ class Happening:
         ):  # fmt: skip
             if self.random.random() < 0.8:
                 self.change(name, schema, happens)
+        self.change("items", ITEMS, self.is_dropped)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A lake that was refreshed step by step, one that went the whole way at once, the last hour,
+    and the items that left the catalogue on the way."""
+
+    shop: Shop
+    once: Shop
+    now: datetime
+    dropped: list[str]
 
 
 @pytest.fixture(scope="module", params=[3, 8])
-def sequence(
-    request: Any, published: Shop, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Shop, Shop, datetime]:
-    """A lake that was refreshed step by step, one that went the whole way at once, and the hour."""
+def sequence(request: Any, published: Shop, tmp_path_factory: pytest.TempPathFactory) -> Sequence:
     random = np.random.default_rng(request.param)
     shop = moved(published, tmp_path_factory.mktemp("steps"))
-    since = AS_OF
+    since, dropped = AS_OF, []
     for number in range(int(random.integers(2, 4))):
         until = since + (hour(1) - hour(0)) * int(random.integers(1, 9))
-        Happening(shop, random, since, until, number).all()
+        Happening(shop, random, since, until, number, dropped).all()
         shop.refresh(until)
         since = until
     once = moved(published, tmp_path_factory.mktemp("once"))
@@ -149,7 +172,7 @@ def sequence(
         source = small_shop.read_table(shop.source, name)
         small_shop.write_table(once.source, name, source)
     once.refresh(since, until="recommendations")
-    return shop, once, since
+    return Sequence(shop, once, since, dropped)
 
 
 def without(table: pa.Table, *names: str) -> pa.Table:
@@ -157,9 +180,9 @@ def without(table: pa.Table, *names: str) -> pa.Table:
 
 
 def test_tables_are_those_of_one_run_over_the_same_data(
-    sequence: tuple[Shop, Shop, datetime],
+    sequence: Sequence,
 ) -> None:
-    shop, once, now = sequence
+    shop, once, now = sequence.shop, sequence.once, sequence.now
     for name in EXACT:
         # An item's position is by when it came first, which is held from run to run.
         ours, theirs = (without(lake.table(name, now), "position") for lake in (shop, once))
@@ -168,20 +191,38 @@ def test_tables_are_those_of_one_run_over_the_same_data(
 
 
 def test_tables_are_those_of_a_rebuild_that_knows_no_night_before(
-    sequence: tuple[Shop, Shop, datetime], tmp_path: Path
+    sequence: Sequence, tmp_path: Path
 ) -> None:
-    shop, once, now = sequence
+    shop, once, now = sequence.shop, sequence.once, sequence.now
     rebuilt = Shop(Lake(tmp_path / "lake").open(), once.source, once.engine)
     rebuilt.night(now, [*SIGNALS])
     for name in EXACT:
         ours, theirs = (without(lake.table(name, now), "position") for lake in (shop, rebuilt))
+        if name in ("items", "ineligible_items"):
+            # Who knows no night before does not know that they were in the catalogue.
+            apart = pc.field("item_id").isin(sequence.dropped)
+            ours, theirs = ours.filter(~apart), theirs.filter(~apart)
         assert rows(ours) == rows(theirs), name
 
 
-def test_everybody_may_get_the_same(sequence: tuple[Shop, Shop, datetime]) -> None:
+def test_what_left_the_catalogue_is_described_as_before_and_for_nobody(sequence: Sequence) -> None:
+    assert sequence.dropped
+    gone = pc.field("item_id").isin(sequence.dropped)
+    before = sequence.shop.table("items", AS_OF).filter(gone)
+    assert before.num_rows == len(sequence.dropped)
+    for lake in (sequence.shop, sequence.once):
+        found = lake.table("items", sequence.now).filter(gone)
+        names = ("available", "first_seen")
+        assert rows(without(found, *names)) == rows(without(before, *names))
+        assert not any(found["available"].to_pylist())
+        assert lake.table("item_vectors", sequence.now).filter(gone).num_rows == 0
+    assert sequence.shop.table("recommendations", sequence.now).filter(gone).num_rows == 0
+
+
+def test_everybody_may_get_the_same(sequence: Sequence) -> None:
     from jobs.filtering import filters
 
-    shop, once, now = sequence
+    shop, once, now = sequence.shop, sequence.once, sequence.now
     may = []
     for lake in (shop, once):
         items = lake.table("items", now).sort_by("item_id")
@@ -195,9 +236,9 @@ def test_everybody_may_get_the_same(sequence: tuple[Shop, Shop, datetime]) -> No
 
 
 def test_the_index_holds_the_same_ids_at_the_same_vectors(
-    sequence: tuple[Shop, Shop, datetime],
+    sequence: Sequence,
 ) -> None:
-    shop, once, now = sequence
+    shop, once, now = sequence.shop, sequence.once, sequence.now
     for name in OF_SPACE:
         ours, theirs = (
             dict(rows(without(lake.table(name, now), "position", "origin"), "item_id", "vector"))
@@ -231,9 +272,9 @@ def contents(held: Any) -> list[tuple[int, np.ndarray]]:
 
 
 def test_who_was_touched_in_the_last_step_has_the_candidates_of_one_run(
-    sequence: tuple[Shop, Shop, datetime],
+    sequence: Sequence,
 ) -> None:
-    shop, once, now = sequence
+    shop, once, now = sequence.shop, sequence.once, sequence.now
     people = changes.people(shop.context("candidates", now))
     assert len(people) > 0
     found = [lake.table("candidates", now) for lake in (shop, once)]
@@ -243,9 +284,9 @@ def test_who_was_touched_in_the_last_step_has_the_candidates_of_one_run(
 
 
 def test_whoever_was_folded_in_in_the_last_step_has_the_vector_of_one_run(
-    sequence: tuple[Shop, Shop, datetime],
+    sequence: Sequence,
 ) -> None:
-    shop, once, now = sequence
+    shop, once, now = sequence.shop, sequence.once, sequence.now
     base = io.parse_as_of(shop.lake.published("embeddings", now).manifest["refresh"]["base"])
     before, after = (dict(rows(shop.table("item_factors", at))) for at in (base, now))
     moved = [item for item in after if item in before and after[item] != before[item]]
@@ -258,9 +299,9 @@ def test_whoever_was_folded_in_in_the_last_step_has_the_vector_of_one_run(
 
 
 def test_who_was_touched_in_the_last_step_has_the_hourly_lists_of_one_run(
-    sequence: tuple[Shop, Shop, datetime],
+    sequence: Sequence,
 ) -> None:
-    shop, once, now = sequence
+    shop, once, now = sequence.shop, sequence.once, sequence.now
     people = changes.people(shop.context("recommendations", now)).to_pylist()
     ours = lists(shop.table("recommendations", now))
     theirs = lists(io.read_arrow(once.lake.staged("recommendations", now) / "recommendations"))
@@ -274,9 +315,9 @@ def test_who_was_touched_in_the_last_step_has_the_hourly_lists_of_one_run(
 
 
 def test_nothing_forbidden_or_unknown_is_in_any_list(
-    sequence: tuple[Shop, Shop, datetime],
+    sequence: Sequence,
 ) -> None:
-    shop, _, now = sequence
+    shop, now = sequence.shop, sequence.now
     persons = {row["person_id"]: row for row in shop.table("persons", now).to_pylist()}
     gone = set(shop.table("ineligible_items", now).filter(
         pc.field("kind") == "availability")["item_id"].to_pylist())  # fmt: skip

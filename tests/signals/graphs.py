@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -67,8 +68,7 @@ class Shop:
     def put(self, **rows: Iterable[dict] | None) -> None:
         """Write contract tables in place of what was there; None leaves one out."""
         for name, given in rows.items():
-            for path in (self.folder / name).glob("*"):
-                path.unlink()
+            shutil.rmtree(self.folder / name, ignore_errors=True)
             if given is not None:
                 table = pa.Table.from_pylist(list(given), contract.schema(name))
                 io.write_arrow(self.folder / name, table)

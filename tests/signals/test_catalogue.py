@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import dataclasses
+import shutil
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
+import pytest
 from pyspark.sql import functions as F
 
 from jobs import io
+from jobs.refresh.route import Refresh
 from jobs.signals import catalogue
 from jobs.sources import contract
 from jobs.tables import TABLES
@@ -63,6 +67,129 @@ def test_positions_are_kept_from_yesterday_and_new_items_are_appended(session):
     assert {name: row["position"] for name, row in known(first).items()} == {"b": 0, "d": 1}
     assert places == {"b": 0, "d": 1, "a": 2, "c": 3}
     assert not known(second)["b"]["available"]
+
+
+@pytest.mark.parametrize("valid_from", [None, EARLY])
+def test_of_rows_from_the_same_instant_the_one_that_withholds_most_counts(session, valid_from):
+    plain = {"item_id": "a", "title": "same", "valid_from": valid_from}
+    pairs = (
+        ({"available": False}, {"available": True}),
+        ({"flags": ["recalled"]}, {"flags": []}),
+        ({"flags": ["recalled", "food"]}, {"flags": ["food"]}),
+        ({"regions": ["north"]}, {"regions": None}),
+        ({"seller": "one"}, {"seller": "two"}),
+        ({"attributes": {"size": "l"}}, {"attributes": {"size": "s"}}),
+    )
+    for counts, other in pairs:
+        rows = [plain | counts, plain | other]
+        for given in (rows, rows[::-1]):
+            table = items(session, *given).coalesce(1)
+            found = known(catalogue.join_catalogue(seen(session), table, AS_OF))["a"]
+            name = next(iter(counts))
+            value = dict(found[name]) if name == "attributes" else found[name]
+            assert value == counts[name], given
+        assert catalogue.duplicates(items(session, *rows, {"item_id": "b"})) == 1
+
+
+# --- what left the catalogue -----------------------------------------------------------------
+WINE = {
+    "item_id": "wine", "title": "Red wine", "category": "DRINKS > WINE", "price": 9.0,
+    "flags": ["alcohol"], "regions": ["north"], "attributes": {"size": "l"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def shop(lake, night, tmp_path):
+    """The items of the step, published: ``shop(as_of, catalogue rows or None)``, of a shop that
+    sells wine and an item that no catalogue names."""
+
+    def run(as_of: datetime, rows: list[dict] | None, base: datetime | None = None):
+        folder = tmp_path / "source" / "items"
+        shutil.rmtree(folder, ignore_errors=True)
+        if rows is not None:
+            io.write_arrow(folder, pa.Table.from_pylist(rows, contract.schema("items")))
+        source = lake.staged("source", as_of)
+        io.write_json(source / "source.json", {"folder": str(tmp_path / "source")})
+        sold = [
+            {"event_id": item, "revision": 0, "event_time": EARLY, "received_time": EARLY,
+             "first_received": EARLY, "key_type": "account", "key": "1", "event_type": "purchase",
+             "item_id": item, "quantity": 1.0, "value": 2.0, "event_date": EARLY.date()}
+            for item in ("wine", "unlisted")
+        ]  # fmt: skip
+        events = pa.Table.from_pylist(sold, TABLES["events"].schema)
+        io.write_arrow(lake.staged("events", as_of) / "events", events)
+        refresh = Refresh(io.label(base), io.label(AS_OF)) if base else None
+        says = {"refresh": dataclasses.asdict(refresh) if refresh else None}
+        for step in ("source", "events"):
+            io.write_json(lake.staged(step, as_of) / "manifest.json", says)
+            lake.publish(step, as_of, "test-run")
+        made = night("catalogue", as_of=as_of)
+        made.refresh = refresh
+        catalogue.run(made, catalogue.Params())
+        made.close(catalogue.Params(), "test")
+        lake.publish("catalogue", as_of, "test-run")
+        found = io.read_arrow(lake.published("catalogue", as_of).table("items")).to_pylist()
+        return {row["item_id"]: row for row in found}
+
+    return run
+
+
+BREAD = {"item_id": "bread", "title": "Bread"}
+HOUR = timedelta(hours=1)
+
+
+def test_a_sold_item_that_leaves_the_catalogue_is_unavailable_and_keeps_its_description(shop):
+    first = shop(AS_OF, [WINE, BREAD])
+    assert first["wine"]["available"]
+    second = shop(AS_OF + 24 * HOUR, [BREAD])
+    assert second["wine"] == first["wine"] | {"available": False}
+    assert second["unlisted"] == first["unlisted"]
+    assert (second["unlisted"]["available"], second["unlisted"]["catalogued"]) == (True, False)
+    # And stays so the night after, until the catalogue names it again.
+    third = shop(AS_OF + 48 * HOUR, [BREAD])
+    assert third["wine"] == second["wine"]
+    fourth = shop(AS_OF + 72 * HOUR, [{"item_id": "wine", "title": "Red wine"}])
+    assert (fourth["wine"]["available"], fourth["wine"]["flags"]) == (True, [])
+    # One that nobody ever touched leaves in the same way.
+    assert fourth["bread"] == first["bread"] | {"available": False}
+
+
+def test_an_item_leaves_in_a_refresh_as_in_a_night_from_the_same_catalogue(shop):
+    shop(AS_OF, [WINE, BREAD])
+    night = shop(AS_OF + 4 * HOUR, [BREAD])
+    hours = [shop(AS_OF + n * HOUR, [BREAD], AS_OF + (n - 1) * HOUR) for n in (1, 2)]
+    assert hours == [night, night]
+    assert not night["wine"]["available"]
+
+
+def test_without_a_night_before_nobody_knows_that_an_item_was_in_the_catalogue(shop):
+    found = shop(AS_OF, [BREAD, WINE | {"valid_from": AS_OF}])
+    assert (found["wine"]["available"], found["wine"]["catalogued"]) == (True, False)
+    assert (found["wine"]["title"], found["wine"]["flags"]) == (None, [])
+    # Withdrawn until an instant that has not come: known by then, and not on offer.
+    second = shop(AS_OF + HOUR, [BREAD, WINE | {"valid_from": AS_OF}])
+    assert second["wine"]["available"]
+    third = shop(AS_OF + 2 * HOUR, [BREAD, WINE | {"valid_from": AS_OF + 3 * HOUR}])
+    assert (third["wine"]["available"], third["wine"]["flags"]) == (False, ["alcohol"])
+
+
+def test_items_of_a_lake_that_does_not_say_what_was_catalogued_leave_too(shop, lake):
+    first = shop(AS_OF, [WINE, BREAD])
+    folder = lake.published("catalogue", AS_OF).table("items")
+    # Without Spark's own schema beside them, which would still name the column.
+    older = io.read_arrow(folder).drop_columns(["catalogued"]).replace_schema_metadata()
+    shutil.rmtree(folder)
+    io.write_arrow(folder, older)
+    second = shop(AS_OF + HOUR, [BREAD])
+    assert second["wine"] == first["wine"] | {"available": False}
+    assert second["unlisted"] == first["unlisted"]
+
+
+def test_a_source_without_a_catalogue_knows_items_by_their_events_alone(shop):
+    shop(AS_OF, [WINE, BREAD])
+    second = shop(AS_OF + HOUR, None)
+    assert (second["wine"]["available"], second["bread"]["available"]) == (True, False)
+    assert second["wine"]["catalogued"]
 
 
 def test_the_price_is_the_median_paid_per_unit_before_the_run_date(session):

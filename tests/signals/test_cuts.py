@@ -76,6 +76,48 @@ def test_a_cut_without_later_links_is_the_nights_own_history_up_to_it(shop):
     assert owners(seen.history) == {"cookie:c@20": "cookie:c", "account:1@15": "cookie:c"}
 
 
+def test_a_client_session_in_which_an_account_acts_after_the_cut_says_nothing_at_it(shop):
+    minutes = 1 / 1440
+    in_one = {"session_id": "s"}
+    made = shop(
+        [event("cookie:c", 10 + 10 * minutes, **in_one),
+         event("account:1", 10 - 5 * minutes, **in_one), event("account:1", 30)],
+        None,
+    )  # fmt: skip
+    viewed = f"cookie:c@{10 + 10 * minutes}"
+    night = made.night(step="ranker")
+    assert owners(night.frame("history"))[viewed] == "account:1"
+    seen = sessions.at(night, AS_OF - 10 * DAY)
+    assert owners(seen.history) == {viewed: "cookie:c", "account:1@30": "account:1"}
+    assert not seen.as_published
+    # Where nothing was claimed yet the published rows serve, whatever is claimed later.
+    earlier = sessions.at(night, AS_OF - 20 * DAY)
+    assert owners(earlier.history) == {"account:1@30": "account:1"}
+    assert earlier.as_published
+
+
+def test_an_account_that_refuses_after_the_cut_takes_no_event_away_at_it(shop):
+    minutes = 1 / 1440
+    in_one = {"session_id": "s"}
+    made = shop(
+        [event("cookie:c", 10 + 10 * minutes, **in_one),
+         event("account:1", 10 - 5 * minutes, **in_one)],
+        None,
+        [{"key_type": "account", "key": "1", "consents": []}],
+    )  # fmt: skip
+    night = made.night(step="ranker")
+    assert owners(night.frame("history")) == {}
+    seen = sessions.at(night, AS_OF - 10 * DAY)
+    assert owners(seen.history) == {f"cookie:c@{10 + 10 * minutes}": "cookie:c"}
+
+
+def test_without_claims_every_cut_is_the_published_history(shop):
+    night = shop([event("account:1", 10), event("account:1", 2)], None).night(step="ranker")
+    seen = sessions.at(night, AS_OF - 5 * DAY)
+    assert owners(seen.history) == {"account:1@10": "account:1"}
+    assert seen.as_published
+
+
 def test_what_was_done_after_a_cut_is_told_of_who_was_known_at_it(session):
     then = session.createDataFrame(
         [("cookie", "c", "cookie:c"), ("account", "1", "account:1")],

@@ -96,6 +96,19 @@ def test_the_newest_revision_received_by_then_counts(session):
     assert [(one["value"], one["revision"]) for one in kept] == [(2.0, 1)]
 
 
+@pytest.mark.parametrize(
+    "name", ["key_type", "session_id", "channel", "region", "campaign", "request_id"]
+)
+def test_of_deliveries_that_differ_in_one_column_a_rerun_takes_the_same(session, name):
+    rows = [row("e", **{name: value}) for value in ("b", "a", None) if value or name != "key_type"]
+    found = []
+    for given in (rows, rows[::-1]):
+        raw = session.createDataFrame(pa.Table.from_pylist(given, contract.schema("events")))
+        kept = events.kept(events.judge(raw.coalesce(1), AS_OF, events.Params()))
+        found.append(kept.toArrow()[name].to_pylist())
+    assert found == [["a"], ["a"]]
+
+
 def test_an_event_was_first_received_with_its_earliest_delivery_known_by_then(session):
     early, late = NOON - timedelta(hours=5), AS_OF + timedelta(hours=1)
     rows = [

@@ -155,6 +155,31 @@ def test_the_stricter_word_counts_where_keys_of_one_person_disagree(session):
     assert (found["account:2"]["region"], found["account:2"]["personalised"]) == ("south", True)
 
 
+def test_only_consents_that_are_null_as_a_whole_are_all_given(session):
+    given = {
+        "none": None, "empty": [], "null": [None], "other": ["analytics", None],
+        "named": [None, "personalisation"],
+    }  # fmt: skip
+    keys = [(name, f"account:{name}") for name in given]
+    keys += [("one", "account:both"), ("two", "account:both")]
+    resolved = session.createDataFrame(
+        [("account", key, person, person) for key, person in keys],
+        "key_type string, key string, person_id string, household_id string",
+    )
+    told = [
+        {"key_type": "account", "key": key, "consents": consents}
+        for key, consents in (given | {"one": [None], "two": ["personalisation"]}).items()
+    ]
+    people = session.createDataFrame(pa.Table.from_pylist(told, contract.schema("people")))
+    events = session.createDataFrame(
+        [], "key_type string, key string, event_time timestamp, region string"
+    )
+    rows = identities.persons(resolved, events, people).toArrow().to_pylist()
+    assert {row["person_id"].removeprefix("account:"): row["personalised"] for row in rows} == {
+        "none": True, "empty": False, "null": False, "other": False, "named": True, "both": False,
+    }  # fmt: skip
+
+
 # --- night by night --------------------------------------------------------------------------
 @pytest.mark.parametrize(("least", "way"), [(0, ("incremental", None)), (1_000, ("full", "size"))])
 def test_a_merge_and_an_unlink_are_rows_and_the_founding_key_keeps_the_id(shop, least, way):

@@ -123,6 +123,7 @@ def outcomes(session: Any, cases: list[Case], params: sessions.Params) -> list[t
         session.createDataFrame(pa.Table.from_pylist(logins, LOGINS))
         if logins
         else session.createDataFrame([], NO_LOGINS),
+        ("account",),
         params,
     ).toArrow()
     stitched = sessions.sessions(session.createDataFrame(history)).toArrow()
@@ -468,6 +469,7 @@ def test_without_anonymous_keys_logins_or_shared_client_sessions_nothing_is_clai
                 [(key, True) for key in keys], "person_id string, personalised boolean"
             ),
             session.createDataFrame([], NO_LOGINS),
+            ("account",),
             sessions.Params(),
         )
 
@@ -487,7 +489,7 @@ def test_a_pause_of_nothing_or_of_more_than_a_day_is_refused(minutes):
 def staged(lake, night, tmp_path) -> Callable[..., Night]:
     """The night after the step, from events and the contract's links (None: no such table)."""
 
-    def run(events: Rows, links: Rows | None, persons_of: dict[str, str]) -> Night:
+    def run(events: Rows, links: Rows | None, persons_of: dict[str, str], **policy: Any) -> Night:
         source = tmp_path / "source"
         if links is not None:
             rows = pa.Table.from_pylist(links, contract.schema("identity_links"))
@@ -515,7 +517,7 @@ def staged(lake, night, tmp_path) -> Callable[..., Night]:
         io.write_json(lake.staged("source", AS_OF) / "source.json", {"folder": str(source)})
         for step in ("source", "events", "identities"):
             lake.publish(step, AS_OF, "one")
-        made = night("sessions")
+        made = night("sessions", identities=policy)
         sessions.run(made, sessions.Params())
         return made
 
@@ -542,11 +544,26 @@ def test_a_login_moves_what_it_must_once_it_is_known_and_disputes_are_counted(st
     )
     history = io.read_arrow(made.staged / "history").to_pylist()
     assert persons(history) == {key: key for key in devices} | {"device:d": "account:1"}
-    assert made.notes == {"events_claimed_once": 1, "events_claimed_twice": 1}
+    assert made.notes == {
+        "events_claimed_once": 1, "events_claimed_twice": 1,
+        "first_claimed": (EVENING + timedelta(minutes=1)).isoformat(),
+    }  # fmt: skip
     found = io.read_arrow(made.staged / "sessions").to_pylist()
     assert {row["person_id"]: row["by_login"] for row in found if row["by_login"]} == {
         "account:1": 1
     }
+
+
+def test_the_policy_of_identities_says_whose_keys_are_accounts(staged):
+    members = {"max_joined": {"member": 1}, "max_of_type": {"member": 1}}
+    link = {
+        "key_type_a": "member", "key_a": "1", "key_type_b": "device", "key_b": "d",
+        "source": "login", "confidence": 1.0, "observed_time": EVENING,
+    }  # fmt: skip
+    keys = {"device:d": "device:d", "member:1": "member:1"}
+    made = staged([event("a", "device:d", 1), event("b", "member:1", 90)], [link], keys, **members)
+    history = io.read_arrow(made.staged / "history").to_pylist()
+    assert persons(history) == {"a": "member:1", "b": "member:1"}
 
 
 def test_a_source_without_links_has_sessions_all_the_same(staged):

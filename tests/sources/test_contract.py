@@ -79,6 +79,19 @@ def test_a_source_without_events_names_the_table_and_its_place(tmp_path):
         contract.check(tmp_path)
 
 
+def test_a_folder_of_an_optional_table_without_a_file_is_no_absent_table(session, tmp_path):
+    put(tmp_path, "events", events())
+    for name in ("people", "identity_links"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "people" / "_SUCCESS").touch()
+    with pytest.raises(Fault) as fault:
+        contract.check(tmp_path)
+    for name in ("people", "identity_links"):
+        assert f"the table {name} holds no Parquet file" in str(fault.value)
+    with pytest.raises(Fault, match="write it, or delete the folder to do without it"):
+        contract.read(session, tmp_path, "people")
+
+
 @pytest.mark.parametrize("keep", [0, 3, 200, -9])
 def test_a_truncated_file_is_named_by_its_path(tmp_path, keep):
     put(tmp_path, "events", events())

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
+from datetime import timedelta
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from jobs import io
 from jobs.errors import Fault
+from jobs.refresh.route import Refresh
 from jobs.sources import completejourney, contract, retailrocket, source
+from tests.conftest import AS_OF
 from tests.sources.test_contract import events, put
 
 LINES = "user_id,item_id,event,timestamp\n1,10,view,1430623510\n2,11,addtocart,1430623515\n"
@@ -47,6 +52,25 @@ def test_the_same_source_has_the_same_digest_and_a_changed_one_another(night, tm
         source.run(now, source.Params())
         digests.append(io.read_json(now.staged / "source.json")["digest"])
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_table_that_the_base_of_a_refresh_had_and_that_is_gone_is_refused(night, lake, tmp_path):
+    put(tmp_path / "own", "events", events())
+    put(tmp_path / "own", "people", pa.table({"key_type": ["account"], "key": ["1"]}))
+    then = night("source", source=str(tmp_path / "own"))
+    source.run(then, source.Params())
+    then.close(source.Params(), "test")
+    lake.publish("source", AS_OF, "test-run")
+    hour = night("source", source=str(tmp_path / "own"), as_of=AS_OF + timedelta(hours=1))
+    hour.refresh = Refresh(io.label(AS_OF), io.label(AS_OF))
+    source.run(hour, source.Params())
+    hour.reset()
+    shutil.rmtree(tmp_path / "own" / "people")
+    with pytest.raises(Fault, match=r"no longer has the table people, which it had at 2017-12-01"):
+        source.run(hour, source.Params())
+    # A night may do without it.
+    hour.refresh = None
+    source.run(hour, source.Params())
 
 
 @pytest.mark.parametrize("name", ["completejorney", "/nowhere/at all", "", "a'b\"; rm -rf /"])

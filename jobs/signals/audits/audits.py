@@ -132,10 +132,9 @@ def run(night: Night, params: Params) -> None:
 
     active_days = params.active(window)
     keys = coverage.keys_seen(events, identities, persons, as_of, active_days).toArrow()
-    households = night.params_of("identities").household_sources
-    accounts = night.params_of("sessions").account_types
-    links = night.arrow("identity_links")
-    night.write("identity_coverage", coverage.coverage(keys, links, households, accounts))
+    policy, links = night.params_of("identities"), night.arrow("identity_links")
+    covered = coverage.coverage(keys, links, policy.household_sources, policy.account_types)
+    night.write("identity_coverage", covered)
 
     night.write("promises", promises.run(night, params))
 

@@ -103,14 +103,16 @@ def signals(
 
 
 def usual_lag(lake: Lake, as_of: datetime, backfill_hours: float) -> float | None:
-    """The median hours from run date to publishing of the earlier releases that the lake keeps.
+    """The median hours from run date to publishing of the earlier nights that the lake keeps.
 
-    A release published much later than its run date was backfilled and says nothing of a night.
+    A night published much later than its run date was backfilled and says nothing of the others.
     """
     lags = [
         release.manifest["lag_seconds"] / HOUR
         for release in releases.readable(lake)
-        if release.as_of < as_of and "lag_seconds" in release.manifest
+        if release.manifest["kind"] == "nightly"
+        and release.as_of < as_of
+        and "lag_seconds" in release.manifest
     ]
     usual = [lag for lag in lags if lag <= backfill_hours]
     return float(np.median(usual)) if usual else None

@@ -149,14 +149,16 @@ def test_old_signals_weigh_less_and_returns_weigh_nothing(session):
     assert row[0]["last_received"] == AS_OF - timedelta(days=1) + timedelta(hours=2)
 
 
-def test_the_usual_lag_is_the_median_of_nights_and_leaves_backfills_out(tmp_path):
+def test_the_usual_lag_is_the_median_of_nights_and_leaves_backfills_and_refreshes_out(tmp_path):
     lake = SimpleNamespace(root=tmp_path)
-    for number, hours in enumerate((2, 3, 4, 9_000)):
-        as_of = AS_OF - timedelta(days=number + 1)
+    published = [(24, 2, "nightly"), (48, 3, "nightly"), (72, 4, "nightly"), (96, 9_000, "nightly")]
+    published += [(hour, 0.2, "hourly") for hour in range(1, 7)]
+    for number, (ago, hours, kind) in enumerate(published):
+        as_of = AS_OF - timedelta(hours=ago)
         name = f"{as_of:%Y%m%dT%H%M%SZ}-{number:010d}"
         io.write_json(tmp_path / "releases" / name / "manifest.json", {
             "format": releases.FORMAT, "id": name, "as_of": as_of.isoformat(), "files": {},
-            "tables": {}, "lag_seconds": hours * 3600,
+            "tables": {}, "kind": kind, "lag_seconds": hours * 3600,
         })  # fmt: skip
     assert freshness.usual_lag(lake, AS_OF, 48.0) == 3.0
     assert freshness.usual_lag(lake, AS_OF - timedelta(days=3), 48.0) is None
