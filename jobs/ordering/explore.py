@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 
 from jobs.ordering.diversity import Capped, Placed, Shelf
 from jobs.params import check
-from jobs.tables import SOURCES, TABLES
+from jobs.tables import TABLES
 
 # Samples of each posterior: shares are then right to about one in a hundred.
 SAMPLES = 4_096
@@ -73,9 +73,9 @@ def draw(
     """Draw an item for each explore place of each person.
 
     ``wanted``: (n_people, places) bool, places that no pin holds;
-    ``named``: (n_pairs, n_sources) bool; ``shares``: (n_sources,) that add up to 1; ``chance``:
-    (n_people, places) in [0, 1), from :func:`chances`. Sources with nothing to give a place leave
-    their share to the others, in proportion.
+    ``named``: (n_pairs, n_sources) bool; ``shares``: (n_sources,), 0 for what is not drawn from;
+    ``chance``: (n_people, places) in [0, 1), from :func:`chances`. Sources with nothing to give a
+    place leave their share to the others, in proportion.
     """
     people, places = chance.shape
     rows = np.arange(people)
@@ -161,19 +161,24 @@ def of_night(seed: int, as_of: datetime, surface: str) -> np.random.Generator:
 
 
 def share_table(
-    surface: str, floor: float, counted: pa.Table, generator: np.random.Generator
-) -> pa.Table:
-    """The table ``explore_shares`` of one surface.
+    surface: str, floor: float, counted: pa.Table, sources: Sequence[str],
+    generator: np.random.Generator,
+) -> pa.Table:  # fmt: skip
+    """The table ``explore_shares`` of one surface: a row per source that can be drawn.
 
-    ``counted``: source, impressions, conversions, a row per source that was shown.
+    ``counted``: source, impressions, conversions, a row per source that was shown; ``sources``:
+    those that the surface takes and that named something.
     """
-    impressions, conversions = np.zeros(len(SOURCES)), np.zeros(len(SOURCES))
-    for row in counted.to_pylist():
-        impressions[SOURCES.index(row["source"])] = row["impressions"]
-        conversions[SOURCES.index(row["source"])] = row["conversions"]
+    if not sources:
+        return TABLES["explore_shares"].schema.empty_table()
+    shown = {row["source"]: row for row in counted.to_pylist()}
+    none = {"impressions": 0, "conversions": 0}
+    impressions, conversions = (
+        np.array([shown.get(source, none)[name] for source in sources], np.float64) for name in none
+    )
     return pa.table({
-        "surface": pa.repeat(surface, len(SOURCES)),
-        "source": list(SOURCES),
+        "surface": pa.repeat(surface, len(sources)),
+        "source": list(sources),
         "impressions": impressions.astype(np.int64),
         "conversions": conversions.astype(np.int64),
         "posterior_mean": (1.0 + conversions) / (2.0 + impressions),

@@ -7,7 +7,7 @@ way) and counts what every source delivered and what fell short.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,10 +88,11 @@ class Listing:
         """``known_rules``: those in force on any surface."""
         self.name, self.surface, self.n_items = name, surface, catalogue.num_rows
         in_force = rules.Rules(known_rules, self.n_items, name)
-        self.stages = stages(night, name, surface, catalogue, in_force)
+        mine = {*surface.sources, *self._chain()}
+        self.stages = stages(night, name, surface, catalogue, in_force, mine)
         self._shown = np.zeros(self.n_items, np.int64)  # lists that hold each item so far
         self._worth = worth(catalogue) if surface.objective == VALUE else None
-        self._mine = np.isin(SOURCES, list({*surface.sources, *self._chain()}))
+        self._mine = np.isin(SOURCES, list(mine))
         self._delivered, self._places = Counter[str](), 0
         self._short_people, self._short_slots = Counter[str](), Counter[str]()
 
@@ -210,9 +211,10 @@ class Listing:
 
 # --- what a surface needs beyond scores ------------------------------------------------------
 def stages(
-    night: Night, name: str, surface: Surface, catalogue: pa.Table, in_force: rules.Rules
-) -> Stages:
-    """The ordering of a surface, read once for all people."""
+    night: Night, name: str, surface: Surface, catalogue: pa.Table, in_force: rules.Rules,
+    sources: Collection[str],
+) -> Stages:  # fmt: skip
+    """The ordering of a surface, read once for all people; ``sources``: those that it takes."""
     ordering = surface.ordering(name)
     content = None
     if surface.unlikeness:
@@ -221,11 +223,19 @@ def stages(
     shares = TABLES["explore_shares"].schema.empty_table()
     if ordering.explore:
         counted = logged.explored(night, name, surface)
-        shares = explore.share_table(name, ordering.explore.floor, counted, generator)
+        drawn = [source for source in named_by(night) if source in sources]
+        shares = explore.share_table(name, ordering.explore.floor, counted, drawn, generator)
     spread = (
         traits(catalogue, content, surface.category_level) if ordering.diversity else Traits({})
     )
     return Stages(ordering, in_force, spread, shares, night.seed, night.as_of)
+
+
+def named_by(night: Night) -> list[str]:
+    """The sources that named anything at all this night, in the order of :data:`SOURCES`."""
+    counted = night.arrow("candidate_counts", ["source"], pc.field("rows") > 0)
+    named = set(counted["source"].to_pylist())
+    return [source for source in SOURCES if source in named]
 
 
 def traits(catalogue: pa.Table, content: pa.Table | None, level: int) -> Traits:

@@ -1,8 +1,8 @@
 """The lists of every person and context: filter, then fill by quota, then order.
 
-Reads ``candidates``, ``pools``, ``persons``, ``items``, ``rules_in_force``, ``history``, the
-vectors, the tables of ``filters`` and ``ranker``, and what the stages that are on look at
-(``jobs/ordering/logged.py``). Writes
+Reads ``candidates``, ``candidate_counts``, ``pools``, ``persons``, ``items``, ``rules_in_force``,
+``history``, the vectors, the tables of ``filters`` and ``ranker``, and what the stages that are on
+look at (``jobs/ordering/logged.py``). Writes
 ``recommendations`` (a row per place of a person's list), ``context_lists`` (a row per place of a
 list that many share), ``model_lists`` (a row per place of the lists that
 the model alone would have published), ``overrides`` (a row per rule and stage: what it changed),

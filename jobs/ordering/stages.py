@@ -284,7 +284,9 @@ class Stages:
         kept = block.pairs.pair_of >= 0
         named[block.pairs.pair_of[kept], block.named.source[kept]] = True
         chance = explore.chances(block.ids, places, self._seed, self._as_of, surface.name)
-        shares = self.shares["share"].to_numpy()
+        shares = np.zeros(len(SOURCES))
+        for row in self.shares.to_pylist():
+            shares[SOURCES.index(row["source"])] = row["share"]
         return explore.draw(shelf, placed, caps, wanted, named, shares, chance)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from scipy import stats
 
@@ -184,8 +186,36 @@ def test_outcomes_are_joined_by_request_and_item_and_count_for_each_source(sessi
     rows = {row["source"]: row for row in found.to_pylist()}
     assert (rows["popular"]["impressions"], rows["popular"]["conversions"]) == (3, 1)
     assert (rows["trending"]["impressions"], rows["trending"]["conversions"]) == (1, 1)
-    table = explore.share_table(SURFACE, 0.1, found, generator()).to_pylist()
+    drawn = ("trending", "popular", "editorial")
+    table = explore.share_table(SURFACE, 0.1, found, drawn, generator()).to_pylist()
     by_source = {row["source"]: row for row in table}
     assert by_source["popular"]["posterior_mean"] == pytest.approx(2 / 5)
     assert by_source["editorial"]["posterior_mean"] == 0.5
     assert sum(row["share"] for row in table) == pytest.approx(1.0)
+
+
+def test_a_share_follows_the_log_among_the_sources_that_can_be_drawn():
+    logged = {"popular": (50_000, 5_000), "trending": (50_000, 500), "new_arrivals": (50_000, 50)}
+    counted = pa.table({
+        "source": [*logged, "buy_again"],
+        "impressions": [shown for shown, _ in logged.values()] + [9],
+        "conversions": [bought for _, bought in logged.values()] + [9],
+    })  # fmt: skip
+    table = explore.share_table("feed", 0.1, counted, tuple(logged), generator()).to_pylist()
+    assert [row["source"] for row in table] == list(logged)
+    found = {row["source"]: row["share"] for row in table}
+    assert found == pytest.approx({"popular": 0.9 + 0.1 / 3, "trending": 0.1 / 3,
+                                   "new_arrivals": 0.1 / 3})  # fmt: skip
+    assert explore.share_table("feed", 0.1, counted, (), generator()).num_rows == 0
+
+
+def test_a_share_is_its_sources_wherever_its_row_stands():
+    shop = crowd(400)
+    whole = shares(SHARES)
+    rows = whole.filter(pc.greater(whole["share"], 0)).sort_by([("source", "descending")])
+    few, all_of_them = (
+        shop.stages(ONE, shares=table).order(shop.block(shop.stages(ONE)))
+        for table in (rows, whole)
+    )
+    assert few.columns["propensity"].equals(all_of_them.columns["propensity"])
+    np.testing.assert_array_equal(few.published.pair, all_of_them.published.pair)

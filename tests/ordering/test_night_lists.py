@@ -74,7 +74,18 @@ def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
                                          "vector": matrix.vector_column(vectors[:2])}))  # fmt: skip
         publish("content_embeddings", content_vectors=pa.table(
             {"item_id": ITEMS, "vector": matrix.vector_column(vectors)}))  # fmt: skip
+        counts = {
+            "buy_again": 6,
+            "collaborative": 18,
+            "popular": 32,
+            "trending": 32,
+            "editorial": 0,
+        }
         publish("candidates",
+                candidate_counts=of("candidate_counts", [
+                    {"source": source, "persons": 0, "rows": rows, "items": 0}
+                    for source, rows in counts.items()
+                ]),
                 candidates=of("candidates", [
                     {"person_id": person, "item_id": item, "source": source, "rank": rank,
                      "score": 1.0 / rank}
@@ -290,7 +301,9 @@ def test_a_feed_explores_with_propensities_and_begins_with_what_is_popular(shop,
     assert [row["item_id"] for row in rows[:4]] == ["i10", "i11", "i19", "i12"]
     assert [row["placed_by"] for row in rows] == ["model"] * 4 + ["explore"] * 2
     assert all(0 < row["propensity"] < 1 for row in rows[4:])
-    assert {row["surface"] for row in found["explore_shares"]} == {"feed"}
+    drawn = [(row["surface"], row["source"]) for row in found["explore_shares"]]
+    assert drawn == [("feed", "trending"), ("feed", "popular")]
+    assert sum(row["share"] for row in found["explore_shares"]) == pytest.approx(1.0)
     owed = {row["source"]: row["intended"] for row in found["delivery"] if row["surface"] == "feed"}
     assert (owed["popular"], owed["trending"]) == (0.75 * 4 / 6, 0.25 * 4 / 6)
     again = shop({"feed": feed}, spark=session)
