@@ -30,6 +30,8 @@ from jobs.errors import Fault
 from jobs.io import Lake
 
 FORMAT = 2  # raised when a reader of the older format could misread a release
+# Of a release: what bans and margin floors take out, and where.
+REMOVED = "filters/removed_items"
 # Bytes up to which a reader always checks a file's hash, not only its size, and up to which
 # releases have files of their own.
 SMALL = 1 << 20

@@ -205,6 +205,28 @@ def test_a_broken_promise_is_refused(lake, changes, sentence):
     assert sentence in refused(lake, **changes)
 
 
+@pytest.mark.parametrize(
+    ("where", "sentences"),
+    [
+        ({}, ["recommendations.item_id: ", "context_lists.item_id: ",
+              "item_lists.listed_item_id: "]),
+        ({"surface": "homepage"}, ["recommendations.item_id: ", "context_lists.item_id: 3 places"]),
+        ({"surface": "cart"}, ["context_lists.item_id: 3 places", "item_lists.listed_item_id: "]),
+        # p0 and hostile people of the north; the shared lists are of no person's region.
+        ({"surface": "homepage", "region": "north"}, ["recommendations: 1 places that a rule"]),
+        ({"region": "south"}, []),
+    ],
+)  # fmt: skip
+def test_a_place_that_a_rule_forbids_is_refused(lake, where, sentences):
+    ban = {"rule_id": "a", "scope": "item:i2", **where}
+    found = refused(lake, rules_in_force=nights.in_force(ban)).splitlines()
+    found = [one for one in found if "nobody may get" not in one]
+    assert len(found) == len(sentences)
+    for sentence, wanted in zip(found, sentences, strict=True):
+        assert sentence.startswith(wanted)
+        assert "a rule forbids" in sentence
+
+
 def test_a_red_or_missing_verdict_is_refused(lake):
     nights.publish(lake)
     path = lake.published("filters", nights.AS_OF).folder / "manifest.json"
@@ -301,12 +323,13 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_clear_error_and_the_release_before_serves(tiny_disk):
+@pytest.mark.parametrize("left", [8_192, 12_288, 16_384, 20_480, 24_576])
+def test_a_full_disk_is_one_clear_error_and_the_release_before_serves(tiny_disk, left):
     lake = Lake(tiny_disk / "lake").open()
     first = nights.whole(lake)
     nights.publish(lake, nights.day(1), "run-2")
     free = os.statvfs(tiny_disk)
-    (tiny_disk / "ballast").write_bytes(b"0" * (free.f_bavail * free.f_frsize - 16_384))
+    (tiny_disk / "ballast").write_bytes(b"0" * (free.f_bavail * free.f_frsize - left))
     with pytest.raises(Fault, match=r"release: .* cannot be written"):
         nights.stage(lake, nights.day(1), "run-2")
     assert releases.serving(lake, deep=True)[0].id == first
