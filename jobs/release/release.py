@@ -508,10 +508,7 @@ def _switch(night: Night, release: Release) -> str:
         return str(now)
     if now != release.id:
         releases.switch(night.lake, release.id)
-        releases.record(
-            night.lake, time=datetime.now(UTC).isoformat(timespec="seconds"), what="publish",
-            by=night.run_id, **{"from": now, "to": release.id},
-        )  # fmt: skip
+    releases.tell(night.lake, "publish", night.run_id, release.id)
     if night.redis_url:
         store = stores.RedisStore(night.redis_url)
         store.point(release.id, releases.ids_before(night.lake, release.id))

@@ -90,6 +90,37 @@ def test_a_gate_that_is_run_again_finishes_what_it_began(lake):
     assert release.publish(night) == first
 
 
+def test_a_release_that_served_when_its_gate_was_killed_is_told_of_by_the_next_one(
+    lake, monkeypatch
+):
+    first = nights.whole(lake)
+    nights.publish(lake, nights.day(1), "run-2")
+    night = nights.stage(lake, nights.day(1), "run-2")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(releases, "record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            release.publish(night)
+    second = releases.current_id(lake)
+    for _ in range(2):
+        assert release.publish(night) == second
+        assert releases.published_ids(lake) == {first, second}
+        lines = releases.history(lake)
+        assert [line["what"] for line in lines] == ["publish", "publish"]
+        assert (lines[1]["from"], lines[1]["to"], lines[1]["by"]) == (first, second, "run-2")
+
+
+def test_a_candidate_that_was_rejected_is_not_called_published(lake):
+    first = nights.whole(lake)
+    releases.record(lake, what=releases.REJECTED, **{"from": first, "to": "candidate"})
+    assert releases.published_ids(lake) == {first}
+    release.publish(nights.night(lake))
+    assert len(releases.history(lake)) == 2
+
+
 def test_staging_the_same_run_again_keeps_the_release_it_made(lake):
     first = nights.whole(lake)
     night = nights.stage(lake)
