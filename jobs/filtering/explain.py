@@ -8,7 +8,7 @@ Reads the newest published night: ``items``, ``persons``, ``identities``, ``inel
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,8 +24,14 @@ from jobs.ordering import rules
 from jobs.ordering.surfaces import KNOWN
 from jobs.persons import SHOWN, resolve_person
 from jobs.release import releases
+from jobs.retrieval.sources.editorial import OF_SURFACE
 
-_UNKNOWN = {"region": None, "segment": None, "restrictions": [], "personalised": True}
+_UNKNOWN: dict[str, Any] = {
+    "region": None,
+    "segment": None,
+    "restrictions": [],
+    "personalised": True,
+}
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -146,7 +152,7 @@ def _standing(
     ``ruled``: the rules that are about the item and concern the person.
     """
     named = _named(lake, as_of, person_id, facts, item)
-    lines = list(named.values())
+    lines = [one.line for one in named]
     lists: dict[str, list[dict[str, Any]]] = {}
     for row in _rows(lake, as_of, "recommendations", person_id=person_id):
         lists.setdefault(row["surface"], []).append(row)
@@ -175,41 +181,53 @@ def _standing(
 
 
 def _kept_out(
-    surface: str, stated: dict[str, Any], named: Collection[str], region: str | None,
+    surface: str, stated: dict[str, Any], named: list[_Named], region: str | None,
     ruled: list[rules.Rule],
 ) -> str | None:  # fmt: skip
     """What keeps an item from competing on a surface at all; ``stated``: its parameters; ``named``:
-    the sources that named the item."""
+    who named the item."""
     for rule in ruled:
         if rule.kind in rules.REMOVES and rule.concerns(surface, region):
             return f"the rule {rule.rule_id} takes it out"
-    if "sources" in stated and not set(named) & set(stated["sources"]):
-        return f"it takes nothing from {', '.join(named) or 'what named it'}"
+    here = [one.source for one in named if one.surface in (None, surface)]
+    if "sources" in stated and not set(here) & set(stated["sources"]):
+        sources = ", ".join(dict.fromkeys(one.source for one in named))
+        return f"it takes nothing from {sources} for this item"
     return None
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A source that named the item, for a surface or for all (None), and the line that says so."""
+
+    source: str
+    surface: str | None
+    line: str
 
 
 def _named(
     lake: Lake, as_of: datetime, person_id: str, facts: dict[str, Any], item: str
-) -> dict[str, str]:
-    """The sources that named the item for the person, in the order of the sources, each with a line
-    that says so: personal ones, then the pools of the contexts that the person is in."""
+) -> list[_Named]:
+    """Who named the item for the person, in the order of the sources: personal ones, then the pools
+    of the contexts that the person is in and of the surfaces."""
     found = {
-        row["source"]: f"Named by {row['source']}: rank {row['rank']}{_seed(lake, as_of, row)}."
+        (row["source"], None): f"rank {row['rank']}{_seed(lake, as_of, row)}"
         for row in _rows(lake, as_of, "candidates", person_id=person_id, item_id=item)
     }
     depth = _params(lake, as_of).get("pool_depth")
     contexts = {("all", ""), *((kind, facts[kind]) for kind in ("region", "segment"))}
-    pools = [
-        row
-        for row in _rows(lake, as_of, "pools", item_id=item)
-        if (row["context_kind"], row["context"]) in contexts
-        and (depth is None or row["rank"] <= depth)
+    named = _rows(lake, as_of, "pools", item_id=item)
+    for row in sorted(named, key=lambda row: -row["rank"]):
+        kind, context = row["context_kind"], row["context"]
+        of_surface = kind == OF_SURFACE
+        if (of_surface or (kind, context) in contexts) and row["rank"] <= (depth or row["rank"]):
+            of = "everybody" if kind == "all" else f"the {kind} {context}"
+            found[row["source"], context if of_surface else None] = f"rank {row['rank']} of {of}"
+    ordered = sorted(found, key=lambda one: (tables.SOURCES.index(one[0]), one[1] or ""))
+    return [
+        _Named(source, surface, f"Named by {source}: {found[source, surface]}.")
+        for source, surface in ordered
     ]
-    for row in sorted(pools, key=lambda row: -row["rank"]):
-        kind = row["context_kind"]
-        of = "everybody" if kind == "all" else f"the {kind} {row['context']}"
-        found[row["source"]] = f"Named by {row['source']}: rank {row['rank']} of {of}."
-    return {source: found[source] for source in tables.SOURCES if source in found}
 
 
 def _params(lake: Lake, as_of: datetime) -> dict[str, Any]:

@@ -29,6 +29,8 @@ from jobs.tables import BELOW, SOURCES, TABLES
 # The columns of ``items`` that ordering looks at.
 COLUMNS = [*rules.ITEM_COLUMNS, "price", "position"]
 
+EDITORIAL = SOURCES.index("editorial")
+
 
 @dataclass(frozen=True)
 class Gathered:
@@ -83,16 +85,17 @@ class Listing:
 
     def __init__(
         self, night: Night, name: str, surface: Surface, catalogue: pa.Table,
-        known_rules: Iterable[rules.Rule],
+        known_rules: Iterable[rules.Rule], curated: np.ndarray,
     ):  # fmt: skip
-        """``known_rules``: those in force on any surface."""
+        """``known_rules``: those in force on any surface; ``curated``: (n_items,) bool, what the
+        editors chose for this one or for all."""
         self.name, self.surface, self.n_items = name, surface, catalogue.num_rows
         in_force = rules.Rules(known_rules, self.n_items, name)
         mine = {*surface.sources, *self._chain()}
         self.stages = stages(night, name, surface, catalogue, in_force, mine)
         self._shown = np.zeros(self.n_items, np.int64)  # lists that hold each item so far
         self._worth = worth(catalogue) if surface.objective == VALUE else None
-        self._mine = np.isin(SOURCES, list(mine))
+        self._mine, self._curated = np.isin(SOURCES, list(mine)), curated
         self._delivered, self._places = Counter[str](), 0
         self._short_people, self._short_slots = Counter[str](), Counter[str]()
 
@@ -109,16 +112,20 @@ class Listing:
         ``allowed``, ``known``: (n_pairs,) bool, what the person may get and has bought before.
         """
         pairs = gathered.pairs
-        signals = pairs.signals * self._mine
-        named = (signals > 0).any(axis=1) & ~gathered.alone
         person, item = self.stages.pins(gathered.regions)
         pinned = matrix.among(
             pairs.person * self.n_items + pairs.item, np.sort(person * self.n_items + item)
         )
+        # A pin is the editors' choice too, wherever it holds.
+        chosen = self._curated[pairs.item] | pinned
+        signals = pairs.signals * self._mine
+        signals[~chosen, EDITORIAL] = 0.0
+        named = (signals > 0).any(axis=1) & ~gathered.alone
         usable = allowed & (named | pinned)
         if self.surface.new_only and known is not None:
             usable &= ~known
-        own = self._mine[gathered.named.source]
+        source = gathered.named.source
+        own = self._mine[source] & ((source != EDITORIAL) | chosen[pairs.pair_of])
         # A pin's row is an editorial one, whether the surface has that source or not.
         own[gathered.by_sources :] = True
         pair_of = np.where(own, pairs.pair_of, -1)

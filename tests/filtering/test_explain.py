@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from jobs import tables
+from jobs import io, tables
 from jobs.errors import Fault
 from jobs.filtering import explain
 from jobs.io import Lake, label
@@ -97,8 +97,10 @@ PARAMS = {
     "pool_depth": 60,
     "surfaces": {
         "homepage": {"sources": {"collaborative": 0, "item_to_item": 0, "popular": 0,
-                                 "trending": 0}, "filters": ["eligibility", "blocked"]},
-        "discover": {"sources": {"collaborative": 0, "item_to_item": 0, "buy_again": 0},
+                                 "editorial": 0, "trending": 0},
+                     "filters": ["eligibility", "blocked"]},
+        "discover": {"sources": {"collaborative": 0, "item_to_item": 0, "buy_again": 0,
+                                 "editorial": 0},
                      "filters": ["eligibility", "blocked", "known"]},
     },
 }  # fmt: skip
@@ -107,8 +109,6 @@ PARAMS = {
 @pytest.fixture
 def lake(tmp_path) -> Lake:
     """A lake with one published night of the tables that the answer reads."""
-    from jobs import io
-
     made = Lake(tmp_path / "lake").open()
     for name, rows in NIGHT.items():
         table = tables.TABLES[name]
@@ -149,11 +149,11 @@ def test_every_block_comes_with_its_date(lake):
     ]
 
 
-def test_an_item_that_a_pool_names_says_so_and_each_list_says_why_it_is_not_there(lake):
+def test_an_item_that_a_pool_names_says_so_and_each_list_says_what_came_before_it(lake):
     assert explain.explain(lake, AS_OF, "account:900", "6")[2:] == [
         "Named by trending: rank 2 of the region north.",
         "Named by editorial: rank 1 of the segment family.",
-        "Not in the list discover: it takes nothing from trending, editorial.",
+        "Not in the list discover: 2 items came before it (lowest score 0.2500).",
         "Not in the list homepage: 1 items came before it (lowest score 0.7500).",
     ]
 
@@ -165,8 +165,22 @@ def test_what_was_bought_is_not_said_to_be_outranked_where_it_may_not_stand(lake
     ]
     assert explain.explain(lake, AS_OF, "account:900", "8")[3:] == [
         "In the list discover: rank 1, score 0.5000.",
-        "Not in the list homepage: it takes nothing from buy_again.",
+        "Not in the list homepage: it takes nothing from buy_again for this item.",
     ]
+
+
+def test_a_list_curated_for_one_surface_counts_there_alone(lake):
+    pool = {"source": "editorial", "context_kind": "surface", "rank": 2, "score": 0.5}
+    rows = [{**pool, "context": "homepage", "item_id": "4"}]
+    folder = lake.published("candidates", AS_OF).table("pools")
+    schema = tables.TABLES["pools"].schema
+    for name, elsewhere in (("homepage", "discover"), ("discover", "homepage")):
+        rows[0]["context"] = name
+        io.write_arrow(folder, pa.Table.from_pylist(rows, schema))
+        lines = explain.explain(lake, AS_OF, "account:900", "4")[2:]
+        assert lines[0] == f"Named by editorial: rank 2 of the surface {name}."
+        no = f"Not in the list {elsewhere}: it takes nothing from editorial for this item."
+        assert [line for line in lines if "takes nothing" in line] == [no]
 
 
 def test_what_no_source_named_for_the_person_was_never_in_the_running(lake):

@@ -49,8 +49,9 @@ def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
     """
 
     def make(
-        surfaces: dict[str, Any], *rules: dict[str, Any], spark: Any = None, **columns: list
-    ) -> dict:
+        surfaces: dict[str, Any], *rules: dict[str, Any], spark: Any = None,
+        curated: dict[tuple[str, str], list[str]] | None = None, **columns: list,
+    ) -> dict:  # fmt: skip
         regions = [["north"] if item == "i19" else None for item in ITEMS]
         flags = [["alcohol"] if item == "i12" else [] for item in ITEMS]
         items = catalogue(ITEMS, regions=regions, flags=flags, **columns)
@@ -102,6 +103,11 @@ def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
                         ("region", "south", 10),
                     )
                     for rank, item in enumerate(named[:deep], start=1)
+                ] + [
+                    {"source": "editorial", "context_kind": kind, "context": context, "rank": rank,
+                     "item_id": item, "score": 1.0 / rank}
+                    for (kind, context), named in (curated or {}).items()
+                    for rank, item in enumerate(named, start=1)
                 ]))  # fmt: skip
         judged = filters.judge_items(items, ["", "north", "south"], ["alcohol"], filters.Params())
         publish("filters", eligibility=filters.eligibility(items, judged),
@@ -266,6 +272,27 @@ def test_rules_hold_on_their_surface_in_lists_of_persons_and_in_shared_ones(shop
     # In Carl's short list the pin's item stands in the room of the banned one.
     assert (causes["discover", "a"], causes["discover", "c"]) == (2, 1)
     assert ("homepage", "a") not in causes
+
+
+def test_what_was_curated_for_a_surface_stands_there_alone(shop):
+    editors = {"sources": {"editorial": 1.0}, "blended": "retrieval", "length": 5,
+               "fallback": ["editorial"]}  # fmt: skip
+    curated = {("surface", "shelf"): ["i03", "i04"], ("surface", "window"): ["i06"],
+               ("all", ""): ["i07"], ("surface", "nowhere"): ["i08"]}  # fmt: skip
+    pin = {"rule_id": "a", "kind": "pin", "scope": "item:i06", "surface": "shelf", "strength": 3}
+    found = shop({"shelf": editors, "window": editors}, pin, curated=curated)
+    assert listed(found, "shelf", "carl") == ["i03", "i07", "i06", "i04"]
+    assert listed(found, "window", "carl") == ["i06", "i07"]
+    # Of the homepage too, whose sources are all there are, and of the lists that stand in.
+    own = {"i03", "i04", "i06", "i07", "i08"}
+    for surface, shown in (("homepage", {"i07"}), ("trending", {"i07"}),
+                           ("shelf", {"i03", "i04", "i06", "i07"})):  # fmt: skip
+        assert own & set(shared(found, surface, "")) == shown
+    assert own & set(listed(found, "homepage", "carl")) == {"i07"}
+    assert {row["context"] for row in found["context_lists"]} == {"", "north", "south", "TEA"}
+    pinned = next(row for row in found["recommendations"] if row["person_id"] == "carl"
+                  and (row["surface"], row["item_id"]) == ("shelf", "i06"))  # fmt: skip
+    assert pinned["sources"] == ["editorial"]
 
 
 def test_a_surface_for_value_puts_what_brings_more_first(shop):
