@@ -69,13 +69,16 @@ def draw(
     named: np.ndarray,
     shares: np.ndarray,
     chance: np.ndarray,
+    near: Sequence[np.ndarray] = (),
 ) -> Drawn:
     """Draw an item for each explore place of each person.
 
     ``wanted``: (n_people, places) bool, places that no pin holds;
     ``named``: (n_pairs, n_sources) bool; ``shares``: (n_sources,), 0 for what is not drawn from;
-    ``chance``: (n_people, places) in [0, 1), from :func:`chances`. Sources with nothing to give a
-    place leave their share to the others, in proportion.
+    ``chance``: (n_people, places) in [0, 1), from :func:`chances`;
+    ``near``: by place (n_people, width) bool, from ``diversity.near_open``, candidates that spread
+    keeps from it while others are left. Sources with nothing to give a place leave their share to
+    the others, in proportion.
     """
     people, places = chance.shape
     rows = np.arange(people)
@@ -83,6 +86,7 @@ def draw(
     count = np.maximum(wanted.sum(axis=1), 1)
     turn = (np.cumsum(placed.free, axis=1) - 1) % count[:, None]
     before = np.cumsum(wanted, axis=1) - wanted
+    drawable = named[:, shares > 0].any(axis=1)
     for place in range(places if shelf.pair.shape[1] else 0):
         here = before[:, place]
         mine = placed.free & (turn == here[:, None]) & wanted[:, place, None]
@@ -90,6 +94,9 @@ def draw(
             # The places before this one may each have drawn one of the cap's items.
             full = np.flatnonzero(room <= here)
             mine[full] &= ~cap.member[shelf.item[full]]
+        if near:
+            spread = mine & ~near[place] & drawable[np.maximum(shelf.pair, 0)]
+            mine = np.where(spread.any(axis=1)[:, None], spread, mine)
         probability = probabilities(shelf, mine, named, shares)
         reached = np.cumsum(probability, axis=1)
         total = reached[:, -1]

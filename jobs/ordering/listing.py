@@ -147,9 +147,10 @@ class Listing:
         value = score if self._worth is None else score * self._worth[pairs.item]
         rating = value
         if self.surface.tail_from:
-            length = self.surface.length - sum(self.surface.slots().values())
-            first, least = self.surface.tail_from, self.surface.tail_worth
-            rating = lists.over_catalogue(pairs, value, length, first, least, self._shown)
+            length, first = self.surface.length, self.surface.tail_from
+            last = length - sum(self.surface.slots().values())  # quotas enter behind it
+            least = self.surface.tail_worth
+            rating = lists.over_catalogue(pairs, value, length, first, last, least, self._shown)
         ordered = self.stages.order(Block(
             gathered.ids, gathered.regions, gathered.named, pairs, value, rating,
             allowed=np.ones(len(score), bool), pinned_only=chosen.alone,

@@ -287,7 +287,10 @@ class Stages:
         shares = np.zeros(len(SOURCES))
         for row in self.shares.to_pylist():
             shares[SOURCES.index(row["source"])] = row["share"]
-        return explore.draw(shelf, placed, caps, wanted, named, shares, chance)
+        near = diversity.near_open(
+            shelf, placed.column, surface.explore.first - 1, wanted, surface.diversity, self._traits
+        )
+        return explore.draw(shelf, placed, caps, wanted, named, shares, chance, near)
 
 
 def _demotion(block: Block, surface: Ordering) -> tuple[np.ndarray, np.ndarray]:

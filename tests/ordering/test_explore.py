@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from jobs.ordering import explore
+from jobs.ordering.diversity import Diversity
 from jobs.ordering.explore import Explore
 from jobs.ordering.stages import Ordering
 from jobs.tables import SOURCES
@@ -124,6 +125,55 @@ def test_caps_hold_whatever_is_drawn():
     # 0 stands already, so one of the two draws at most may be of B, and it is the first.
     assert (first % 2 == 0).any()
     assert (second % 2 == 1).all()
+
+
+MIXED = catalogue(*[
+    {"item_id": f"i{n:02d}", "category": "ABCDE"[n % 5], "seller": "ST"[n % 7 > 3]}
+    for n in range(25)
+])  # fmt: skip
+
+
+def spread(surface: Ordering, people: int, *rules: dict) -> tuple[np.ndarray, np.ndarray]:
+    """(n_people, length) item numbers and their propensities, of a shop with five categories."""
+    shop = Shop(MIXED, [{f"i{n:02d}": 1.0 - n / 100 for n in range(25)}] * people)
+    stages = shop.stages(surface, *rules, shares=shares({"buy_again": 1.0}))
+    block = shop.block(stages)
+    ordered = stages.order(block)
+    shape = (people, surface.length)
+    propensity = ordered.columns["propensity"].to_numpy()
+    return block.pairs.item[ordered.published.pair].reshape(shape), propensity.reshape(shape)
+
+
+@pytest.mark.parametrize("first", [1, 2, 4])
+@pytest.mark.parametrize(("cap", "places"), [(1, 2), (2, 2), (2, 3)])
+def test_what_is_drawn_counts_in_its_category(cap, places, first):
+    explored = Explore(places, min(first, 6 - places))
+    surface = Ordering("feed", 5, diversity=Diversity(category_cap=cap), explore=explored)
+    items, propensity = spread(surface, 3_000)
+    for category in range(5):
+        assert ((items % 5 == category).sum(axis=1) <= cap).all()
+    for place in range(5):
+        chosen, counts = np.unique(items[:, place], return_counts=True)
+        exact = np.array([propensity[items[:, place] == one, place][0] for one in chosen])
+        assert exact.sum() == pytest.approx(1.0)
+        if len(chosen) > 1:
+            assert stats.chisquare(counts, exact * 3_000).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("places", "first"), [(1, 3), (2, 1), (2, 3), (2, 4), (3, 2)])
+def test_what_is_drawn_stands_beside_nothing_like_it(places, first):
+    surface = Ordering(
+        "feed", 5, diversity=Diversity(apart=("category",)), explore=Explore(places, first)
+    )
+    category = spread(surface, 2_000)[0] % 5
+    assert (category[:, 1:] != category[:, :-1]).all()
+
+
+def test_spread_gives_way_where_a_place_has_nothing_else_to_draw():
+    surface = Ordering("feed", 4, diversity=Diversity(category_cap=1), explore=Explore(2, 3))
+    shop = crowd(200)
+    stages = shop.stages(surface, shares=shares(SHARES))
+    assert {len(one) for one in shop.lists(stages)} == {4}
 
 
 def test_where_a_pin_holds_an_explore_place_the_others_draw_from_all():
