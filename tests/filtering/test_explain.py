@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import random
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -10,9 +11,10 @@ import pytest
 
 from jobs import io, tables
 from jobs.errors import Fault
-from jobs.filtering import explain
+from jobs.filtering import explain, filters
 from jobs.io import Lake, label
 from jobs.persons import resolve_person
+from tests.filtering import test_filters
 
 AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
 DAY = datetime(2017, 11, 20, 9, tzinfo=UTC)
@@ -109,12 +111,15 @@ PARAMS = {
 @pytest.fixture
 def lake(tmp_path) -> Lake:
     """A lake with one published night of the tables that the answer reads."""
-    made = Lake(tmp_path / "lake").open()
+    return published(Lake(tmp_path / "lake").open())
+
+
+def published(made: Lake, **changes: pa.Table) -> Lake:
+    """The lake with the night in it; ``changes`` replace whole tables by name."""
     for name, rows in NIGHT.items():
         table = tables.TABLES[name]
-        io.write_arrow(
-            made.staged(table.step, AS_OF) / name, pa.Table.from_pylist(rows, table.schema)
-        )
+        found = changes.get(name, pa.Table.from_pylist(rows, table.schema))
+        io.write_arrow(made.staged(table.step, AS_OF) / name, found)
     for step in {tables.TABLES[name].step for name in NIGHT}:
         params = PARAMS if step == "recommendations" else {}
         facts = {"as_of": AS_OF.isoformat(), "params": params}
@@ -147,6 +152,54 @@ def test_every_block_comes_with_its_date(lake):
         "eligible from then.",
         "- returned: everything bought went back, last on 2017-11-20; until it is bought again.",
     ]
+
+
+def test_what_is_said_to_be_excluded_is_what_the_bitmaps_or_a_block_exclude(tmp_path):
+    draw = random.Random(11)
+    flags, regions = ["alcohol", "adult", "recalled"], ["n", "s", "'; DROP", "ü\n"]
+    items = test_filters.catalogue([
+        {
+            "item_id": f"i{n}", "available": draw.random() < 0.9,
+            "regions": None if draw.random() < 0.5 else draw.sample(regions, draw.randint(0, 3)),
+            "flags": draw.sample(flags, draw.choice([0, 0, 1, 2])),
+        }
+        for n in range(24)
+    ])  # fmt: skip
+    persons = test_filters.people([
+        {
+            "person_id": f"p{n}", "region": draw.choice([None, "", "elsewhere", *regions]),
+            "restrictions": draw.sample(["alcohol", "Adult", "nuts"], draw.randint(0, 2)),
+        }
+        for n in range(8)
+    ])  # fmt: skip
+    eligibility, out = test_filters.judged(items, persons)
+    pairs = [(person, f"i{n}") for person in (f"p{n}" for n in range(8)) for n in range(24)]
+    blocks = [
+        {"person_id": person, "item_id": item, "reason": reason, "since": AS_OF, "until": None}
+        for person, item in draw.sample(pairs, 20)
+        for reason in draw.sample(["returned", "rejected", "just_bought"], draw.randint(1, 2))
+    ]
+    keys = [
+        {"key_type": "account", "key": f"k{n}", "person_id": f"p{n}", "household_id": f"p{n}",
+         "component": f"p{n}"}
+        for n in range(8)
+    ]  # fmt: skip
+    of = {"items": items, "persons": persons, "ineligible_items": out}
+    for name, rows in (("blocked_pairs", blocks), ("identities", keys), ("rules_in_force", [])):
+        of[name] = pa.Table.from_pylist(rows, tables.TABLES[name].schema)
+    lake = published(Lake(tmp_path / "lake").open(), **of)
+    barred = {(row["person_id"], row["item_id"]) for row in blocks}
+    said, wanted = set(), set()
+    for number, facts in enumerate(persons.to_pylist()):
+        mask = filters.allowed_mask(eligibility, facts["region"], facts["restrictions"])
+        for place in range(24):
+            pair = (facts["person_id"], f"i{place}")
+            if not mask[place] or pair in barred:
+                wanted.add(pair)
+            if "Excluded:" in explain.explain(lake, AS_OF, f"account:k{number}", pair[1]):
+                said.add(pair)
+    assert said == wanted
+    assert 40 < len(wanted) < len(pairs) - 40
 
 
 def test_an_item_that_a_pool_names_says_so_and_each_list_says_what_came_before_it(lake):
