@@ -1,12 +1,14 @@
 """Why a person does not get an item, or where it stands in their list: ``make why``.
 
 Reads the newest published night: ``items``, ``persons``, ``identities``, ``ineligible_items``,
-``blocked_pairs``, ``candidates`` and ``recommendations``. Writes nothing.
+``blocked_pairs``, ``rules_in_force``, ``candidates``, ``pools`` and ``recommendations``, and
+``history`` where a surface leaves out what is known. Writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,9 +21,17 @@ from jobs.errors import Fault
 from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
 from jobs.io import Lake
 from jobs.ordering import rules
+from jobs.ordering.surfaces import KNOWN
 from jobs.persons import SHOWN, resolve_person
 from jobs.release import releases
+from jobs.retrieval.sources.editorial import OF_SURFACE
 
+_UNKNOWN: dict[str, Any] = {
+    "region": None,
+    "segment": None,
+    "restrictions": [],
+    "personalised": True,
+}
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -56,19 +66,20 @@ def explain(lake: Lake, as_of: datetime, person: str, item: str) -> list[str]:
     if not known:
         raise Fault(_unknown_item(lake, as_of, item))
     listed = _rows(lake, as_of, "persons", person_id=person_id)
-    facts = listed[0] if listed else {"region": None, "restrictions": [], "personalised": True}
+    facts = listed[0] if listed else _UNKNOWN
     lines = [f"{person_id} and {_name(known[0])}, as of {io.label(as_of)}:"]
     excluded = _exclusions(lake, as_of, person_id, facts, item)
     if excluded:
         return [*lines, "Excluded:", *(f"- {why}" for why in excluded)]
     lines.append(_eligible(facts))
-    lines += _ruled(lake, as_of, facts["region"], item)
+    ruled = _ruled(lake, as_of, facts["region"], item)
+    lines += [
+        f"Rule {rule.rule_id} ({rule.kind}, {rule.surface or 'every surface'}): {reason}."
+        for rule, reason in ruled
+    ]
     if not facts["personalised"]:
-        return [
-            *lines,
-            "No consent to personalisation: this person gets the shared pools, never a list.",
-        ]
-    return lines + _standing(lake, as_of, person_id, item)
+        lines.append("No consent to personalisation: lists are made of the shared pools alone.")
+    return lines + _standing(lake, as_of, person_id, facts, item, [rule for rule, _ in ruled])
 
 
 def _exclusions(
@@ -89,8 +100,11 @@ def _exclusions(
     ]
 
 
-def _ruled(lake: Lake, as_of: datetime, region: str | None, item: str) -> list[str]:
-    """Each business rule in force that is about this item, for a person of this region."""
+def _ruled(
+    lake: Lake, as_of: datetime, region: str | None, item: str
+) -> list[tuple[rules.Rule, str]]:
+    """Each business rule in force that is about this item, for a person of this region, and its
+    reason."""
     folder = lake.published("catalogue", as_of).table("rules_in_force")
     table = io.read_arrow(folder) if folder.is_dir() else None
     if table is None or not table.num_rows:
@@ -99,8 +113,7 @@ def _ruled(lake: Lake, as_of: datetime, region: str | None, item: str) -> list[s
     code = catalogue["item_id"].index(item).as_py()
     reasons = {row["rule_id"]: row["reason"] for row in table.to_pylist()}
     return [
-        f"Rule {rule.rule_id} ({rule.kind}, {rule.surface or 'every surface'}): "
-        f"{reasons[rule.rule_id]}."
+        (rule, reasons[rule.rule_id])
         for rule in rules.loaded(table, catalogue)
         if code in rule.items and rule.region in (None, region)
     ]
@@ -130,25 +143,97 @@ def _eligible(facts: dict[str, Any]) -> str:
     )
 
 
-def _standing(lake: Lake, as_of: datetime, person_id: str, item: str) -> list[str]:
-    """Which sources named the item, and its place in the person's lists."""
-    lines = []
-    named = _rows(lake, as_of, "candidates", person_id=person_id, item_id=item)
-    for row in sorted(named, key=lambda row: tables.SOURCES.index(row["source"])):
-        lines.append(f"Named by {row['source']}: rank {row['rank']}{_seed(lake, as_of, row)}.")
-    places = _rows(lake, as_of, "recommendations", person_id=person_id)
-    here = [row for row in places if row["item_id"] == item]
-    for row in sorted(here, key=lambda row: row["surface"]):
-        lines.append(f"In the list {row['surface']}: rank {row['rank']}, score {row['score']:.4f}.")
-    if here:
-        return lines
-    if not named:
+def _standing(
+    lake: Lake, as_of: datetime, person_id: str, facts: dict[str, Any], item: str,
+    ruled: list[rules.Rule],
+) -> list[str]:  # fmt: skip
+    """Which sources named the item, and its place in each of the person's lists or why it has none.
+
+    ``ruled``: the rules that are about the item and concern the person.
+    """
+    named = _named(lake, as_of, person_id, facts, item)
+    lines = [one.line for one in named]
+    lists: dict[str, list[dict[str, Any]]] = {}
+    for row in _rows(lake, as_of, "recommendations", person_id=person_id):
+        lists.setdefault(row["surface"], []).append(row)
+    stands = any(row["item_id"] == item for places in lists.values() for row in places)
+    if not named and not stands:
         return ["No source nominated it for this person, so it was never in the running."]
-    if not places:
+    if not lists:
         return [*lines, "This person has no list of this night."]
-    length = max(row["rank"] for row in places)
-    last = min(row["score"] for row in places)
-    return [*lines, f"Not in the list: {length} items came before it (lowest score {last:.4f})."]
+    stated = _params(lake, as_of).get("surfaces", {})
+    for surface, places in sorted(lists.items()):
+        here = next((row for row in places if row["item_id"] == item), None)
+        if here is not None:
+            score = f"rank {here['rank']}, score {here['score']:.4f}"
+            lines.append(f"In the list {surface}: {score}.")
+            continue
+        why = _kept_out(surface, stated.get(surface, {}), named, facts["region"], ruled)
+        if why is None and KNOWN in stated.get(surface, {}).get("filters", ()):
+            bought = {"person_id": person_id, "item_id": item, "event_type": "purchase"}
+            if _rows(lake, as_of, "history", **bought):
+                why = "it takes nothing that the person ever bought"
+        if why is None:
+            last = min(row["score"] for row in places)
+            why = f"{len(places)} items came before it (lowest score {last:.4f})"
+        lines.append(f"Not in the list {surface}: {why}.")
+    return lines
+
+
+def _kept_out(
+    surface: str, stated: dict[str, Any], named: list[_Named], region: str | None,
+    ruled: list[rules.Rule],
+) -> str | None:  # fmt: skip
+    """What keeps an item from competing on a surface at all; ``stated``: its parameters; ``named``:
+    who named the item."""
+    for rule in ruled:
+        if rule.kind in rules.REMOVES and rule.concerns(surface, region):
+            return f"the rule {rule.rule_id} takes it out"
+    here = [one.source for one in named if one.surface in (None, surface)]
+    if "sources" in stated and not set(here) & set(stated["sources"]):
+        sources = ", ".join(dict.fromkeys(one.source for one in named))
+        return f"it takes nothing from {sources} for this item"
+    return None
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A source that named the item, for a surface or for all (None), and the line that says so."""
+
+    source: str
+    surface: str | None
+    line: str
+
+
+def _named(
+    lake: Lake, as_of: datetime, person_id: str, facts: dict[str, Any], item: str
+) -> list[_Named]:
+    """Who named the item for the person, in the order of the sources: personal ones, then the pools
+    of the contexts that the person is in and of the surfaces."""
+    found = {
+        (row["source"], None): f"rank {row['rank']}{_seed(lake, as_of, row)}"
+        for row in _rows(lake, as_of, "candidates", person_id=person_id, item_id=item)
+    }
+    depth = _params(lake, as_of).get("pool_depth")
+    contexts = {("all", ""), *((kind, facts[kind]) for kind in ("region", "segment"))}
+    named = _rows(lake, as_of, "pools", item_id=item)
+    for row in sorted(named, key=lambda row: -row["rank"]):
+        kind, context = row["context_kind"], row["context"]
+        of_surface = kind == OF_SURFACE
+        if (of_surface or (kind, context) in contexts) and row["rank"] <= (depth or row["rank"]):
+            of = "everybody" if kind == "all" else f"the {kind} {context}"
+            found[row["source"], context if of_surface else None] = f"rank {row['rank']} of {of}"
+    ordered = sorted(found, key=lambda one: (tables.SOURCES.index(one[0]), one[1] or ""))
+    return [
+        _Named(source, surface, f"Named by {source}: {found[source, surface]}.")
+        for source, surface in ordered
+    ]
+
+
+def _params(lake: Lake, as_of: datetime) -> dict[str, Any]:
+    """The parameters that the lists were made with."""
+    made = lake.published("recommendations", as_of).manifest
+    return dict(made.get("params", {}))
 
 
 def _seed(lake: Lake, as_of: datetime, row: dict[str, Any]) -> str:

@@ -188,16 +188,12 @@ def ineligible_items(items: pa.Table, rules: list[Rule]) -> pa.Table:
 
 
 def allowed_mask(
-    eligibility: pa.Table,
-    region: str | None,
-    restrictions: Iterable[str] = (),
-    without_flags: Iterable[str] = (),
+    eligibility: pa.Table, region: str | None, restrictions: Iterable[str] = ()
 ) -> np.ndarray:
     """What a person may get: (positions,) bool, entry i belongs to the item at position i.
 
-    ``eligibility`` is the published table; ``without_flags`` leaves out more items than the rules
-    say. Raises ``Fault`` for a restriction that the table has no row for: it is not of the night
-    that the person is of.
+    ``eligibility`` is the published table. Raises ``Fault`` for a restriction that it has no row
+    for: it is not of the night that the person is of.
     """
     names = zip(eligibility["kind"].to_pylist(), eligibility["value"].to_pylist(), strict=True)
     row_of = {name: row for row, name in enumerate(names)}
@@ -210,8 +206,6 @@ def allowed_mask(
             f"eligibility: has no row for {', '.join(missing)}; "
             "use the table of the same night as the persons"
         )
-    # A flag that no item carries has no row, and excludes nothing.
-    wanted += [("flag", _plain(flag)) for flag in without_flags if ("flag", _plain(flag)) in row_of]
     size = eligibility["positions"][0].as_py()
     mask = np.ones(size, dtype=bool)
     for name in wanted:
@@ -363,50 +357,6 @@ def blocked_pairs(days: DataFrame, gaps: DataFrame, as_of: datetime) -> DataFram
         )
     )  # fmt: skip
     return returned.unionByName(rejected).unionByName(just_bought)
-
-
-# --- pairs of a list -------------------------------------------------------------------------
-def reasons(
-    pairs: DataFrame, persons: DataFrame, ineligible_items: DataFrame, blocked_pairs: DataFrame
-) -> DataFrame:
-    """Why pairs may not be shown: person_id, item_id, kind, value, reason; none where they may.
-
-    ``kind`` is the rule's, or ``blocked`` with the block's reason as ``value``.
-    """
-    wanted = pairs.select("person_id", "item_id").distinct()
-    kind, value = F.col("kind"), F.col("value")
-    region = F.coalesce("person_region", F.lit(UNKNOWN_REGION))
-    mine = F.coalesce(F.array_contains("person_restrictions", value), F.lit(False))
-    applies = (
-        (kind == EVERYONE[0])
-        | ((kind == "region") & (value == region))
-        | ((kind == "restriction") & mine)
-    )
-    by_rule = (
-        wanted.join(_places(persons), on="person_id", how="left")
-        .join(ineligible_items, on="item_id", how="inner")
-        .where(applies)
-        .select("person_id", "item_id", "kind", "value", "reason")
-    )
-    since, until = F.date_format("since", "yyyy-MM-dd"), F.date_format("until", "yyyy-MM-dd")
-    sentence = F.concat(
-        F.col("reason"),
-        F.lit(" on "),
-        since,
-        F.coalesce(F.concat(F.lit(", until "), until), F.lit("")),
-    )
-    by_block = blocked_pairs.join(wanted, on=["person_id", "item_id"], how="semi").select(
-        "person_id", "item_id", F.lit("blocked").alias("kind"), F.col("reason").alias("value"),
-        sentence.alias("reason"),
-    )  # fmt: skip
-    return by_rule.unionByName(by_block)
-
-
-def _places(persons: DataFrame) -> DataFrame:
-    return persons.select(
-        "person_id", F.col("region").alias("person_region"),
-        F.col("restrictions").alias("person_restrictions"),
-    )  # fmt: skip
 
 
 # --- columns of lists as arrays ----------------------------------------------------------------

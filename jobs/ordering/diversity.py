@@ -156,6 +156,51 @@ def place(
     return Placed(column, free, room)
 
 
+def near_open(
+    shelf: Shelf, column: np.ndarray, first: int, wanted: np.ndarray, diversity: Diversity,
+    traits: Traits,
+) -> list[np.ndarray]:  # fmt: skip
+    """By place from ``first`` (from 0), (n_people, width) bool: what spread keeps from a place that
+    is drawn for, whatever is drawn for the others.
+
+    ``column``: (n_people, length) what stands at the other places; ``wanted``: (n_people, places)
+    bool, those that are drawn for. The room that a category has left is dealt out to these places
+    by its code, and of two neighbours among them each may hold every second code alone. Empty
+    where nothing is spread.
+    """
+    if not (diversity.category_cap or diversity.apart):
+        return []
+    rows, (places, length) = np.arange(len(column)), (wanted.shape[1], column.shape[1])
+    count = np.maximum(wanted.sum(axis=1), 1)[:, None]
+    turn = np.cumsum(wanted, axis=1) - wanted
+    open_ = np.zeros(column.shape, bool)
+    open_[:, first : first + places] = wanted
+
+    def standing(code: np.ndarray, place: int) -> np.ndarray:
+        """(n_people, 1) the code of what stands at a place, -1 for nothing."""
+        if not 0 <= place < length:
+            return np.full((len(column), 1), -1)
+        at = column[:, place]
+        return np.where(at >= 0, code[rows, at], -1)[:, None]
+
+    near = [np.zeros(shelf.pair.shape, bool) for _ in range(places if shelf.pair.shape[1] else 0)]
+    if near and diversity.category_cap:
+        code = traits.codes["category"][shelf.item]
+        room = np.full(code.shape, diversity.category_cap)
+        for place in range(length):
+            room -= code == standing(code, place)
+        for place, mine in enumerate(near):
+            mine |= (code >= 0) & ((code + turn[:, place, None]) % count >= room)
+    for name in diversity.apart if near else ():
+        code = traits.codes[name][shelf.item]
+        for place, mine in enumerate(near):
+            for beside in (first + place - 1, first + place + 1):
+                mine |= (code >= 0) & (code == standing(code, beside))
+                if 0 <= beside < length:
+                    mine |= (code >= 0) & open_[:, beside, None] & ((code + first + place) % 2 == 1)
+    return near
+
+
 def _take_pins(
     shelf: Shelf, pins: np.ndarray, caps: Sequence[Capped], room: np.ndarray, free: np.ndarray
 ) -> None:

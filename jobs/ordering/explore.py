@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 
 from jobs.ordering.diversity import Capped, Placed, Shelf
 from jobs.params import check
-from jobs.tables import SOURCES, TABLES
+from jobs.tables import TABLES
 
 # Samples of each posterior: shares are then right to about one in a hundred.
 SAMPLES = 4_096
@@ -69,13 +69,16 @@ def draw(
     named: np.ndarray,
     shares: np.ndarray,
     chance: np.ndarray,
+    near: Sequence[np.ndarray] = (),
 ) -> Drawn:
     """Draw an item for each explore place of each person.
 
     ``wanted``: (n_people, places) bool, places that no pin holds;
-    ``named``: (n_pairs, n_sources) bool; ``shares``: (n_sources,) that add up to 1; ``chance``:
-    (n_people, places) in [0, 1), from :func:`chances`. Sources with nothing to give a place leave
-    their share to the others, in proportion.
+    ``named``: (n_pairs, n_sources) bool; ``shares``: (n_sources,), 0 for what is not drawn from;
+    ``chance``: (n_people, places) in [0, 1), from :func:`chances`;
+    ``near``: by place (n_people, width) bool, from ``diversity.near_open``, candidates that spread
+    keeps from it while others are left. Sources with nothing to give a place leave their share to
+    the others, in proportion.
     """
     people, places = chance.shape
     rows = np.arange(people)
@@ -83,6 +86,7 @@ def draw(
     count = np.maximum(wanted.sum(axis=1), 1)
     turn = (np.cumsum(placed.free, axis=1) - 1) % count[:, None]
     before = np.cumsum(wanted, axis=1) - wanted
+    drawable = named[:, shares > 0].any(axis=1)
     for place in range(places if shelf.pair.shape[1] else 0):
         here = before[:, place]
         mine = placed.free & (turn == here[:, None]) & wanted[:, place, None]
@@ -90,6 +94,9 @@ def draw(
             # The places before this one may each have drawn one of the cap's items.
             full = np.flatnonzero(room <= here)
             mine[full] &= ~cap.member[shelf.item[full]]
+        if near:
+            spread = mine & ~near[place] & drawable[np.maximum(shelf.pair, 0)]
+            mine = np.where(spread.any(axis=1)[:, None], spread, mine)
         probability = probabilities(shelf, mine, named, shares)
         reached = np.cumsum(probability, axis=1)
         total = reached[:, -1]
@@ -161,19 +168,24 @@ def of_night(seed: int, as_of: datetime, surface: str) -> np.random.Generator:
 
 
 def share_table(
-    surface: str, floor: float, counted: pa.Table, generator: np.random.Generator
-) -> pa.Table:
-    """The table ``explore_shares`` of one surface.
+    surface: str, floor: float, counted: pa.Table, sources: Sequence[str],
+    generator: np.random.Generator,
+) -> pa.Table:  # fmt: skip
+    """The table ``explore_shares`` of one surface: a row per source that can be drawn.
 
-    ``counted``: source, impressions, conversions, a row per source that was shown.
+    ``counted``: source, impressions, conversions, a row per source that was shown; ``sources``:
+    those that the surface takes and that named something.
     """
-    impressions, conversions = np.zeros(len(SOURCES)), np.zeros(len(SOURCES))
-    for row in counted.to_pylist():
-        impressions[SOURCES.index(row["source"])] = row["impressions"]
-        conversions[SOURCES.index(row["source"])] = row["conversions"]
+    if not sources:
+        return TABLES["explore_shares"].schema.empty_table()
+    shown = {row["source"]: row for row in counted.to_pylist()}
+    none = {"impressions": 0, "conversions": 0}
+    impressions, conversions = (
+        np.array([shown.get(source, none)[name] for source in sources], np.float64) for name in none
+    )
     return pa.table({
-        "surface": pa.repeat(surface, len(SOURCES)),
-        "source": list(SOURCES),
+        "surface": pa.repeat(surface, len(sources)),
+        "source": list(sources),
         "impressions": impressions.astype(np.int64),
         "conversions": conversions.astype(np.int64),
         "posterior_mean": (1.0 + conversions) / (2.0 + impressions),

@@ -6,8 +6,8 @@ on a surface).
 
 A surface made for items takes what is alike (``similar_items``), or what shares baskets
 (``bought_together``). Filtered before the list is filled: what may stand beside what is
-``beside``'s to say; what a business rule bans on the surface in every region is like an item that
-nobody may get. Other rules order persons' and contexts' lists only.
+``beside``'s to say; what a ban or margin floor takes out of the surface in every region is like an
+item that nobody may get. Other rules order persons' and contexts' lists only.
 """
 
 from __future__ import annotations
@@ -97,9 +97,11 @@ def surfaces_of(night: Night) -> Iterator[tuple[str, Surface, Beside]]:
     ineligible = night.arrow("ineligible_items", ["item_id", "kind", "value"], nobody)
     in_force = rules.loaded(night.arrow("rules_in_force"), items)
     beside = Beside.of(items).without(ineligible["item_id"])
+    removed = rules.removed(in_force, items["item_id"])
+    removed = removed.filter(pc.is_null(removed["region"]))
     for name, surface in surfaces.items():
-        banned = rules.banned(in_force, items["item_id"], name).filter(nobody)
-        yield name, surface, beside.without(banned["item_id"])
+        here = pc.or_kleene(pc.is_null(removed["surface"]), pc.equal(removed["surface"], name))
+        yield name, surface, beside.without(removed.filter(here)["item_id"])
 
 
 def made(night: Night, params: Params, name: str, surface: Surface, here: Beside) -> pa.Table:

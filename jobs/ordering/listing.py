@@ -7,7 +7,7 @@ way) and counts what every source delivered and what fell short.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,8 @@ from jobs.tables import BELOW, SOURCES, TABLES
 
 # The columns of ``items`` that ordering looks at.
 COLUMNS = [*rules.ITEM_COLUMNS, "price", "position"]
+
+EDITORIAL = SOURCES.index("editorial")
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,17 @@ class Listing:
 
     def __init__(
         self, night: Night, name: str, surface: Surface, catalogue: pa.Table,
-        known_rules: Iterable[rules.Rule],
+        known_rules: Iterable[rules.Rule], curated: np.ndarray,
     ):  # fmt: skip
-        """``known_rules``: those in force on any surface."""
+        """``known_rules``: those in force on any surface; ``curated``: (n_items,) bool, what the
+        editors chose for this one or for all."""
         self.name, self.surface, self.n_items = name, surface, catalogue.num_rows
         in_force = rules.Rules(known_rules, self.n_items, name)
-        self.stages = stages(night, name, surface, catalogue, in_force)
+        mine = {*surface.sources, *self._chain()}
+        self.stages = stages(night, name, surface, catalogue, in_force, mine)
         self._shown = np.zeros(self.n_items, np.int64)  # lists that hold each item so far
         self._worth = worth(catalogue) if surface.objective == VALUE else None
-        self._mine = np.isin(SOURCES, list({*surface.sources, *self._chain()}))
+        self._mine, self._curated = np.isin(SOURCES, list(mine)), curated
         self._delivered, self._places = Counter[str](), 0
         self._short_people, self._short_slots = Counter[str](), Counter[str]()
 
@@ -108,16 +112,20 @@ class Listing:
         ``allowed``, ``known``: (n_pairs,) bool, what the person may get and has bought before.
         """
         pairs = gathered.pairs
-        signals = pairs.signals * self._mine
-        named = (signals > 0).any(axis=1) & ~gathered.alone
         person, item = self.stages.pins(gathered.regions)
         pinned = matrix.among(
             pairs.person * self.n_items + pairs.item, np.sort(person * self.n_items + item)
         )
+        # A pin is the editors' choice too, wherever it holds.
+        chosen = self._curated[pairs.item] | pinned
+        signals = pairs.signals * self._mine
+        signals[~chosen, EDITORIAL] = 0.0
+        named = (signals > 0).any(axis=1) & ~gathered.alone
         usable = allowed & (named | pinned)
         if self.surface.new_only and known is not None:
             usable &= ~known
-        own = self._mine[gathered.named.source]
+        source = gathered.named.source
+        own = self._mine[source] & ((source != EDITORIAL) | chosen[pairs.pair_of])
         # A pin's row is an editorial one, whether the surface has that source or not.
         own[gathered.by_sources :] = True
         pair_of = np.where(own, pairs.pair_of, -1)
@@ -139,9 +147,10 @@ class Listing:
         value = score if self._worth is None else score * self._worth[pairs.item]
         rating = value
         if self.surface.tail_from:
-            length = self.surface.length - sum(self.surface.slots().values())
-            first, least = self.surface.tail_from, self.surface.tail_worth
-            rating = lists.over_catalogue(pairs, value, length, first, least, self._shown)
+            length, first = self.surface.length, self.surface.tail_from
+            last = length - sum(self.surface.slots().values())  # quotas enter behind it
+            least = self.surface.tail_worth
+            rating = lists.over_catalogue(pairs, value, length, first, last, least, self._shown)
         ordered = self.stages.order(Block(
             gathered.ids, gathered.regions, gathered.named, pairs, value, rating,
             allowed=np.ones(len(score), bool), pinned_only=chosen.alone,
@@ -210,9 +219,10 @@ class Listing:
 
 # --- what a surface needs beyond scores ------------------------------------------------------
 def stages(
-    night: Night, name: str, surface: Surface, catalogue: pa.Table, in_force: rules.Rules
-) -> Stages:
-    """The ordering of a surface, read once for all people."""
+    night: Night, name: str, surface: Surface, catalogue: pa.Table, in_force: rules.Rules,
+    sources: Collection[str],
+) -> Stages:  # fmt: skip
+    """The ordering of a surface, read once for all people; ``sources``: those that it takes."""
     ordering = surface.ordering(name)
     content = None
     if surface.unlikeness:
@@ -221,11 +231,19 @@ def stages(
     shares = TABLES["explore_shares"].schema.empty_table()
     if ordering.explore:
         counted = logged.explored(night, name, surface)
-        shares = explore.share_table(name, ordering.explore.floor, counted, generator)
+        drawn = [source for source in named_by(night) if source in sources]
+        shares = explore.share_table(name, ordering.explore.floor, counted, drawn, generator)
     spread = (
         traits(catalogue, content, surface.category_level) if ordering.diversity else Traits({})
     )
     return Stages(ordering, in_force, spread, shares, night.seed, night.as_of)
+
+
+def named_by(night: Night) -> list[str]:
+    """The sources that named anything at all this night, in the order of :data:`SOURCES`."""
+    counted = night.arrow("candidate_counts", ["source"], pc.field("rows") > 0)
+    named = set(counted["source"].to_pylist())
+    return [source for source in SOURCES if source in named]
 
 
 def traits(catalogue: pa.Table, content: pa.Table | None, level: int) -> Traits:

@@ -44,11 +44,12 @@ def fill(
 
 
 def over_catalogue(
-    pairs: Pairs, score: np.ndarray, length: int, first: int, least: float, shown: np.ndarray
-) -> np.ndarray:
+    pairs: Pairs, score: np.ndarray, length: int, first: int, last: int, least: float,
+    shown: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """(n_pairs,) scores, 1 over the place, of an order that shows more of the catalogue: from the
-    place ``first`` to ``length``, the weakest first, a place goes to an item that is in nobody's
-    list where that is worth at least ``least`` of what leaves.
+    place ``first`` to ``last``, the weakest first, a place goes to an item that is in nobody's list
+    of ``length`` places where that is worth at least ``least`` of what leaves.
 
     ``score``: (n_pairs,), worth; ``shown``: (n_items,) how many lists hold each item so far, which
     is updated. An item goes once, to where least is lost for it; what leaves stands in other lists
@@ -58,7 +59,7 @@ def over_catalogue(
     rank = np.empty(len(score), np.int64)
     rank[order] = places(pairs.person[order])
     np.add.at(shown, pairs.item[rank <= length], 1)
-    for here in range(length, first - 1, -1):
+    for here in range(last, first - 1, -1):
         leaving = np.flatnonzero(rank == here)
         at = np.full(int(pairs.person.max(initial=-1)) + 1, -1)
         at[pairs.person[leaving]] = leaving

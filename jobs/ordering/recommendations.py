@@ -1,8 +1,8 @@
 """The lists of every person and context: filter, then fill by quota, then order.
 
-Reads ``candidates``, ``pools``, ``persons``, ``items``, ``rules_in_force``, ``history``, the
-vectors, the tables of ``filters`` and ``ranker``, and what the stages that are on look at
-(``jobs/ordering/logged.py``). Writes
+Reads ``candidates``, ``candidate_counts``, ``pools``, ``persons``, ``items``, ``rules_in_force``,
+``history``, the vectors, the tables of ``filters`` and ``ranker``, and what the stages that are on
+look at (``jobs/ordering/logged.py``). Writes
 ``recommendations`` (a row per place of a person's list), ``context_lists`` (a row per place of a
 list that many share), ``model_lists`` (a row per place of the lists that
 the model alone would have published), ``overrides`` (a row per rule and stage: what it changed),
@@ -246,7 +246,8 @@ class Making:
             asked = persons.filter(pc.is_in(persons["person_id"], value_set=people))
         self.persons = asked.sort_by("person_id")
         self.listings = {
-            name: Listing(night, name, one, items, known) for name, one in surfaces.items()
+            name: Listing(night, name, one, items, known, shared.curated(name))
+            for name, one in surfaces.items()
         }
         self._night, self._shared, self._add = night, shared, add
         self._item_ids = pa.concat_arrays(items["item_id"].chunks)
@@ -428,14 +429,21 @@ def of_contexts(
     allowed = Allowed.of(night.arrow("eligibility"), whose, items["position"].to_numpy(), nobody)
     listings = {
         name: Listing(
-            night, name, surface if surface.grain == CONTEXT else standing_in(surface), items, known
+            night,
+            name,
+            surface if surface.grain == CONTEXT else standing_in(surface),
+            items,
+            known,
+            shared.curated(name),
         )
         for name, surface in params.surfaces.items()
         if surface.grain == CONTEXT or surface.fallback
     }
     # Who is in a region or segment is everybody too; who looks at a category wants that.
     named, scores = shared.of_contexts([
-        (pools.EVERYBODY, context) if context[0] in pools.OF_PERSONS else (context,)
+        (pools.EVERYBODY, context, *shared.of_surfaces)
+        if context[0] in pools.OF_PERSONS
+        else (context,)
         for context in contexts
     ])  # fmt: skip
     ids = [f"{kind}:{name}" for kind, name in contexts]

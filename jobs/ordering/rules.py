@@ -33,10 +33,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.errors import Fault
-from jobs.filtering.filters import EVERYONE
 from jobs.tables import BELOW, TABLES
 
 KINDS = ("ban", "margin_floor", "boost", "pin", "cap")
+REMOVES = ("ban", "margin_floor")
+# An item that a rule takes out, on a surface or on every one (null), for people of a region or for
+# everybody (null).
+REMOVED = pa.schema([(name, pa.string()) for name in ("item_id", "surface", "region", "rule_id")])
 # In the order in which a bare name is looked up.
 SCOPES = ("item", "category", "brand", "seller", "flag")
 EVERYTHING = "*"
@@ -193,29 +196,21 @@ def loaded(table: pa.Table, items: pa.Table) -> list[Rule]:
     return rules_of(table, Goods(items)) if table.num_rows else []
 
 
-def banned(
-    known: Iterable[Rule], item_ids: pa.ChunkedArray, surface: str | None = None
-) -> pa.Table:
-    """item_id, kind, value: what bans exclude, as rules of eligibility: those on every surface, for
-    pools, which know none; with ``surface``, those on it too, for lists of items.
+def removed(known: Iterable[Rule], item_ids: pa.ChunkedArray) -> pa.Table:
+    """What bans and margin floors take out, and where, in the columns of :data:`REMOVED`.
 
     ``known``: those in force, from :func:`loaded`; ``item_ids``: by the items' codes.
     """
-    schema = TABLES["ineligible_items"].schema
-    found = [pa.table([[], [], []], schema=pa.schema([schema.field(i) for i in range(3)]))]
+    found = [REMOVED.empty_table()]
     for rule in known:
-        if rule.kind == "ban" and rule.surface in (None, surface):
-            kind, value = EVERYONE if rule.region is None else ("region", rule.region)
-            found.append(
-                pa.table(
-                    [
-                        item_ids.take(pa.array(rule.items)),
-                        pa.repeat(kind, len(rule.items)),
-                        pa.repeat(value, len(rule.items)),
-                    ],
-                    schema=found[0].schema,
-                )
-            )
+        if rule.kind in REMOVES:
+            count = len(rule.items)
+            found.append(pa.table({
+                "item_id": item_ids.take(pa.array(rule.items)),
+                "surface": pa.array([rule.surface] * count, pa.string()),
+                "region": pa.array([rule.region] * count, pa.string()),
+                "rule_id": pa.repeat(rule.rule_id, count),
+            }, schema=REMOVED))  # fmt: skip
     return pa.concat_tables(found)
 
 
@@ -240,7 +235,7 @@ def _clashes(rules: list[Rule]) -> Iterator[tuple[tuple[str, ...], str]]:
     pins = [rule for rule in rules if rule.kind == "pin"]
     for pin in pins:
         for rule in rules:
-            if rule.kind in ("ban", "margin_floor") and np.isin(pin.items, rule.items).any():
+            if rule.kind in REMOVES and np.isin(pin.items, rule.items).any():
                 yield (
                     (pin.rule_id, rule.rule_id),
                     f"the pin {pin.rule_id} and the {rule.kind} {rule.rule_id} are about one item",
@@ -385,7 +380,7 @@ class Rules:
             if rule.concerns(self._surface, region)
         ]
         for code, rule in here:
-            if rule.kind in ("ban", "margin_floor"):
+            if rule.kind in REMOVES:
                 removed_by[rule.items[removed_by[rule.items] < 0]] = code
             elif rule.kind == "boost":
                 boost[rule.items] *= rule.strength

@@ -284,8 +284,13 @@ class Stages:
         kept = block.pairs.pair_of >= 0
         named[block.pairs.pair_of[kept], block.named.source[kept]] = True
         chance = explore.chances(block.ids, places, self._seed, self._as_of, surface.name)
-        shares = self.shares["share"].to_numpy()
-        return explore.draw(shelf, placed, caps, wanted, named, shares, chance)
+        shares = np.zeros(len(SOURCES))
+        for row in self.shares.to_pylist():
+            shares[SOURCES.index(row["source"])] = row["share"]
+        near = diversity.near_open(
+            shelf, placed.column, surface.explore.first - 1, wanted, surface.diversity, self._traits
+        )
+        return explore.draw(shelf, placed, caps, wanted, named, shares, chance, near)
 
 
 def _demotion(block: Block, surface: Ordering) -> tuple[np.ndarray, np.ndarray]:

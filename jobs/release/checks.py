@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from jobs import io
 from jobs.release import groups, stores
-from jobs.release.releases import Release
+from jobs.release.releases import REMOVED, Release
 from jobs.scoring import features
 from jobs.scoring.scorer import Scorer
 
@@ -50,6 +50,7 @@ def faults(release: Release) -> list[str]:
         *_unknown_items(release),
         *_everybodys_exclusions(release),
         *_personal_exclusions(release),
+        *_removals(release),
         *_consent(release),
         *_lists(release),
         *_scores(release),
@@ -157,6 +158,35 @@ def _personal_exclusions(release: Release) -> list[str]:
     wrong = pairs.join(blocked, keys=["person_id", "item_id"], join_type="left semi")
     return found + _sentence(
         wrong["item_id"], "recommendations: %d places that blocked_pairs forbids"
+    )
+
+
+def _removals(release: Release) -> list[str]:
+    """No list holds what a ban or margin floor takes out of its surface, for everybody or for the
+    person's region."""
+    removed = _table(release, REMOVED, ["surface", "item_id", "region"])
+    if not removed.num_rows:
+        return []
+    surfaces = pa.array(list(release.manifest["surfaces"]), pa.string())
+    everywhere = removed.filter(pc.is_null(removed["surface"]))
+    spread = [
+        everywhere.set_column(0, "surface", pa.repeat(name, everywhere.num_rows))
+        for name in surfaces
+    ]
+    removed = pa.concat_tables([removed.filter(pc.is_valid(removed["surface"])), *spread])
+    of_all = removed.filter(pc.is_null(removed["region"])).select(["surface", "item_id"])
+    found = []
+    for table, column in LISTS[:-1]:
+        listed = _table(release, table, ["surface", column]).rename_columns(["surface", "item_id"])
+        wrong = listed.join(of_all, keys=["surface", "item_id"], join_type="left semi")
+        found += _sentence(wrong["item_id"], f"{table}.{column}: %d places that a rule forbids")
+    lists = _table(release, "recommendations", ["surface", "person_id", "item_id"])
+    regions = _table(release, "persons", ["person_id", "region"])
+    wrong = lists.join(regions, keys="person_id", join_type="inner").join(
+        removed, keys=["surface", "item_id", "region"], join_type="left semi"
+    )
+    return found + _sentence(
+        wrong["item_id"], "recommendations: %d places that a rule forbids in the person's region"
     )
 
 

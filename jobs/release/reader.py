@@ -30,6 +30,8 @@ log = logging.getLogger("nightjar")
 
 
 SPARE = 4  # items of a shared list that are looked at beyond what there is room for
+# Kinds of exclusion by a business rule, in e/: on a surface, and on one for people of a region.
+ON_SURFACE, ON_SURFACE_IN = "surface", "surface_region"
 PERSONAL, SHARED, BESIDE, RETRIEVED, POOLS = "personal", "shared", "beside", "retrieved", "pools"
 
 
@@ -248,7 +250,7 @@ class Reader:
     ) -> tuple[Listed, ...]:
         """The first of shared lists, up to ``room``, that the one who asks may get; ``held`` is
         what is blocked for them."""
-        blocked, rules = frozenset(held["item_id"] if held else ()), self._rules(asked.facts)
+        blocked, rules = frozenset(held["item_id"] if held else ()), self._rules(asked)
         # The sets are not united: what sold out may be long, and is the same for everybody.
         left = (
             one
@@ -276,10 +278,16 @@ class Reader:
             return self._store.get_all(keys) + [None] * len(kinds)
         return self._store.get_all([*keys, *((kind, person_id) for kind in kinds)])
 
-    def _rules(self, facts: dict[str, Any]) -> set[tuple[str, str]]:
-        """The rules of eligibility that concern a person; nobody known has no region."""
-        rules = {self._everyone, ("region", facts.get("region") or self._unknown_region)}
-        return rules | {("restriction", name) for name in facts.get("restrictions") or ()}
+    def _rules(self, asked: _Asked) -> set[tuple[str, str]]:
+        """What keeps items from who asks: the rules of eligibility that concern a person (nobody
+        known has no region), and what the business took out of the surface."""
+        region = asked.facts.get("region")
+        rules = {self._everyone, ("region", region or self._unknown_region)}
+        rules |= {("restriction", name) for name in asked.facts.get("restrictions") or ()}
+        rules.add((ON_SURFACE, asked.surface))
+        if region is not None:
+            rules.add((ON_SURFACE_IN, stores.joined(asked.surface, region)))
+        return rules
 
 
 def _once(listed: Iterable[Listed], passed: set[str]) -> Iterator[Listed]:

@@ -39,8 +39,8 @@ from jobs.night import Night
 from jobs.ordering import rules
 from jobs.params import check
 from jobs.refresh import route
-from jobs.release import checks, groups, releases, stores
-from jobs.release.releases import Release
+from jobs.release import checks, groups, reader, releases, stores
+from jobs.release.releases import REMOVED, Release
 from jobs.retrieval.sources.pools import SHARED as POOLS
 from jobs.scoring import scorer
 
@@ -116,7 +116,11 @@ def run(night: Night, chosen: Params) -> None:
         }
         rows = _share_tables(night, folder)
         rows["id_maps"] = _write_id_map(night, folder)
-        ineligible = _ineligible(night)
+        removed = _removed(night)
+        io.write_arrow(folder / REMOVED, removed)
+        rows[REMOVED] = removed.num_rows
+        own = night.arrow("ineligible_items", ["item_id", "kind", "value"])
+        ineligible = pa.concat_tables([own, exclusions(removed).cast(own.schema)])
         pools = served_pools(night.arrow("pools"), ineligible)
         io.write_arrow(folder / "pools", pools)
         rows["pools"] = pools.num_rows
@@ -237,13 +241,34 @@ def _share_evidence(night: Night, folder: Path) -> None:
             releases.link(evidence, folder / "reports" / "evidence" / f"{step}.json")
 
 
-def _ineligible(night: Night) -> pa.Table:
-    """item_id, kind, value of every exclusion: by filters, and by bans that name no surface."""
-    columns = ["item_id", "kind", "value"]
+def _removed(night: Night) -> pa.Table:
+    """What bans and margin floors in force take out: the columns of ``rules.REMOVED``."""
     catalogue = night.arrow("items", rules.ITEM_COLUMNS)
     known = rules.loaded(night.arrow("rules_in_force"), catalogue)
-    banned = rules.banned(known, catalogue["item_id"])
-    return pa.concat_tables([night.arrow("ineligible_items", columns), banned.select(columns)])
+    return rules.removed(known, catalogue["item_id"])
+
+
+def exclusions(removed: pa.Table) -> pa.Table:
+    """item_id, kind, value: the same as rules of eligibility, as a reader asks for them.
+
+    ``removed``: the columns of ``rules.REMOVED``. Where a rule names no surface the rule is one of
+    ``filters/ineligible_items/``; else its kind is :data:`reader.ON_SURFACE` or, of a region alone,
+    :data:`reader.ON_SURFACE_IN`.
+    """
+    named: list[tuple[str, str]] = []
+    for row in removed.select(["surface", "region"]).to_pylist():
+        surface, region = row["surface"], row["region"]
+        if surface is None:
+            named.append(EVERYONE if region is None else ("region", region))
+        elif region is None:
+            named.append((reader.ON_SURFACE, surface))
+        else:
+            named.append((reader.ON_SURFACE_IN, stores.joined(surface, region)))
+    kinds, values = zip(*named, strict=True) if named else ((), ())
+    return pa.table({
+        "item_id": removed["item_id"], "kind": pa.array(kinds, pa.string()),
+        "value": pa.array(values, pa.string()),
+    })  # fmt: skip
 
 
 def served_pools(pools: pa.Table, ineligible: pa.Table) -> pa.Table:
@@ -483,10 +508,7 @@ def _switch(night: Night, release: Release) -> str:
         return str(now)
     if now != release.id:
         releases.switch(night.lake, release.id)
-        releases.record(
-            night.lake, time=datetime.now(UTC).isoformat(timespec="seconds"), what="publish",
-            by=night.run_id, **{"from": now, "to": release.id},
-        )  # fmt: skip
+    releases.tell(night.lake, "publish", night.run_id, release.id)
     if night.redis_url:
         store = stores.RedisStore(night.redis_url)
         store.point(release.id, releases.ids_before(night.lake, release.id))

@@ -30,6 +30,9 @@ from jobs.errors import Fault
 from jobs.io import Lake
 
 FORMAT = 2  # raised when a reader of the older format could misread a release
+REJECTED = "shadow reject"  # the line of the history of a candidate that never served
+# Of a release: what bans and margin floors take out, and where.
+REMOVED = "filters/removed_items"
 # Bytes up to which a reader always checks a file's hash, not only its size, and up to which
 # releases have files of their own.
 SMALL = 1 << 20
@@ -115,9 +118,16 @@ def history(lake: Lake) -> list[dict[str, Any]]:
     return [one for one in told if isinstance(one, dict)]
 
 
+def served(lake: Lake) -> list[str]:
+    """The ids of the releases that served here, by the history, the oldest first, whether they are
+    kept or not."""
+    told = [one for one in history(lake) if one.get("what") != REJECTED]
+    return [one["to"] for one in told if one.get("to")]
+
+
 def published_ids(lake: Lake) -> set[str]:
     """The ids of all releases that were ever published here, whether they are kept or not."""
-    return {one["to"] for one in history(lake) if one.get("to")}
+    return set(served(lake))
 
 
 def current_id(lake: Lake) -> str | None:
@@ -268,6 +278,17 @@ def retire(lake: Lake, keep: dict[str, int], spare: set[str]) -> list[str]:
     for folder in root(lake).glob(".gone-*"):
         shutil.rmtree(folder)
     return sorted(release.id for release in doomed)
+
+
+def tell(lake: Lake, what: str, by: str, release_id: str) -> None:
+    """Write down that this release serves now, unless the last line that says so names it: a kill
+    after the pointer was replaced leaves the line to whoever repeats the step."""
+    before = served(lake)
+    if before and before[-1] == release_id:
+        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record(lake, time=now, what=what, by=by,
+           **{"from": before[-1] if before else None, "to": release_id})  # fmt: skip
 
 
 def record(lake: Lake, **facts: Any) -> None:

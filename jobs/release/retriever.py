@@ -1,7 +1,8 @@
 """Online retrieval: the items of a release's index that a person may get, nearest first.
 
-Reads a release's folder alone: ``index/``, ``id_maps/``, ``filters/eligibility/``, ``model/`` and,
-for who somebody is and what is blocked for them, ``kv/``. Writes nothing and starts no engine.
+Reads a release's folder alone: ``index/``, ``id_maps/``, ``filters/eligibility/``,
+``filters/removed_items/``, ``model/`` and, for who somebody is and what is blocked for them,
+``kv/``. Writes nothing and starts no engine.
 
     reader = serving.reader()
     retriever = Retriever.open("var/lake", reader.release_id)  # once a release
@@ -10,14 +11,15 @@ for who somebody is and what is blocked for them, ``kv/``. Writes nothing and st
     answer = retriever.for_vector(query, version=retriever.version, person_id="account:900")
 
 What may be found is one bitmap: the AND of those of the person's rules (availability, region,
-restrictions), less the person's blocked items and ``without``.
+restrictions), less what bans and margin floors take out of the surface, the person's blocked items
+and ``without``.
 """
 
 from __future__ import annotations
 
 import contextlib
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,13 @@ from jobs.errors import Fault
 from jobs.io import Lake
 from jobs.release import releases, stores
 from jobs.release.reader import RETRIEVED, Answer, Listed
-from jobs.release.releases import Release
+from jobs.release.releases import REMOVED, Release
 from jobs.retrieval import bundles, matrix
 
 SURFACE = "feed"  # the surface that leaves retrieval to serving, as the night is shipped
 GROUPS = 1_024  # bitmaps kept of persons with the same region and restrictions
+_Where = tuple[str | None, str | None]  # a surface and a region that a rule names, None for all
+_Group = tuple[str, tuple[str, ...], tuple[_Where, ...]]
 
 
 class Retriever:
@@ -67,7 +71,8 @@ class Retriever:
         names = release.manifest["eligibility"]
         self._everyone: tuple[str, str] = tuple(names["everyone"])
         self._unknown_region: str = names["unknown_region"]
-        self._groups: dict[tuple[str, tuple[str, ...]], np.ndarray] = {}
+        self._removed = _removed(release, self._position)
+        self._groups: dict[_Group, np.ndarray] = {}
 
     @classmethod
     def open(
@@ -96,7 +101,7 @@ class Retriever:
             return self._answer((), "the person has no vector", surface, person_id)
         if self._now() - self.as_of > self._ceiling:
             return self._answer((), "the release is past its age ceiling", surface, person_id)
-        found = self._nearest(self._vectors[row], person_id, length, without)
+        found = self._nearest(self._vectors[row], person_id, surface, length, without)
         return self._answer(found, "nearest to the person's vector", surface, person_id)
 
     def for_vector(
@@ -116,7 +121,7 @@ class Retriever:
         query = np.asarray(vector, np.float32)
         if query.shape != (self.dim,) or not np.isfinite(query).all():
             raise Fault(f"retriever: a query is {self.dim} finite numbers, not {query.shape}")
-        found = self._nearest(query, person_id, length, without)
+        found = self._nearest(query, person_id, surface, length, without)
         return self._answer(found, "nearest to a vector", surface, person_id)
 
     def vector_of(self, items: Sequence[str]) -> np.ndarray | None:
@@ -129,26 +134,29 @@ class Retriever:
                     points.append(self._bundle.index.reconstruct(self._position[item]))
         return np.asarray(np.mean(points, axis=0)[: self.dim], np.float32) if points else None
 
-    def allowed(self, person_id: str | None, without: Collection[str] = ()) -> np.ndarray:
+    def allowed(
+        self, person_id: str | None, without: Collection[str] = (), surface: str = SURFACE
+    ) -> np.ndarray:
         """(n_bytes,) uint8: bit i of byte i // 8, least significant first, is set where the person
-        may get the item at position i."""
+        may get the item at position i on the surface."""
         facts: dict[str, Any] = {}
         blocked: Sequence[str] = ()
         if person_id is not None:
             facts = self._store.get("n", person_id) or {}
             blocked = (self._store.get("b", person_id) or {"item_id": ()})["item_id"]
-        bits = self._of_group(facts.get("region"), facts.get("restrictions") or ()).copy()
+        restrictions = facts.get("restrictions") or ()
+        bits = self._of_group(facts.get("region"), restrictions, surface).copy()
         taken = [self._position[item] for item in (*blocked, *without) if item in self._position]
-        places = np.array(taken, np.int64)
-        np.bitwise_and.at(bits, places >> 3, ~(np.uint8(1) << (places & 7).astype(np.uint8)))
+        _clear(bits, np.array(taken, np.int64))
         return bits
 
     def _nearest(
-        self, query: np.ndarray, person_id: str | None, length: int, without: Collection[str]
-    ) -> tuple[Listed, ...]:
+        self, query: np.ndarray, person_id: str | None, surface: str, length: int,
+        without: Collection[str],
+    ) -> tuple[Listed, ...]:  # fmt: skip
         if length < 1:
             return ()
-        allowed = self.allowed(person_id, without)
+        allowed = self.allowed(person_id, without, surface)
         found, scores = bundles.search(self._bundle, query[None], self.version, length, allowed)
         return tuple(
             Listed(self._item_at[position], score)
@@ -167,13 +175,17 @@ class Retriever:
         row = bisect_left(range(len(people)), person_id, key=lambda at: people[at].as_py())
         return row if row < len(people) and people[row].as_py() == person_id else None
 
-    def _of_group(self, region: str | None, restrictions: Sequence[str]) -> np.ndarray:
-        """What everybody of a region and with these restrictions may get, as bits; not to be
-        written into. Raises ``Fault`` for a restriction that the release does not know."""
+    def _of_group(
+        self, region: str | None, restrictions: Sequence[str], surface: str
+    ) -> np.ndarray:
+        """What everybody of a region and with these restrictions may get on a surface, as bits; not
+        to be written into. Raises ``Fault`` for a restriction that the release does not know."""
+        # Where rules name neither the surface nor the region, one bitmap serves all alike.
+        ruled = tuple(where for where in _where(surface, region) if where in self._removed)
         place = region or self._unknown_region
         if ("region", place) not in self._rules:
             place = self._unknown_region
-        group = (place, tuple(sorted(restrictions)))
+        group = (place, tuple(sorted(restrictions)), ruled)
         known = self._groups.get(group)
         if known is None:
             rules = [self._everyone, ("region", place), *(("restriction", r) for r in group[1])]
@@ -186,6 +198,8 @@ class Retriever:
                     f"{', '.join(missing)}; run the step filters and the release again"
                 )
             known = np.bitwise_and.reduce([self._rules[rule] for rule in rules])
+            for where in ruled:
+                _clear(known, self._removed[where])
             if len(self._groups) < GROUPS:
                 self._groups[group] = known
         return known
@@ -208,6 +222,28 @@ def _bundle(release: Release) -> bundles.Bundle:
         )
     bundle.index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]
     return bundle
+
+
+def _where(surface: str, region: str | None) -> list[_Where]:
+    """The surfaces and regions, None for all, whose removals concern a person of the region."""
+    places: list[_Where] = [(None, None), (surface, None)]
+    return places if region is None else [*places, (None, region), (surface, region)]
+
+
+def _removed(release: Release, position: Mapping[str, int]) -> dict[_Where, np.ndarray]:
+    """Positions of what bans and margin floors take out, by surface and region, None for all; none
+    in a release that is older than this folder."""
+    if REMOVED not in release.manifest["tables"]:
+        return {}
+    found: dict[_Where, list[int]] = {}
+    for row in io.read_arrow(release.path(REMOVED)).to_pylist():
+        found.setdefault((row["surface"], row["region"]), []).append(position[row["item_id"]])
+    return {where: np.array(taken, np.int64) for where, taken in found.items()}
+
+
+def _clear(bits: np.ndarray, places: np.ndarray) -> None:
+    """Take these positions out of a bitmap, in place."""
+    np.bitwise_and.at(bits, places >> 3, ~(np.uint8(1) << (places & 7).astype(np.uint8)))
 
 
 def _bitmaps(release: Release) -> dict[tuple[str, str], np.ndarray]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import logging
-from datetime import UTC, datetime
 
 from jobs.errors import Fault
 from jobs.io import Lake
@@ -46,23 +45,29 @@ def rollback(
     now = releases.current_id(lake)
     target = _named(lake, to) if to else _before(lake, now)
     serve(lake, target, redis_url)
-    if now != target.id:
-        releases.record(
-            lake, time=datetime.now(UTC).isoformat(timespec="seconds"), what="rollback", by=by,
-            **{"from": now, "to": target.id},
-        )  # fmt: skip
+    releases.tell(lake, "rollback", by, target.id)
     return now, target
 
 
 def serve(lake: Lake, target: Release, redis_url: str | None) -> None:
-    """Point at a release of the lake, in Redis too where it is given; raises as ``rollback``."""
+    """Point at a release of the lake, in Redis too where it is given; raises as ``rollback``.
+
+    Redis first: where it goes away, or all is killed in between, ``CURRENT`` is what it was, and
+    the same command finishes. Where ``CURRENT`` can't be written, Redis is pointed back.
+    """
+    now = releases.current_id(lake)
     store = stores.RedisStore(redis_url) if redis_url else None
     if store is not None:
         _hold(store, target)
-    if releases.current_id(lake) != target.id:
-        releases.switch(lake, target.id)
-    if store is not None:
         store.point(target.id, releases.ids_before(lake, target.id))
+    try:
+        if now != target.id:
+            releases.switch(lake, target.id)
+    except OSError:
+        if store is not None and now is not None:
+            store.point(now, releases.ids_before(lake, now))
+        raise
+    if store is not None:
         store.close()
 
 

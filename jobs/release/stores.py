@@ -10,8 +10,8 @@ Both hold the same keys and values, UTF-8 JSON throughout (``docs/release-format
                                         "propensity": […] in a release that explores
     c/<surface>/<context_kind>/<context>  the same, of a list that many share
     s/<surface>/<item_id>               {"item_id": […], "score": […]}: what stands beside an item
-    e/<item_id>                         {"kind": […], "value": […]}: rules that exclude an item of
-                                        a shared list
+    e/<item_id>                         {"kind": […], "value": […]}: what excludes an item of a
+                                        shared list, for whom and on which surface
 
 In every part of a key but the last, ``%`` is written ``%25`` and ``/`` is written ``%2F``. A key
 longer than 511 bytes is replaced by ``z/`` and the sha256 of the whole key in hexadecimal.
@@ -61,11 +61,16 @@ class Store(Protocol):
 # --- keys and values -------------------------------------------------------------------------
 def key_of(kind: str, *parts: str) -> bytes:
     """The key of these parts; see the module's docstring for the escapes."""
-    escaped = [part.replace("%", "%25").replace("/", "%2F") for part in parts[:-1]]
-    whole = "/".join([kind, *escaped, *parts[-1:]]).encode()
+    whole = "/".join([kind, *([joined(*parts)] if parts else [])]).encode()
     if len(whole) <= LONGEST_KEY:
         return whole
     return b"z/" + hashlib.sha256(whole).hexdigest().encode()
+
+
+def joined(*parts: str) -> str:
+    """These parts as one text, from which no others make the same."""
+    escaped = [part.replace("%", "%25").replace("/", "%2F") for part in parts[:-1]]
+    return "/".join([*escaped, *parts[-1:]])
 
 
 def json_strings(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -198,13 +203,13 @@ def write_lmdb(folder: Path, found: Iterable[Entry]) -> int:
             raise
         # LMDB calls a write that the disk cut short an input/output error.
         raise OSError(ENOSPC, f"the disk took only a part: {error}") from None
-    (folder / "lock.mdb").unlink()  # readers of a finished store take no lock
     return count
 
 
 def _write_sorted(folder: Path, found: Iterable[Entry]) -> int:
     size, count = FIRST_MAP, 0
-    with lmdb.open(str(folder), map_size=size, sync=False, metasync=False) as env:
+    # Nobody else is there yet, and a lock file is memory: on a full disk a write to it is a SIGBUS.
+    with lmdb.open(str(folder), map_size=size, sync=False, metasync=False, lock=False) as env:
         for batch in _batches(found, BATCH):
             while True:
                 try:

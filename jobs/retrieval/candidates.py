@@ -6,7 +6,9 @@ lists that many people share), ``candidate_counts`` (a row per source) and, wher
 on, what they were trained to: ``two_tower_items``, ``two_tower_persons``, ``two_tower_weights``.
 
 The sources are modules in ``sources/``; this job gives each what it may look at, as of one cut,
-and gathers what they name. Deduplication comes later and keeps every source.
+and gathers what they name. Deduplication comes later and keeps every source. So does eligibility:
+sources and pools name what may not be shown too, sold out or not for the person, alike at a night
+and at the earlier cuts of ``examples``, where nobody knows what was in stock.
 """
 
 from __future__ import annotations
@@ -64,9 +66,9 @@ class Params:
     """How deep the sources go."""
 
     # Places a personal source fills for each person: several lists' worth, so that filters and
-    # quotas find enough behind the first.
+    # quotas find enough behind the first; what is not available counts among them.
     depth: int = 100
-    # Places of a pool.
+    # Places of a pool, likewise.
     pool_depth: int = 100
     # Whether two towers are trained and name items too; needs the package jax (`make neural`).
     two_tower: bool = False
@@ -253,7 +255,7 @@ def personal(
         if len(rows) == 0:
             return
         chosen, people_factors = everybody.of_people(rows), factors.people[rows]
-    allowed = np.ones(len(everybody.item_ids), dtype=bool)
+    allowed = np.ones(len(everybody.item_ids), dtype=bool)  # filters come behind, see above
     now = int(seen.as_of.timestamp() * 1_000_000)
     baskets = seen.record.rows(
         ["person_id", "basket", "item_id", "event_type"], ds.field("event_type") == "purchase"

@@ -6,8 +6,9 @@ Reads ``examples`` and ``example_people``. Writes ``ranker_models``, ``blend_wei
 
 Gradient-boosted trees (XGBoost, Chen and Guestrin, 2016) on log loss. What is trained on the cuts
 before the newest one is judged at the newest, beside the blend and every source alone, as the night
-itself will be judged by the days to come; then the members are trained again on all cuts. Whichever
-of ranker and blend ranks better is published, with the probabilities that its judged scores had.
+itself will be judged by the days to come. Whichever of ranker and blend ranks better is published,
+with the probabilities that its judged scores had: a ranker's members trained again on all cuts, and
+of the blend the very weights that were judged, since others' sums are of another scale.
 """
 
 from __future__ import annotations
@@ -170,7 +171,10 @@ def run(night: Night, params: Params) -> None:
     chosen = max(reached, key=lambda name: (reached[name], name == RANKER))
     training = trainings.get(chosen)
     rankings |= {source: held.all.alone(i) for i, source in enumerate(SOURCES)}
-    tuned, _ = blend.tune(held.all, params.shrinkage, params.prior)
+    published = weights
+    if chosen != BLEND:
+        # They only say which candidates are worth features: nothing here was judged by them.
+        published, _ = blend.tune(held.all, params.shrinkage, params.prior)
     members = training(examples.rows(examples.trained), params, night.seed) if training else []
     networks = [member for member in trials.get(chosen, ()) if isinstance(member, Deep)]
     stage(
@@ -179,7 +183,7 @@ def run(night: Night, params: Params) -> None:
         of_network(networks, examples.rows(newest), night.seed)
         if networks
         else importance(members),
-        dict(zip(SOURCES, tuned.tolist(), strict=True)),
+        dict(zip(SOURCES, published.tolist(), strict=True)),
         evidence(held, rankings, chosen, SOURCES[best], night.seed),
         Judgement(rankings[chosen], held.all.bought, held.all.person % 2),
     )

@@ -85,7 +85,8 @@ table(
 )  # fmt: skip
 table(
     "explore_shares", "recommendations",
-    "one row per source that explore places are drawn from; none where there are none",
+    "one row per source that explore places are drawn from: that the surface takes and that named "
+    "something; none where there are none",
     "surface source", surface=S, source=S, impressions=I64, conversions=I64, posterior_mean=F64,
     share=F64,
 )  # fmt: skip

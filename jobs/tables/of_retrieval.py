@@ -42,7 +42,7 @@ table(
 table(
     "pools", "candidates",
     "one row per place in a list shared by all (context ''), a region, a segment, or requests that "
-    "say a category, a channel or a quarter of the day",
+    "say a category, a channel or a quarter of the day; or curated for a surface",
     "source context_kind context rank", source=S, context_kind=S, context=S, rank=I32,
     item_id=S, score=F64,
 )  # fmt: skip

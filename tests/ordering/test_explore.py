@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from scipy import stats
 
 from jobs.ordering import explore
+from jobs.ordering.diversity import Diversity
 from jobs.ordering.explore import Explore
 from jobs.ordering.stages import Ordering
 from jobs.tables import SOURCES
@@ -124,6 +127,55 @@ def test_caps_hold_whatever_is_drawn():
     assert (second % 2 == 1).all()
 
 
+MIXED = catalogue(*[
+    {"item_id": f"i{n:02d}", "category": "ABCDE"[n % 5], "seller": "ST"[n % 7 > 3]}
+    for n in range(25)
+])  # fmt: skip
+
+
+def spread(surface: Ordering, people: int, *rules: dict) -> tuple[np.ndarray, np.ndarray]:
+    """(n_people, length) item numbers and their propensities, of a shop with five categories."""
+    shop = Shop(MIXED, [{f"i{n:02d}": 1.0 - n / 100 for n in range(25)}] * people)
+    stages = shop.stages(surface, *rules, shares=shares({"buy_again": 1.0}))
+    block = shop.block(stages)
+    ordered = stages.order(block)
+    shape = (people, surface.length)
+    propensity = ordered.columns["propensity"].to_numpy()
+    return block.pairs.item[ordered.published.pair].reshape(shape), propensity.reshape(shape)
+
+
+@pytest.mark.parametrize("first", [1, 2, 4])
+@pytest.mark.parametrize(("cap", "places"), [(1, 2), (2, 2), (2, 3)])
+def test_what_is_drawn_counts_in_its_category(cap, places, first):
+    explored = Explore(places, min(first, 6 - places))
+    surface = Ordering("feed", 5, diversity=Diversity(category_cap=cap), explore=explored)
+    items, propensity = spread(surface, 3_000)
+    for category in range(5):
+        assert ((items % 5 == category).sum(axis=1) <= cap).all()
+    for place in range(5):
+        chosen, counts = np.unique(items[:, place], return_counts=True)
+        exact = np.array([propensity[items[:, place] == one, place][0] for one in chosen])
+        assert exact.sum() == pytest.approx(1.0)
+        if len(chosen) > 1:
+            assert stats.chisquare(counts, exact * 3_000).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("places", "first"), [(1, 3), (2, 1), (2, 3), (2, 4), (3, 2)])
+def test_what_is_drawn_stands_beside_nothing_like_it(places, first):
+    surface = Ordering(
+        "feed", 5, diversity=Diversity(apart=("category",)), explore=Explore(places, first)
+    )
+    category = spread(surface, 2_000)[0] % 5
+    assert (category[:, 1:] != category[:, :-1]).all()
+
+
+def test_spread_gives_way_where_a_place_has_nothing_else_to_draw():
+    surface = Ordering("feed", 4, diversity=Diversity(category_cap=1), explore=Explore(2, 3))
+    shop = crowd(200)
+    stages = shop.stages(surface, shares=shares(SHARES))
+    assert {len(one) for one in shop.lists(stages)} == {4}
+
+
 def test_where_a_pin_holds_an_explore_place_the_others_draw_from_all():
     pin = {"rule_id": "p", "kind": "pin", "scope": "item:i8", "strength": 2.0}
     (pinned, certain), (item, propensity) = drawn(TWO, 2_000, 1, pin)[0]
@@ -184,8 +236,36 @@ def test_outcomes_are_joined_by_request_and_item_and_count_for_each_source(sessi
     rows = {row["source"]: row for row in found.to_pylist()}
     assert (rows["popular"]["impressions"], rows["popular"]["conversions"]) == (3, 1)
     assert (rows["trending"]["impressions"], rows["trending"]["conversions"]) == (1, 1)
-    table = explore.share_table(SURFACE, 0.1, found, generator()).to_pylist()
+    drawn = ("trending", "popular", "editorial")
+    table = explore.share_table(SURFACE, 0.1, found, drawn, generator()).to_pylist()
     by_source = {row["source"]: row for row in table}
     assert by_source["popular"]["posterior_mean"] == pytest.approx(2 / 5)
     assert by_source["editorial"]["posterior_mean"] == 0.5
     assert sum(row["share"] for row in table) == pytest.approx(1.0)
+
+
+def test_a_share_follows_the_log_among_the_sources_that_can_be_drawn():
+    logged = {"popular": (50_000, 5_000), "trending": (50_000, 500), "new_arrivals": (50_000, 50)}
+    counted = pa.table({
+        "source": [*logged, "buy_again"],
+        "impressions": [shown for shown, _ in logged.values()] + [9],
+        "conversions": [bought for _, bought in logged.values()] + [9],
+    })  # fmt: skip
+    table = explore.share_table("feed", 0.1, counted, tuple(logged), generator()).to_pylist()
+    assert [row["source"] for row in table] == list(logged)
+    found = {row["source"]: row["share"] for row in table}
+    assert found == pytest.approx({"popular": 0.9 + 0.1 / 3, "trending": 0.1 / 3,
+                                   "new_arrivals": 0.1 / 3})  # fmt: skip
+    assert explore.share_table("feed", 0.1, counted, (), generator()).num_rows == 0
+
+
+def test_a_share_is_its_sources_wherever_its_row_stands():
+    shop = crowd(400)
+    whole = shares(SHARES)
+    rows = whole.filter(pc.greater(whole["share"], 0)).sort_by([("source", "descending")])
+    few, all_of_them = (
+        shop.stages(ONE, shares=table).order(shop.block(shop.stages(ONE)))
+        for table in (rows, whole)
+    )
+    assert few.columns["propensity"].equals(all_of_them.columns["propensity"])
+    np.testing.assert_array_equal(few.published.pair, all_of_them.published.pair)

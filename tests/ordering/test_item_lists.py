@@ -170,6 +170,16 @@ def test_a_ban_everywhere_is_in_no_list_and_one_of_a_surface_or_region_is(publis
     assert {"i008", "i012"} <= set(found)
 
 
+def test_a_margin_floor_holds_in_lists_of_items_as_a_ban_does(publish) -> None:
+    margins = [0.1 if i == 10 else None for i in range(44)]
+    floor = {"rule_id": "a", "kind": "margin_floor", "scope": "*", "strength": 0.2}
+    publish_a_shop(publish, bans({**floor, "surface": "cart"}), margin=margins)
+    assert lists(publish, surface="cart") == {"i000": ["i005"], "i005": ["i000"]}
+    assert "i010" in lists(publish)
+    publish_a_shop(publish, bans({**floor, "region": "north"}), margin=margins)
+    assert "i010" in lists(publish, surface="cart")
+
+
 def test_lists_of_the_items_that_are_asked_for_are_those_that_all_would_have(publish) -> None:
     publish_a_shop(publish)
     whole = {surface: lists(publish, surface=surface) for surface in ("similar", "cart")}

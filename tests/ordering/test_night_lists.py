@@ -49,8 +49,9 @@ def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
     """
 
     def make(
-        surfaces: dict[str, Any], *rules: dict[str, Any], spark: Any = None, **columns: list
-    ) -> dict:
+        surfaces: dict[str, Any], *rules: dict[str, Any], spark: Any = None,
+        curated: dict[tuple[str, str], list[str]] | None = None, **columns: list,
+    ) -> dict:  # fmt: skip
         regions = [["north"] if item == "i19" else None for item in ITEMS]
         flags = [["alcohol"] if item == "i12" else [] for item in ITEMS]
         items = catalogue(ITEMS, regions=regions, flags=flags, **columns)
@@ -74,7 +75,18 @@ def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
                                          "vector": matrix.vector_column(vectors[:2])}))  # fmt: skip
         publish("content_embeddings", content_vectors=pa.table(
             {"item_id": ITEMS, "vector": matrix.vector_column(vectors)}))  # fmt: skip
+        counts = {
+            "buy_again": 6,
+            "collaborative": 18,
+            "popular": 32,
+            "trending": 32,
+            "editorial": 0,
+        }
         publish("candidates",
+                candidate_counts=of("candidate_counts", [
+                    {"source": source, "persons": 0, "rows": rows, "items": 0}
+                    for source, rows in counts.items()
+                ]),
                 candidates=of("candidates", [
                     {"person_id": person, "item_id": item, "source": source, "rank": rank,
                      "score": 1.0 / rank}
@@ -91,6 +103,11 @@ def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
                         ("region", "south", 10),
                     )
                     for rank, item in enumerate(named[:deep], start=1)
+                ] + [
+                    {"source": "editorial", "context_kind": kind, "context": context, "rank": rank,
+                     "item_id": item, "score": 1.0 / rank}
+                    for (kind, context), named in (curated or {}).items()
+                    for rank, item in enumerate(named, start=1)
                 ]))  # fmt: skip
         judged = filters.judge_items(items, ["", "north", "south"], ["alcohol"], filters.Params())
         publish("filters", eligibility=filters.eligibility(items, judged),
@@ -257,6 +274,27 @@ def test_rules_hold_on_their_surface_in_lists_of_persons_and_in_shared_ones(shop
     assert ("homepage", "a") not in causes
 
 
+def test_what_was_curated_for_a_surface_stands_there_alone(shop):
+    editors = {"sources": {"editorial": 1.0}, "blended": "retrieval", "length": 5,
+               "fallback": ["editorial"]}  # fmt: skip
+    curated = {("surface", "shelf"): ["i03", "i04"], ("surface", "window"): ["i06"],
+               ("all", ""): ["i07"], ("surface", "nowhere"): ["i08"]}  # fmt: skip
+    pin = {"rule_id": "a", "kind": "pin", "scope": "item:i06", "surface": "shelf", "strength": 3}
+    found = shop({"shelf": editors, "window": editors}, pin, curated=curated)
+    assert listed(found, "shelf", "carl") == ["i03", "i07", "i06", "i04"]
+    assert listed(found, "window", "carl") == ["i06", "i07"]
+    # Of the homepage too, whose sources are all there are, and of the lists that stand in.
+    own = {"i03", "i04", "i06", "i07", "i08"}
+    for surface, shown in (("homepage", {"i07"}), ("trending", {"i07"}),
+                           ("shelf", {"i03", "i04", "i06", "i07"})):  # fmt: skip
+        assert own & set(shared(found, surface, "")) == shown
+    assert own & set(listed(found, "homepage", "carl")) == {"i07"}
+    assert {row["context"] for row in found["context_lists"]} == {"", "north", "south", "TEA"}
+    pinned = next(row for row in found["recommendations"] if row["person_id"] == "carl"
+                  and (row["surface"], row["item_id"]) == ("shelf", "i06"))  # fmt: skip
+    assert pinned["sources"] == ["editorial"]
+
+
 def test_a_surface_for_value_puts_what_brings_more_first(shop):
     prices = [1.0] * 20
     prices[2] = 50.0
@@ -290,7 +328,9 @@ def test_a_feed_explores_with_propensities_and_begins_with_what_is_popular(shop,
     assert [row["item_id"] for row in rows[:4]] == ["i10", "i11", "i19", "i12"]
     assert [row["placed_by"] for row in rows] == ["model"] * 4 + ["explore"] * 2
     assert all(0 < row["propensity"] < 1 for row in rows[4:])
-    assert {row["surface"] for row in found["explore_shares"]} == {"feed"}
+    drawn = [(row["surface"], row["source"]) for row in found["explore_shares"]]
+    assert drawn == [("feed", "trending"), ("feed", "popular")]
+    assert sum(row["share"] for row in found["explore_shares"]) == pytest.approx(1.0)
     owed = {row["source"]: row["intended"] for row in found["delivery"] if row["surface"] == "feed"}
     assert (owed["popular"], owed["trending"]) == (0.75 * 4 / 6, 0.25 * 4 / 6)
     again = shop({"feed": feed}, spark=session)

@@ -142,8 +142,9 @@ def test_what_stands_in_is_a_shared_list_of_twice_the_length(name):
 
 
 def overall(
-    scores: list[dict[str, float]], first: int, least: float, shown: dict[str, int] | None = None
-) -> list[str]:
+    scores: list[dict[str, float]], first: int, least: float, shown: dict[str, int] | None = None,
+    length: int = 3, last: int = 3,
+) -> list[str]:  # fmt: skip
     """Lists of three, a word each, of people's items with these scores."""
     rows = [(p, item, mine[item]) for p, mine in enumerate(scores) for item in sorted(mine)]
     items = sorted({item for _, item, _ in rows})
@@ -152,9 +153,9 @@ def overall(
     pairs = features.Pairs(person, code, np.ones((len(rows), 1)), np.arange(len(rows)))
     held = np.array([(shown or {}).get(item, 0) for item in items])
     score = np.array([row[2] for row in rows])
-    rating = lists.over_catalogue(pairs, score, 3, first, least, held)
+    rating = lists.over_catalogue(pairs, score, length, first, last, least, held)
     ranked = np.lexsort((-rating, person))
-    found = ["".join(items[code[at]] for at in ranked[person[ranked] == one])[:3]
+    found = ["".join(items[code[at]] for at in ranked[person[ranked] == one])[:length]
              for one in range(len(scores))]  # fmt: skip
     # The count is of the lists as they are now.
     for number, item in enumerate(items):
@@ -173,6 +174,14 @@ def test_the_end_of_a_list_goes_to_what_is_in_nobodys():
     # What leaves is still in a list, or it does not leave.
     assert overall(people[:1], 3, 0.1) == ["abc"]
     assert overall(people[:1], 3, 0.1, {"c": 1}) == ["abd"]
+
+
+def test_what_stands_behind_the_places_that_change_is_in_a_list_too():
+    people = [{"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6}] * 2
+    assert overall(people, 3, 0.1, length=4) == ["abcd", "abcd"]
+    # The last place is a quota's, and stays what it is.
+    people = [{**mine, "e": 0.5} for mine in people]
+    assert overall(people, 3, 0.1, length=4) == ["abed", "abcd"]
 
 
 def test_an_item_that_several_want_goes_where_least_is_lost_and_the_head_stays():

@@ -169,23 +169,38 @@ def tables_of_night(as_of: datetime = AS_OF) -> dict[str, pa.Table]:
             "person_factors", "person_id", [one for one in people if one != "account:p1"],
             vectors[: len(people) - 1],
         ),
+        # What is not available stands in no index, and in id_maps all the same.
         "item_vectors": pa.table(
             {
                 "item_id": items, "position": np.arange(len(items)),
                 "vector": list(vectors), "origin": ["collaborative"] * len(items),
             },
             schema=tables.TABLES["item_vectors"].schema,
-        ),
-        "rules_in_force": _table("rules_in_force", [
-            {"rule_id": RULE, "kind": "pin", "scope": "item:i2", "scope_kind": "item",
-             "strength": 2.0, "reason": "spring campaign", "outcome": "in force", "items": 1,
-             "unjudged": 0}
-        ]),
+        ).filter(catalogue["available"]),
+        "rules_in_force": in_force(),
         "blend_weights": _table("blend_weights", [
             {"source": source, "weight": weight} for source, weight in WEIGHTS.items()
         ]),
         **lists,
     }  # fmt: skip
+
+
+def in_force(*more: dict[str, Any]) -> pa.Table:
+    """The table ``rules_in_force``: the pin that lists have, and ``more``, bans of one item where
+    they do not say otherwise."""
+    pin = {"rule_id": RULE, "kind": "pin", "scope": "item:i2", "strength": 2.0,
+           "reason": "spring campaign"}  # fmt: skip
+    whole = {"kind": "ban", "scope_kind": "item", "outcome": "in force", "items": 1, "unjudged": 0,
+             "reason": "why"}  # fmt: skip
+    return _table("rules_in_force", [{**whole, **rule} for rule in (pin, *more)])
+
+
+def with_margins(**margins: float) -> pa.Table:
+    """The night's catalogue with the margins of these items known."""
+    items = tables_of_night()["items"]
+    place = items.schema.get_field_index("margin")
+    known = pa.array([margins.get(item) for item in items["item_id"].to_pylist()], pa.float64())
+    return items.set_column(place, items.schema.field(place), known)
 
 
 def _catalogue(items: list[str], as_of: datetime) -> pa.Table:

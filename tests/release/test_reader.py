@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from jobs.errors import Fault
-from jobs.release import releases
+from jobs.release import release, releases
 from jobs.release.reader import Reader
 from jobs.release.rollback import rollback
 from tests.release import nights
@@ -149,6 +149,36 @@ def test_beside_what_nobody_knows_stands_the_surfaces_shared_list(reader):
     assert (answer.kind, answer.reason) == ("pools", "nothing stands beside these on cart")
     assert ids(answer) == ["i0", "i1"]  # no alcohol
     assert reader.beside(["nobody"]).items == ()  # no shared list of similar was made
+
+
+@pytest.mark.parametrize("store", ["embedded", "redis"])
+def test_what_the_business_took_out_fills_no_place_where_it_holds(lake, redis_url, store):
+    """p3 lives in the north, p4 in another region; shared lists begin i28, i27, i0."""
+    nights.publish(lake, rules_in_force=nights.in_force(
+        {"rule_id": "a", "scope": "item:i0", "region": "north"},
+        {"rule_id": "b", "scope": "item:i2", "surface": "homepage", "region": "north"},
+        {"rule_id": "c", "scope": "item:i1", "surface": "cart", "region": "north"},
+        {"rule_id": "d", "kind": "margin_floor", "scope": "*", "strength": 0.2,
+         "surface": "trending", "region": "north"},
+    ), items=nights.with_margins(i1=0.1))  # fmt: skip
+    release.publish(nights.stage(lake, redis_url=redis_url))
+    reader = (
+        Reader.open(lake.root, fresh)
+        if store == "embedded"
+        else Reader.open_redis(redis_url, fresh)
+    )
+
+    def filled(person: str | None, surface: str) -> list[str]:
+        own = {f"i{n}" for n in range(4, 10)}  # of p3's and p4's lists
+        return ids(reader.recommendations(person, surface, 4, without=own))
+
+    assert filled("account:p3", "homepage") == ["i28", "i27", "i1", "i3"]
+    assert filled("account:p3", "trending") == ["i28", "i27", "i2", "i3"]
+    # Elsewhere, and for who nobody knows where, nothing of this holds.
+    assert filled("account:p4", "homepage") == ["i27", "i0", "i1", "i2"]
+    assert filled(None, "trending") == ["i27", "i0", "i1", "i2"]
+    assert ids(reader.beside(["i9"], "cart", "account:p3")) == ["i2", "i3", "i4"]
+    assert ids(reader.beside(["i9"], "cart", "account:p4", 3)) == ["i0", "i1", "i2"]
 
 
 def test_past_the_age_ceiling_everybody_gets_pools(lake):

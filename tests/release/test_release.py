@@ -90,6 +90,37 @@ def test_a_gate_that_is_run_again_finishes_what_it_began(lake):
     assert release.publish(night) == first
 
 
+def test_a_release_that_served_when_its_gate_was_killed_is_told_of_by_the_next_one(
+    lake, monkeypatch
+):
+    first = nights.whole(lake)
+    nights.publish(lake, nights.day(1), "run-2")
+    night = nights.stage(lake, nights.day(1), "run-2")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(releases, "record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            release.publish(night)
+    second = releases.current_id(lake)
+    for _ in range(2):
+        assert release.publish(night) == second
+        assert releases.published_ids(lake) == {first, second}
+        lines = releases.history(lake)
+        assert [line["what"] for line in lines] == ["publish", "publish"]
+        assert (lines[1]["from"], lines[1]["to"], lines[1]["by"]) == (first, second, "run-2")
+
+
+def test_a_candidate_that_was_rejected_is_not_called_published(lake):
+    first = nights.whole(lake)
+    releases.record(lake, what=releases.REJECTED, **{"from": first, "to": "candidate"})
+    assert releases.published_ids(lake) == {first}
+    release.publish(nights.night(lake))
+    assert len(releases.history(lake)) == 2
+
+
 def test_staging_the_same_run_again_keeps_the_release_it_made(lake):
     first = nights.whole(lake)
     night = nights.stage(lake)
@@ -205,6 +236,28 @@ def test_a_broken_promise_is_refused(lake, changes, sentence):
     assert sentence in refused(lake, **changes)
 
 
+@pytest.mark.parametrize(
+    ("where", "sentences"),
+    [
+        ({}, ["recommendations.item_id: ", "context_lists.item_id: ",
+              "item_lists.listed_item_id: "]),
+        ({"surface": "homepage"}, ["recommendations.item_id: ", "context_lists.item_id: 3 places"]),
+        ({"surface": "cart"}, ["context_lists.item_id: 3 places", "item_lists.listed_item_id: "]),
+        # p0 and hostile people of the north; the shared lists are of no person's region.
+        ({"surface": "homepage", "region": "north"}, ["recommendations: 1 places that a rule"]),
+        ({"region": "south"}, []),
+    ],
+)  # fmt: skip
+def test_a_place_that_a_rule_forbids_is_refused(lake, where, sentences):
+    ban = {"rule_id": "a", "scope": "item:i2", **where}
+    found = refused(lake, rules_in_force=nights.in_force(ban)).splitlines()
+    found = [one for one in found if "nobody may get" not in one]
+    assert len(found) == len(sentences)
+    for sentence, wanted in zip(found, sentences, strict=True):
+        assert sentence.startswith(wanted)
+        assert "a rule forbids" in sentence
+
+
 def test_a_red_or_missing_verdict_is_refused(lake):
     nights.publish(lake)
     path = lake.published("filters", nights.AS_OF).folder / "manifest.json"
@@ -301,12 +354,13 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_clear_error_and_the_release_before_serves(tiny_disk):
+@pytest.mark.parametrize("left", [8_192, 12_288, 16_384, 20_480, 24_576])
+def test_a_full_disk_is_one_clear_error_and_the_release_before_serves(tiny_disk, left):
     lake = Lake(tiny_disk / "lake").open()
     first = nights.whole(lake)
     nights.publish(lake, nights.day(1), "run-2")
     free = os.statvfs(tiny_disk)
-    (tiny_disk / "ballast").write_bytes(b"0" * (free.f_bavail * free.f_frsize - 16_384))
+    (tiny_disk / "ballast").write_bytes(b"0" * (free.f_bavail * free.f_frsize - left))
     with pytest.raises(Fault, match=r"release: .* cannot be written"):
         nights.stage(lake, nights.day(1), "run-2")
     assert releases.serving(lake, deep=True)[0].id == first

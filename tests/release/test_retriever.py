@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -99,6 +100,59 @@ def test_rules_keep_out_what_lists_keep_out(retriever):
     assert "i27" in found("account:p3")
     assert "i27" not in found("account:p2")  # alcohol
     assert "i0" not in found("account:p0")  # sent back
+
+
+# What the business takes out: everywhere, on a surface, in a region, on a surface in a region.
+REMOVALS = (
+    {"rule_id": "a", "scope": "item:i10"},
+    {"rule_id": "b", "scope": "item:i11", "surface": "feed"},
+    {"rule_id": "c", "scope": "item:i12", "region": "so/uth"},
+    {"rule_id": "d", "scope": "item:i13", "surface": "feed", "region": "so/uth"},
+    {"rule_id": "e", "scope": "item:i14", "surface": "homepage"},
+    {"rule_id": "f", "kind": "margin_floor", "scope": "*", "strength": 0.2, "surface": "feed"},
+    {"rule_id": "g", "scope": "item:i16", "outcome": "expired"},
+)
+# Of p3's region, north; of p4's, so/uth; of nobody's.
+REMOVED = [
+    ("account:p3", "feed", {"i10", "i11", "i15"}),
+    ("account:p3", "discover", {"i10"}),
+    ("account:p4", "feed", {"i10", "i11", "i12", "i13", "i15"}),
+    ("account:p4", "homepage", {"i10", "i12", "i14"}),
+    (None, "feed", {"i10", "i11", "i15"}),
+]
+
+
+@pytest.mark.parametrize(("person_id", "surface", "gone"), REMOVED)
+def test_what_the_business_took_out_is_not_found_where_it_holds(lake, person_id, surface, gone):
+    nights.publish(
+        lake, items=nights.with_margins(i15=0.1, i16=0.2), rules_in_force=nights.in_force(*REMOVALS)
+    )
+    release.publish(nights.stage(lake))
+    retriever = Retriever.open(lake.root, now=fresh)
+    query = retriever.vector_of(["i3"])
+    answer = retriever.for_vector(
+        query, surface, 1_000, version=retriever.version, person_id=person_id
+    )
+    everything = set(exact(query, person_id))
+    assert gone < everything
+    assert set(ids(answer)) == everything - gone
+    # Another surface's requests are not touched by what this one left out.
+    bits = np.unpackbits(retriever.allowed(person_id, surface="digest"), bitorder="little")
+    assert bits[[11, 13, 14, 15]].all()
+
+
+def test_a_release_from_before_removals_were_in_it_is_searched_all_the_same(lake):
+    folder = releases.root(lake) / nights.whole(lake)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["tables"][releases.REMOVED]
+    manifest["files"] = {
+        name: facts for name, facts in manifest["files"].items() if releases.REMOVED not in name
+    }
+    shutil.rmtree(folder / releases.REMOVED)
+    io.write_json(folder / "manifest.json", manifest)
+    retriever = Retriever.open(lake.root, now=fresh)
+    wanted = exact(vector_of_person("account:p0"), "account:p0")
+    assert ids(retriever.for_person("account:p0", length=5)) == wanted[:5]
 
 
 def test_what_sold_out_and_what_was_bought_since_is_left_out(retriever):

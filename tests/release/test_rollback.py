@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -11,6 +13,7 @@ from jobs.__main__ import command
 from jobs.errors import Fault
 from jobs.release import releases, rollback, stores
 from tests.release import nights
+from tests.release.conftest import start_redis
 
 
 @pytest.fixture
@@ -104,6 +107,62 @@ def test_an_unreachable_redis_changes_nothing(lake, mortal_redis):
     mortal_redis.kill()
     with pytest.raises(Fault, match="does not answer"):
         go(lake, redis_url=mortal_redis.url)
+    assert releases.current_id(lake) == made[1]
+
+
+def test_a_redis_that_goes_away_at_the_last_moment_changes_nothing(
+    lake, mortal_redis, tmp_path, monkeypatch
+):
+    made = [
+        nights.whole(lake, nights.day(n), f"run-{n}", redis_url=mortal_redis.url) for n in range(3)
+    ]
+    told = history(lake)
+    point = stores.RedisStore.point
+
+    def too_late(store, *args):
+        mortal_redis.kill()
+        point(store, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stores.RedisStore, "point", too_late)
+        with pytest.raises(Fault, match="does not answer"):
+            go(lake, redis_url=mortal_redis.url)
+    assert releases.current_id(lake) == made[2]
+    assert history(lake) == told
+    again = start_redis(tmp_path, port=urlsplit(mortal_redis.url).port)
+    try:
+        go(lake, redis_url=again.url)
+        assert stores.RedisStore(again.url).current() == made[1] == releases.current_id(lake)
+    finally:
+        again.kill()
+
+
+def test_killed_between_redis_and_current_the_same_command_finishes(lake, redis_url, monkeypatch):
+    made = [nights.whole(lake, nights.day(n), f"run-{n}", redis_url=redis_url) for n in range(3)]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(releases, "switch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(lake, redis_url=redis_url)
+    go(lake, redis_url=redis_url)
+    assert stores.RedisStore(redis_url).current() == made[1] == releases.current_id(lake)
+    last = history(lake)[-1]
+    assert (last["what"], last["from"], last["to"]) == ("rollback", made[2], made[1])
+
+
+def test_where_current_cannot_be_written_redis_serves_what_it_served(lake, redis_url):
+    made = [nights.whole(lake, nights.day(n), f"run-{n}", redis_url=redis_url) for n in range(2)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(Fault, match="cannot be written"):
+            go(lake, redis_url=redis_url)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert stores.RedisStore(redis_url).pointed() == (made[1], [made[0]])
     assert releases.current_id(lake) == made[1]
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from jobs import io, tables
 from jobs.io import Lake
 from jobs.night import Night
-from jobs.scoring import ranker
-from jobs.scoring.ranker import Params
+from jobs.scoring import ranker, scorer
+from jobs.scoring.ranker import Examples, Params
 from jobs.tables import FEATURES, SOURCES
 from tests.conftest import AS_OF
 from tests.scoring import learnable
@@ -128,6 +130,24 @@ def test_too_few_people_for_trees_leave_the_blend_to_rank(lake):
     assert found["notes"]["no_ranker"] == "45 people, 50 needed"
     weights = dict(zip(*found["blend_weights"].to_pydict().values(), strict=True))
     assert max(weights, key=lambda source: weights[source]) == "buy_again"
+
+
+def test_where_the_blend_ranks_its_weights_are_those_that_were_judged_and_calibrated(lake):
+    made = learnable.tables(45)
+    rows = made["examples"].sort_by([("as_of", "descending"), ("person_id", "ascending"),
+                                     ("item_id", "ascending")])  # fmt: skip
+    newest = pc.equal(rows["as_of"], pc.max(rows["as_of"])).to_numpy()
+    # At the newest cut alone another source knows what is bought, so other weights are best there.
+    known = np.where(newest & rows["bought"].to_numpy(), 1.0, 0.25).astype(np.float32)
+    place = rows.schema.get_field_index("popular_signal")
+    rows = rows.set_column(place, rows.schema.field(place), pa.array(known))
+    params = Params(min_ranker_people=50, prior={})
+    found = trained(lake, {**made, "examples": rows}, params)
+    judged = Examples.of(rows).rows(newest)
+    weights = found["blend_weights"]["weight"].to_numpy()
+    then = scorer.calibrate(judged.signals @ weights, judged.bought)
+    assert found["calibration"].equals(then)
+    assert [name for name, row in evidence(found).items() if row["published"]] == ["blend"]
 
 
 @pytest.mark.parametrize("made", [learnable.tables(10), learnable.tables(60, cuts=1)])

@@ -1,6 +1,7 @@
 """Collaborative: the items whose vectors a person's vector agrees with most, of those allowed.
 
-The search is exact, and eligibility is known before the best are taken.
+The search is exact: what is not allowed is left out before the best are taken. The night allows
+everything here, and takes what a person may not get out of what was named.
 """
 
 from __future__ import annotations

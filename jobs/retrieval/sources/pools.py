@@ -1,8 +1,9 @@
 """Lists shared by many people, one module each: popular, trending, new arrivals, editorial.
 
 A pool belongs to a context: everybody, a region, a segment, or what a request says of itself (the
-category looked at, the channel, the quarter of the day). :class:`Lists` turns pools into candidates
-of persons, each from the contexts that the person is in.
+category looked at, the channel, the quarter of the day); what was curated for a surface belongs to
+that. :class:`Lists` turns pools into candidates of persons, each from the contexts that the person
+is in, and what was curated for any surface, of which each takes its own.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Lists:
         self._source = known(near["source"], pa.array(SOURCES), "source of pools")
         self._rank = near["rank"].to_numpy().astype(np.int64)
         self._score = near["score"].to_numpy()
+        self._n_items = len(item_ids)
         self._context = {
             name: rows.to_numpy(zero_copy_only=False)
             for name in sorted(
@@ -104,8 +106,25 @@ class Lists:
     def contexts(self) -> list[Context]:
         """Every context that has a pool: everybody's, then those that persons are in, then the
         others."""
-        others = [context for context in self._context if context != EVERYBODY]
+        apart = {EVERYBODY, *self.of_surfaces}
+        others = [context for context in self._context if context not in apart]
         return [EVERYBODY, *sorted(others, key=lambda context: context[0] not in OF_PERSONS)]
+
+    @property
+    def of_surfaces(self) -> tuple[Context, ...]:
+        """What was curated for one surface each, as contexts."""
+        return tuple(one for one in self._context if one[0] == editorial.OF_SURFACE)
+
+    def curated(self, surface: str) -> np.ndarray:
+        """(n_items,) bool: what the editors chose for this surface, or for all of them."""
+        mine = self._of(EVERYBODY) | self._of((editorial.OF_SURFACE, surface))
+        found = np.zeros(self._n_items, bool)
+        found[self._item[mine & (self._source == SOURCES.index(editorial.NAME))]] = True
+        return found
+
+    def _of(self, context: Context) -> np.ndarray:
+        """(n_rows,) bool: the pools of a context."""
+        return self._context.get(context, np.zeros(len(self._item), bool))
 
     def of_people(
         self, regions: pa.ChunkedArray, segments: pa.ChunkedArray
@@ -113,10 +132,10 @@ class Lists:
         """What the pools name for people with codes from 0, and the pools' scores.
 
         A source names an item by its best rank over the person's contexts (all, the region, the
-        segment), ranks close up, ties go to the lower item.
+        segment) and all surfaces, ranks close up, ties go to the lower item.
         """
         return self.of_contexts([
-            (EVERYBODY, ("region", region), ("segment", segment))
+            (EVERYBODY, ("region", region), ("segment", segment), *self.of_surfaces)
             for region, segment in zip(regions.to_pylist(), segments.to_pylist(), strict=True)
         ])  # fmt: skip
 
@@ -140,7 +159,7 @@ class Lists:
         if found is None:
             mine = np.zeros(len(self._item), bool)
             for context in contexts:
-                mine |= self._context.get(context, np.zeros(1, bool))
+                mine |= self._of(context)
             found = self._mixed[contexts] = self._best(np.flatnonzero(mine))
         return found
 

@@ -10,7 +10,14 @@ import pytest
 
 from jobs import io, tables
 from jobs.retrieval import matrix
-from jobs.retrieval.sources import buy_again, considered, interest, pools, trending
+from jobs.retrieval.sources import (
+    buy_again,
+    considered,
+    editorial,
+    interest,
+    pools,
+    trending,
+)  # fmt: skip
 from jobs.retrieval.sources.interest import EVERYBODY, Interest
 from jobs.signals import past
 from jobs.tables import SOURCES
@@ -184,6 +191,7 @@ ITEMS = pa.table({
 })  # fmt: skip
 CURATED = pa.table({
     "list_id": ["spring", "spring", "top"], "position": [2, 1, 1], "item_id": ["old", "new", "old"],
+    "surface": pa.nulls(3, pa.string()),
 })  # fmt: skip
 
 
@@ -250,6 +258,25 @@ def test_steady_sales_are_what_is_expected_and_a_surge_is_measured_in_deviations
         np.array([steady, steady + 3 * deviation]), np.full(2, rate * 56 * 24),
     )  # fmt: skip
     np.testing.assert_allclose(trending.scores(counted, params), [0, 3], atol=1e-3)
+
+
+def test_curated_lists_come_one_after_the_other_and_those_of_a_surface_apart():
+    rows = [
+        ("b", None, 1, "x"), ("a", None, 2, "y"), ("a", None, 1, "z"), ("b", None, 2, "z"),
+        ("c", "feed", 2, "x"), ("c", "feed", 1, "w"), ("d", "home", 1, "y"),
+    ]  # fmt: skip
+    schema = tables.TABLES["editorial"].schema
+    names = ("list_id", "surface", "position", "item_id")
+    curated = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], schema)
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in editorial.pool(curated, 10).to_pylist():
+        found.setdefault((row["context_kind"], row["context"]), []).append(row["item_id"])
+        assert row["rank"] == len(found[row["context_kind"], row["context"]])
+    assert found == {
+        ("all", ""): ["z", "y", "x"], ("surface", "feed"): ["w", "x"], ("surface", "home"): ["y"],
+    }  # fmt: skip
+    assert editorial.pool(curated, 1).num_rows == 3
+    assert editorial.pool(curated.slice(0, 0), 10).num_rows == 0
 
 
 def test_a_person_day_counts_once_and_half_as_much_after_the_half_life(shared_lists):
