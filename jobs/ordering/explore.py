@@ -86,7 +86,7 @@ def draw(
     count = np.maximum(wanted.sum(axis=1), 1)
     turn = (np.cumsum(placed.free, axis=1) - 1) % count[:, None]
     before = np.cumsum(wanted, axis=1) - wanted
-    drawable = named[:, shares > 0].any(axis=1)
+    drawable = np.asarray(named[:, shares > 0].any(axis=1))
     for place in range(places if shelf.pair.shape[1] else 0):
         here = before[:, place]
         mine = placed.free & (turn == here[:, None]) & wanted[:, place, None]

@@ -87,12 +87,14 @@ def compare(
     reasons: Reasons,
     n_rules: int,
     explored: np.ndarray | None = None,
+    otherwise: str = "diversity",
 ) -> Changes:
     """Attribute every change from the lists ``model`` to the lists ``published``.
 
-    ``person``, ``score``: (n_pairs,); ``explored``: (n_places,) bool of the published places.
+    ``person``, ``score``: (n_pairs,); ``explored``: (n_places,) bool of the published places;
+    ``otherwise``: the stage that a newcomer is owed to for whose room nothing else accounts.
     """
-    demotion, diversity, explore = range(n_rules, n_rules + len(STAGES))
+    demotion, _, explore = range(n_rules, n_rules + len(STAGES))
     causes = n_rules + len(STAGES)
     pair = published.pair
     rank_in_model = _ranks(model, len(person))
@@ -122,7 +124,7 @@ def compare(
     match = _matched(person[pair[fillers]], person[left[known]])
     filled, by = fillers[match >= 0], known[match[match >= 0]]
     cause[filled] = why[by]
-    cause[fillers[match < 0]] = diversity
+    cause[fillers[match < 0]] = n_rules + STAGES.index(otherwise)
     np.add.at(value, why[by], score[left[by]] - score[pair[filled]])
 
     # The rest came by a cause of their own, and pushed out what is missing else.

@@ -167,8 +167,10 @@ class Stages:
         if self.surface.stages():
             published, propensity, drawn, reasons = self._ordered(block, self.surface)
             alone = overrides.only_demoted(reasons)
+            on = self.surface.stages()
+            otherwise = "diversity" if "diversity" in on else on[-1]
             by_stages = overrides.compare(
-                pairs.person, block.score, ruled, published, alone, count, drawn
+                pairs.person, block.score, ruled, published, alone, count, drawn, otherwise
             )
         self._tally.add(by_rules, by_stages)
         cause = overrides.causes(ruled, by_rules, published, by_stages)

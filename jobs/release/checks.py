@@ -164,6 +164,8 @@ def _personal_exclusions(release: Release) -> list[str]:
 def _removals(release: Release) -> list[str]:
     """No list holds what a ban or margin floor takes out of its surface, for everybody or for the
     person's region."""
+    if REMOVED not in release.manifest["tables"]:
+        return []  # made before they were in it
     removed = _table(release, REMOVED, ["surface", "item_id", "region"])
     if not removed.num_rows:
         return []

@@ -16,7 +16,7 @@ import pytest
 from jobs import io
 from jobs.errors import Fault
 from jobs.filtering import filters
-from jobs.release import release, releases
+from jobs.release import checks, release, releases
 from jobs.release.reader import Reader
 from jobs.release.retriever import Retriever
 from jobs.retrieval import matrix
@@ -150,6 +150,7 @@ def test_a_release_from_before_removals_were_in_it_is_searched_all_the_same(lake
     }
     shutil.rmtree(folder / releases.REMOVED)
     io.write_json(folder / "manifest.json", manifest)
+    assert checks.faults(releases.opened(folder)) == []
     retriever = Retriever.open(lake.root, now=fresh)
     wanted = exact(vector_of_person("account:p0"), "account:p0")
     assert ids(retriever.for_person("account:p0", length=5)) == wanted[:5]
