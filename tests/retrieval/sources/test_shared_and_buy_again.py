@@ -10,14 +10,7 @@ import pytest
 
 from jobs import io, tables
 from jobs.retrieval import matrix
-from jobs.retrieval.sources import (
-    buy_again,
-    considered,
-    editorial,
-    interest,
-    pools,
-    trending,
-)  # fmt: skip
+from jobs.retrieval.sources import buy_again, considered, editorial, interest, pools, trending
 from jobs.retrieval.sources.interest import EVERYBODY, Interest
 from jobs.signals import past
 from jobs.tables import SOURCES
