@@ -257,7 +257,9 @@ def at(night: Night, cut: datetime) -> Known:
     logins = links.logins(inputs.links, cut, params)
     if cut == night.as_of:
         return Known(published, night.frame("persons"), logins, True)
-    named = io.kept(known_keys(inputs.events, inputs.people), night.scratch("cut") / "named")
+    named = known_keys(inputs.events, inputs.people)
+    if inputs.rows is not None:  # it is then read several times
+        named = io.kept(named, night.scratch("cut") / "named")
     merging = judged.where(F.col("outcome").isin(*components.OUTCOMES))
     same = inputs.rows is None
     if not same:
