@@ -19,10 +19,15 @@ Nothing of the stage is published, and the release before it serves. The next ho
 from the same base again and catches up, so that nothing needs to be cleared. To do an hour again,
 clear the run from its first task: a stage alone is refused where the base is another one by then.
 
+## Rebuilt by a night
+What only a night can mend is handed to one: where parameters that shape what is learnt were
+changed since, or the vectors are of another space than the index, the refresh fails, `night_needed`
+says why, and `rebuild` triggers `nightly` with this run's source, lake and parameters, once a date.
+
 ## Beside the night
 A lake belongs to one run at a time. A refresh that finds the night at work is skipped, and a
-night that finds a refresh at work waits for it. Where parameters that shape what is learnt were
-changed since the night, or there is no night to go on from, a refresh is refused: run `nightly`.
+night that finds a refresh at work waits for it. Where there is no night to go on from, a refresh
+is refused: run `nightly`.
 Parameters of lists (`filters`, `candidates`, `recommendations`, `item_lists`) may change by the
 hour; all lists are then made anew, which takes longer.
 
@@ -36,6 +41,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, CronTriggerTimetable, Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 from nightjar_alerts import tell_failure, tell_recovery
@@ -43,6 +49,8 @@ from nightjar_tasks import (
     EVERY_DAG,
     HOURLY,
     NEVER_AGAIN,
+    NIGHT_NEEDED,
+    NIGHTLY,
     RETRIES,
     call,
     command_line,
@@ -88,6 +96,20 @@ def run_stage(stage: str, *, outlet_events: Any = None) -> None:
         outlet_events[judged("release")].extra = {"as_of": run}
 
 
+@task(**NEVER_AGAIN, trigger_rule="one_failed")
+def night_needed() -> dict[str, Any]:
+    """What the night is triggered with that mends what failed; skipped where none would."""
+    context = get_current_context()
+    params = context["params"]
+    reasons = context["ti"].xcom_pull(task_ids=["open_refresh", "retrieval"], key=NIGHT_NEEDED)
+    found = [reason for reason in reasons if reason]
+    if not found:
+        raise AirflowSkipException("what failed is not for a night to mend; see the failed task")
+    given = {name: params[name] for name in ("source", "lake", "params") if params.get(name)}
+    date = run_date(params, context["dag_run"], hourly=True)[:10]
+    return {"as_of": date, **given}
+
+
 @task(**NEVER_AGAIN)
 def close_refresh() -> None:
     """End the engine and let the lake go, whatever happened before."""
@@ -127,3 +149,16 @@ with DAG(
         before >> each
         before = each
     stages >> closed
+    needed = night_needed()
+    # Fails or is left out with each task that can say so.
+    stages[list(STAGES).index("retrieval")] >> needed
+    needed >> TriggerDagRunOperator(
+        task_id="rebuild",
+        trigger_dag_id=NIGHTLY,
+        # One a date: a night that fails is for people, not for the next hour to begin again.
+        trigger_run_id="rebuild__{{ ti.xcom_pull(task_ids='night_needed')['as_of'] }}",
+        conf="{{ ti.xcom_pull(task_ids='night_needed') | tojson }}",  # type: ignore[arg-type]
+        skip_when_already_exists=True,
+        fail_when_dag_is_paused=True,
+        retries=0,
+    )

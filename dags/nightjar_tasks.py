@@ -20,7 +20,8 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
-HOURLY = "hourly_refresh"
+NIGHTLY, HOURLY = "nightly", "hourly_refresh"
+NIGHT_NEEDED = "night_needed"
 EVERY_DAG: dict[str, Any] = {
     "start_date": datetime(2010, 1, 1, tzinfo=UTC),
     "catchup": False,
@@ -141,15 +142,18 @@ def connection(name: str) -> Connection | None:
 
 
 def call(line: list[str]) -> None:
-    """Run the jobs' command line; a fault fails the task for good, with the fault's own words."""
+    """Run the jobs' command line; a fault fails the task for good, with the fault's own words, and
+    one that only a night mends says so under ``NIGHT_NEEDED``."""
     from jobs.__main__ import command
-    from jobs.errors import Busy, Fault
+    from jobs.errors import Busy, Fault, NightNeeded
 
     try:
         command(line)
     except Busy:
         raise  # whoever calls decides whether to wait, to skip or to fail
     except Fault as fault:
+        if isinstance(fault, NightNeeded):
+            get_current_context()["ti"].xcom_push(NIGHT_NEEDED, str(fault))
         raise AirflowFailException(str(fault)) from None
 
 

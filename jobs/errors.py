@@ -14,6 +14,10 @@ class Busy(Fault):
     """Another run holds the lake."""
 
 
+class NightNeeded(Fault):
+    """A refresh may not go on from what there is; a night with the same parameters mends it."""
+
+
 class GateRed(Fault):
     """A critical expectation failed: the staged tables stay unpublished."""
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import io, params, steps
-from jobs.errors import Fault
+from jobs.errors import Fault, NightNeeded
 from jobs.io import Lake, Published
 from jobs.refresh import explored
 from jobs.release import releases
@@ -80,7 +80,8 @@ def open_refresh(
 ) -> Refresh:
     """Choose the base and write it down for the run's steps.
 
-    Raises ``Fault`` where there is no night to go on from, or none that this refresh may.
+    Raises ``Fault`` where there is no night to go on from, ``NightNeeded`` where it learnt by other
+    parameters.
     """
     base = base_of(lake, as_of)
     if base.manifest["source"] != source:
@@ -91,7 +92,7 @@ def open_refresh(
     changed = differing(base.manifest["config"], overrides)
     learnt = [step for step in changed if step not in CONFIGURES_LISTS]
     if learnt:
-        raise Fault(
+        raise NightNeeded(
             f"refresh: the parameters of {', '.join(learnt)} are others than those of the night "
             f"{io.label(base.night)}; run a night with them, then refresh"
         )

@@ -24,7 +24,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from jobs import io
-from jobs.errors import Fault
+from jobs.errors import NightNeeded
 from jobs.io import Published
 from jobs.night import Night
 from jobs.params import check
@@ -114,14 +114,14 @@ def refresh(night: Night, params: Params) -> None:
 
     Items stand as the night fitted them. One that was first chosen since has the vector that its
     content says, and is named in ``guessed_items``; where that content is another now, who chose it
-    has a new vector too. Raises ``Fault``
+    has a new vector too. Raises ``NightNeeded``
     where the space is another one than the parameters ask for: that takes a night.
     """
     base = night.base("embeddings")
     before = load(base)
     digest = config_digest(params, night.seed)
     if before is None or before.config_digest != digest:
-        raise Fault(
+        raise NightNeeded(
             "embeddings: the space that serves was fitted with other parameters; run a night, "
             "then refresh"
         )

@@ -17,7 +17,7 @@ import pyarrow as pa
 from scipy import stats
 
 from jobs import limits
-from jobs.errors import Fault
+from jobs.errors import Fault, NightNeeded
 from jobs.retrieval import index, recall
 from jobs.retrieval.bundles import Bundle
 from jobs.retrieval.guarding import Guard
@@ -74,8 +74,8 @@ def refresh(
 
     ``before``: what the bundle holds; ``version``: the embedding space of ``now`` and of
     ``people``, (n_people, dim) float32; ``strata``: by kind, of the rows of ``now`` (see
-    :func:`strata_of`). Raises ``Fault`` where the bundle is of another space or does not hold
-    ``before``.
+    :func:`strata_of`). Raises ``NightNeeded`` where the bundle is of another space, ``Fault`` where
+    it does not hold ``before``.
     """
     _check(bundle, before, now, version)
     change = difference(before, now)
@@ -96,7 +96,7 @@ def refresh(
 def _check(bundle: Bundle, before: Items, now: Items, version: str) -> None:
     facts = bundle.facts
     if version != facts["embedding_version"]:
-        raise Fault(
+        raise NightNeeded(
             f"index: the vectors are of the embedding space {version}, the index holds "
             f"{facts['embedding_version']}; refresh the index of a night with this space"
         )

@@ -31,10 +31,11 @@ from jobs import io, steps, tables
 from jobs.io import Lake
 from tests import small_shop
 from tests.dags import service
-from tests.dags.service import ROOT, SECONDS, Airflow
+from tests.dags.service import ENDED, ROOT, SECONDS, Airflow
 
 pytestmark = pytest.mark.airflow
 DATES = ("2024-02-29", "2024-03-01")
+HOURLY = "hourly_refresh"
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,7 @@ def test_refreshes_go_on_from_the_night_by_hand_and_by_the_scheduler(
     status, run = airflow.trigger("hourly_refresh", as_of=first, source=str(shop), lake=str(lake))
     assert status == 200
     states = airflow.wait(run["dag_run_id"], "hourly_refresh")
+    assert {states.pop("night_needed"), states.pop("rebuild")} == {"skipped"}
     assert set(states.values()) == {"success"}, states
     done = subprocess.run(
         [sys.executable, "-m", "tools.refresh"], cwd=ROOT, capture_output=True, text=True,
@@ -196,6 +198,38 @@ def test_refreshes_go_on_from_the_night_by_hand_and_by_the_scheduler(
     assert (manifest["night"], manifest["base"]) == (DATES[1], f"{DATES[1]}T010000")
     assert not (lake / ".night" / "lock.json").exists()
     assert not (lake / ".night" / "refresh.json").exists()
+
+
+def test_a_refresh_that_only_a_night_can_mend_triggers_one_a_date(airflow, single, shop, tmp_path):
+    lake = tmp_path / "lake"
+    shutil.copytree(single.lake, lake, copy_function=os.link)
+    conf = {
+        "as_of": f"{DATES[1]}T01:00:00Z", "source": str(shop), "lake": str(lake),
+        "params": {"embeddings": {"factors": 24}},
+    }  # fmt: skip
+    assert airflow.ask("/api/v2/dags/nightly", {"is_paused": True}, method="PATCH")[0] == 200
+    try:
+        refused = airflow.wait(airflow.trigger("hourly_refresh", **conf)[1]["dag_run_id"], HOURLY)
+        # A paused DAG runs nothing, which the task says instead of waiting.
+        assert (refused["open_refresh"], refused["rebuild"], refused[""]) == ("failed",) * 3
+    finally:
+        assert airflow.ask("/api/v2/dags/nightly", {"is_paused": False}, method="PATCH")[0] == 200
+    serving = (lake / "releases" / "CURRENT").read_text()
+    rebuilt = [
+        airflow.until(airflow.trigger(HOURLY, **conf)[1]["dag_run_id"], HOURLY, _over)["rebuild"]
+        for _ in range(2)
+    ]
+    assert rebuilt == ["success", "skipped"]
+    run = f"/api/v2/dags/nightly/dagRuns/rebuild__{DATES[1]}"
+    status, made = airflow.ask(run)
+    assert (status, made["conf"]) == (200, {**conf, "as_of": DATES[1]})
+    assert airflow.ask(run, {"state": "failed"}, method="PATCH")[0] == 200  # seen enough of it
+    airflow.until(f"rebuild__{DATES[1]}", "nightly", lambda now: now["close_night"] in ENDED)
+    assert (lake / "releases" / "CURRENT").read_text() == serving
+
+
+def _over(states: dict[str, str]) -> bool:
+    return states[""] in ENDED
 
 
 @pytest.mark.parametrize(

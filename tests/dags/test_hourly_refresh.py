@@ -38,7 +38,18 @@ def test_the_stages_follow_one_another_between_the_two_ends(dag, stages):
     line = ["open_refresh", *stages]
     for before, after in pairwise(line):
         assert after in dag.get_task(before).downstream_task_ids
-    assert set(dag.task_ids) == {*line, "close_refresh"}
+    assert set(dag.task_ids) == {*line, "close_refresh", "night_needed", "rebuild"}
+
+
+def test_a_night_is_triggered_only_where_something_failed_and_does_not_decide_the_run(dag):
+    needed, rebuild = dag.get_task("night_needed"), dag.get_task("rebuild")
+    assert needed.upstream_task_ids == {"retrieval"}
+    assert needed.trigger_rule == "one_failed"
+    assert rebuild.upstream_task_ids == {"night_needed"}
+    assert rebuild.trigger_dag_id == "nightly"
+    assert rebuild.skip_when_already_exists
+    # The run is as its leaves are, and the release is one of them.
+    assert not {"night_needed", "rebuild"} & dag.get_task("release").downstream_task_ids
 
 
 def test_the_tear_down_waits_for_every_stage_and_cannot_decide_the_run(dag, stages):
