@@ -86,7 +86,8 @@ def _serve() -> int:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        print("stopping Airflow …", flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("stopping Airflow …", flush=True)
         _end_everything()
         airflow_home.end_unfinished_runs()
 

@@ -84,8 +84,9 @@ class Airflow:
 
 
 @contextlib.contextmanager
-def running(environment: dict[str, str]) -> Iterator[Airflow]:
-    """The services over a home, ended with everything that they started."""
+def running(environment: dict[str, str], hang_up: bool = False) -> Iterator[Airflow]:
+    """The services over a home, ended with everything that they started; ``hang_up``: as a
+    terminal that is closed ends them, which can be written to no more."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tools.ui"],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -106,7 +107,9 @@ def running(environment: dict[str, str]) -> Iterator[Airflow]:
     try:
         yield made
     finally:
-        process.send_signal(signal.SIGTERM)
+        if hang_up:
+            process.stdout.close()
+        process.send_signal(signal.SIGHUP if hang_up else signal.SIGTERM)
         process.wait(60)
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive, "make ui left processes behind"

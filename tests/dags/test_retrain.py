@@ -140,7 +140,7 @@ def airflow(tmp_path_factory, hook) -> Iterator[Airflow]:
         AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME="0.2",
         AIRFLOW_CONN_NIGHTJAR_WEBHOOK=hook.connection(),
     )
-    with service.running(environment) as made_one:
+    with service.running(environment, hang_up=True) as made_one:
         yield made_one
 
 
