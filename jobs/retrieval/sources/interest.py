@@ -30,7 +30,8 @@ OF_PERSONS = ("all", "region", "segment")
 NO_INTEREST = ("return", "reject", "remove_from_cart")
 # A purchase says as much as 20 views: in a shop of views alone their order is all there is.
 LOOKED = 0.05
-EPOCH, HOUR = date(1970, 1, 1), DAY // 24
+EPOCH, HOURS = date(1970, 1, 1), 24
+HOUR = DAY // HOURS
 COLUMNS = ["person_id", "item_id", "event_type", "event_time", "event_date", "channel"]
 MERGED_AT = 4_000_000  # rows of sums that wait to be added up
 
@@ -45,7 +46,7 @@ class Params:
     popular_days: int = 84
     # Trending: the last days, in which a person-day counts half as much this many hours later ...
     trending_days: int = 7
-    trending_half_life_hours: float = 24.0
+    trending_half_life_hours: float = 48.0
     # ... against what the days before them let expect.
     trending_base_days: int = 56
     # An item is an arrival for this long after it was first seen or created.
@@ -75,7 +76,8 @@ class Interest:
 
     ``context``: places in ``contexts``, whose first is everybody; ``item``: codes of the record's
     items; ``popularity``: decayed, ``recent``: of the last days, decayed by the hour; ``base``: of
-    those before them.
+    those before them, each decayed as it would be if its hour had come last; ``spread``: the same
+    with the weights squared.
     """
 
     contexts: list[Context]
@@ -84,11 +86,12 @@ class Interest:
     popularity: np.ndarray
     recent: np.ndarray
     base: np.ndarray
+    spread: np.ndarray
 
     def without(self, few: np.ndarray) -> Interest:
         """The same without the contexts that ``few``, (n_contexts,) bool, says."""
         kept = ~few[self.context]
-        names = ("context", "item", "popularity", "recent", "base")
+        names = ("context", "item", "popularity", "recent", "base", "spread")
         return Interest(self.contexts, *(getattr(self, name)[kept] for name in names))
 
 
@@ -218,13 +221,17 @@ class _Sums:
         may share a person and a context."""
         rows = np.flatnonzero(context >= 0)
         context, age, strength = context[rows], days.age[rows], days.strength[rows]
-        fresh, params = age < self._params.trending_days, self._params
-        before = ~fresh & (age < params.trending_days + params.trending_base_days)
+        hours, params = days.hours[rows], self._params
+        fresh = hours < params.trending_days * HOURS
+        before = ~fresh & (hours < (params.trending_days + params.trending_base_days) * HOURS)
         decayed = strength * np.exp2(-age / params.popular_half_life_days)
-        hourly = np.exp2(-days.hours[rows] / params.trending_half_life_hours)
+        last = np.exp2(-(hours % HOURS) / params.trending_half_life_hours)
         weights = (
-            decayed * (age < params.popular_days), strength * hourly * fresh, strength * before
-        )  # fmt: skip
+            decayed * (age < params.popular_days),
+            strength * fresh * np.exp2(-hours / params.trending_half_life_hours),
+            strength * before * last,
+            strength * before * last**2,
+        )
         self._parts.append(_added(context * self._n_items + days.item[rows], weights))
         if sum(len(keys) for keys, *_ in self._parts[1:]) > MERGED_AT:
             self._merge()
@@ -246,7 +253,7 @@ class _Sums:
         return Interest(contexts, keys // self._n_items, keys % self._n_items, *rounded)
 
     def _merge(self) -> None:
-        nothing = (np.zeros(0, np.int64), *[np.zeros(0)] * 3)
+        nothing = (np.zeros(0, np.int64), *[np.zeros(0)] * 4)
         keys, *weights = map(np.concatenate, zip(nothing, *self._parts, strict=True))
         self._parts = [_added(keys, weights)]
 

@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from jobs.retrieval.sources.interest import Interest, Params
+from jobs.retrieval.sources.interest import HOURS, Interest, Params
 
 NAME = "trending"
-HOURS = 24
 
 
 def scores(counted: Interest, params: Params) -> np.ndarray:
     """(n,) float64: how far the decayed counts of every pair of a context and an item exceed their
     expectation, in standard deviations.
 
-    A Poisson process of the rate r per hour, each of whose points counts w at its age, has the mean
-    r * sum(w) and the variance r * sum(w ** 2); one is added so that a first sale is no miracle.
+    Expected is a day like those before, hour for hour, so that goods of the morning are not held
+    against the evening. Of a Poisson process whose points count w, the mean is the sum of w and the
+    variance that of w squared; one is added so that a first sale is no miracle.
     """
-    rate = counted.base / (params.trending_base_days * HOURS)
-    span, half_life = params.trending_days * HOURS, params.trending_half_life_hours
-    expected = rate * _weight(span, half_life)
+    half_life = params.trending_half_life_hours
+    expected = counted.base / params.trending_base_days * _days(params, half_life)
     # The square of a weight halves in half the time.
-    return (counted.recent - expected) / np.sqrt(rate * _weight(span, half_life / 2) + 1)
+    variance = counted.spread / params.trending_base_days * _days(params, half_life / 2)
+    # Rounded, so that what sells as before exceeds nothing.
+    return np.round((counted.recent - expected) / np.sqrt(variance + 1), 9)
 
 
-def _weight(span: float, half_life: float) -> float:
-    """What all hours of a span count together, decayed from its end."""
-    return half_life / np.log(2) * (1 - 2 ** (-span / half_life))
+def _days(params: Params, half_life: float) -> float:
+    """What equal days count together of which the last counts one."""
+    return float(np.exp2(-HOURS * np.arange(params.trending_days) / half_life).sum())

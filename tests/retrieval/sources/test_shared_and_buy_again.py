@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 from jobs import io, tables
 from jobs.retrieval import matrix
 from jobs.retrieval.sources import buy_again, considered, editorial, interest, pools, trending
-from jobs.retrieval.sources.interest import EVERYBODY, Interest
 from jobs.signals import past
 from jobs.tables import SOURCES
 from tests.conftest import AS_OF
@@ -236,21 +236,41 @@ def test_what_trends_is_counted_by_the_hour_against_what_the_weeks_before_let_ex
     }
     # What sells every day as before has no row.
     assert scores == {
-        "hot": pytest.approx(2 ** (-3 / 24) + 2 ** (-27 / 24)),
-        "new": pytest.approx(2**-2.5 + 2**-3.5),
+        "hot": pytest.approx(2 ** (-3 / 48) + 2 ** (-27 / 48)),
+        "new": pytest.approx(2 ** (-60 / 48) + 2 ** (-84 / 48)),
     }
 
 
-def test_steady_sales_are_what_is_expected_and_a_surge_is_measured_in_deviations():
-    params = pools.Params(trending_half_life_hours=24.0)
-    rate, ages = 0.7, np.arange(7 * 24) + 0.5
-    steady = rate * np.exp2(-ages / 24).sum()
-    deviation = np.sqrt(rate * np.exp2(-ages / 12).sum() + 1)
-    counted = Interest(
-        [EVERYBODY], np.zeros(2, np.int64), np.arange(2), np.zeros(2),
-        np.array([steady, steady + 3 * deviation]), np.full(2, rate * 56 * 24),
-    )  # fmt: skip
-    np.testing.assert_allclose(trending.scores(counted, params), [0, 3], atol=1e-3)
+@pytest.mark.parametrize("run_at", [0, 8, 20])
+def test_steady_sales_trend_at_no_hour_and_a_surge_is_measured_in_deviations(recorded, run_at):
+    now = AS_OF + timedelta(hours=run_at)
+    sold = [
+        (f"{person}{n}", item, "purchase", days, hour, None)
+        for item, person, times, hour in (("old", "n", 30, 2), ("hot", "s", 10, 14))
+        for days in range(-1, 64)
+        for n in range(times * (3 if item == "hot" and days == 1 else 1))
+        if timedelta(days=days) - timedelta(hours=hour) + timedelta(hours=run_at) > timedelta(0)
+    ]
+    record = replace(recorded(ITEMS["item_id"].combine_chunks(), *sold), as_of=now)
+    people = pa.table({
+        "person_id": sorted({row[0] for row in sold}), "region": pa.nulls(60, pa.string()),
+        "segment": pa.nulls(60, pa.string()),
+    })  # fmt: skip
+    params = pools.Params(min_context_people=2)
+    category = ITEMS["category"]
+    counted = interest.interest(record, people, category, params, requests=True)
+    score = trending.scores(counted, params)
+    names = ITEMS["item_id"].to_pylist()
+    found = {
+        (*counted.contexts[context], names[item]): value
+        for context, item, value in zip(counted.context, counted.item, score, strict=True)
+    }
+    assert found["all", "", "old"] == found["hour", "00-06", "old"] == 0
+    last = 2 ** (-((10 + run_at) % 24) / 48)
+    ago = 2 ** (-((10 + run_at) // 24) / 2)  # the days since the surge
+    variance = 10 * last**2 * sum(2.0**-k for k in range(7)) + 1
+    assert found["all", "", "hot"] == pytest.approx(20 * last * ago / variance**0.5)
+    assert found["hour", "12-18", "hot"] == found["all", "", "hot"]
 
 
 def test_curated_lists_come_one_after_the_other_and_those_of_a_surface_apart():
