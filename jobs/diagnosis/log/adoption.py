@@ -207,7 +207,7 @@ def wrong(found: list[dict[str, object]], params: Params) -> list[Symptom]:
             ))  # fmt: skip
         if measure in OF_ANSWERS:
             told += _of_answers(row, before, params)
-        elif measure == PLACES and before:
+        elif measure == PLACES and before and int(str(before["requests"])) >= params.requests:
             told += _of_places(row, before, params)
         elif str(measure).startswith(REASON):
             told += _of_reasons(row, before, params)

@@ -126,6 +126,12 @@ def test_a_page_that_shows_one_place_where_it_showed_all_is_named() -> None:
     assert kinds(log(now), log(now, "reference")) == set()  # as many as its screens hold
 
 
+def test_a_handful_of_answers_before_does_not_say_how_many_places_a_page_shows() -> None:
+    now: list[list[int | None]] = [[1, *[None] * 19]] * 200
+    few: list[list[int | None]] = [list(range(1, 21))] * 5
+    assert kinds(log(now), log(few, "reference")) == set()
+
+
 def test_longer_lists_on_the_same_page_are_no_bypass() -> None:
     now: list[list[int | None]] = [[1, 2, 3, *[None] * 17]] * 200
     before: list[list[int | None]] = [[1, 2, 3, None]] * 200
