@@ -34,7 +34,9 @@ DURATIONS = range(SHORTEST, LONGEST + 1, WEEK)
 MEASURES = {
     PRIMARY: ("revenue", "visits"), CONVERSION: ("bought", "visits"), CTR: ("clicks", "requests"),
 }  # fmt: skip
-COLUMNS = ["visitor", "day", "requests", "clicks", "orders", "revenue", "before_value"]
+COLUMNS = [
+    "visitor", "day", "experiment", "requests", "clicks", "orders", "revenue", "before_value",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,18 @@ def powers(visits: pa.Table, arms: int) -> Iterator[Power]:
 
 
 def _once(visits: pa.Table) -> pa.Table:
-    """A row per visitor and day: one who is in two experiments has a row for each."""
+    """A row per visitor and day. One who is in two experiments has a row for each, with its own
+    requests and clicks, which are summed; money and orders are the day's in each, and what was
+    spent before is that of the row without an experiment, where there is one."""
+    visits = visits.sort_by([(name, "ascending") for name in ("day", "visitor", "experiment")])
     _, day = np.unique(visits["day"].cast(pa.int32()).to_numpy(), return_inverse=True)
     person, known = encoded(visits["visitor"])
-    _, first = np.unique(day * len(known) + person, return_index=True)
-    return visits.take(pa.array(first))
+    _, first, of = np.unique(day * len(known) + person, return_index=True, return_inverse=True)
+    once = visits.take(pa.array(first))
+    for name in ("requests", "clicks"):
+        whole = np.bincount(of, visits[name].to_numpy(), minlength=len(first))
+        once = once.set_column(once.schema.get_field_index(name), name, pa.array(whole))
+    return once
 
 
 def _values(rows: pa.Table) -> dict[str, np.ndarray]:

@@ -76,6 +76,18 @@ def test_a_visitor_in_two_experiments_counts_once():
     assert list(plan.powers(twice, 2)) == list(plan.powers(rows, 2))
 
 
+def test_clicks_and_requests_of_two_experiments_are_summed_whatever_the_order_of_rows():
+    # Twice a day without an experiment, and three times in one, where half the visits click on all.
+    rows = visits(clicks=0)
+    clicks = (3 * (np.arange(rows.num_rows) % 2)).tolist()
+    other = visits(clicks=clicks, requests=3, experiment="other", before_value=0.0)
+    found = list(plan.powers(pa.concat_tables([rows, other]), 2))
+    assert found == list(plan.powers(pa.concat_tables([other, rows]), 2))
+    told = {one.measure: one for one in found}
+    assert told[CTR].mean == pytest.approx(0.3, abs=0.01)
+    assert told[PRIMARY] == {one.measure: one for one in plan.powers(rows, 2)}[PRIMARY]
+
+
 def test_durations_that_the_log_does_not_reach_are_not_promised():
     assert {one.days for one in plan.powers(visits(days=20), 2)} == {14}
 
