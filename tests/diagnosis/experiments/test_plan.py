@@ -120,3 +120,18 @@ def test_too_few_visitors_are_no_experiment(lake):
     published(lake, AGREED, 3, visits=visits(people=90))
     with pytest.raises(Fault, match="fewer than 200 visitors"):
         command(["plan", f"--lake={lake.root}"])
+
+
+def test_every_arm_needs_its_people(lake):
+    published(lake, AGREED, 3, visits=visits(people=250))
+    command(["plan", f"--lake={lake.root}", "--arms=2"])
+    with pytest.raises(Fault, match="fewer than 300 visitors, 100 an arm"):
+        command(["plan", f"--lake={lake.root}", "--arms=3"])
+
+
+@pytest.mark.parametrize("days", [0, 10])
+def test_a_log_that_is_too_short_is_called_so(lake, days):
+    short = visits(days=10)
+    published(lake, AGREED, 3, visits=short if days else short.slice(0, 0))
+    with pytest.raises(Fault, match=f"reaches over {days} days of visits; .* at least 14"):
+        command(["plan", f"--lake={lake.root}"])
