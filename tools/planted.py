@@ -36,7 +36,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "clean": ("seed",),
 }
 CHOICES = {
-    "broken_assignment": ("ratio", "both", "heavy"), 
+    "broken_assignment": ("ratio", "both", "heavy"),
     "bypassed": ("hidden", "reordered", "both", "cut", "pushed"),
 }  # fmt: skip
 NUMBERS = ("factor", "value", "seed")

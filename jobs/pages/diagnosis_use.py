@@ -211,8 +211,10 @@ def experiments(run: Run) -> Section:
         "What do the experiments say?",
         "First whether an experiment can be read at all: as many in each arm as planned, nobody in "
         "two, arms alike before it began. Only then its results.",
-        "An experiment with a failed check is not read. Before its planned day only the interval "
-        "that is valid on every day counts: looking daily at the other finds winners by chance.",
+        "An experiment with a failed check is not read, but for warnings and the checks of power "
+        "and of guardrails: these say what its results leave open. Before its planned day only the "
+        "interval that is valid on every day counts: looking daily at the other finds winners by "
+        "chance.",
         [
             part("Checks, failed ones first.", checks, none=none),
             part("Results for everybody.", whole, *names, plot=plot, none=none),

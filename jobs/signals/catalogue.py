@@ -10,8 +10,9 @@ known, so that rules that contradict stop a night in its first minutes and not a
 night takes yesterday's positions and appends its new items in the order of their ids.
 
 An item that left the catalogue (``catalogued``: tonight's or an earlier one named it) keeps its
-row, place, description, flags and regions, as unavailable. One that no catalogue ever named is
-known by its events alone, and available; so is one whose rows all hold from ``as_of`` on.
+row, place, description, flags and regions, as unavailable. One whose rows all hold from ``as_of``
+on has not left: it is as the run before knew it, available or not. One that no catalogue ever named
+is known by its events alone, and available; so is one that no run before has seen in force.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def run(night: Night, params: Params) -> None:
     if catalogue is not None:
         night.notes["catalogue_duplicates"] = duplicates(catalogue)
         if yesterday is not None:
-            known = keep_departed(known, yesterday)
+            night.notes["catalogue_not_in_force"] = not_in_force(catalogue, yesterday, night.as_of)
+            known = keep_absent(known, yesterday, catalogue)
     night.write("items", place(known, yesterday))
     lists = contract.read(night.spark, source, "editorial")
     items = night.spark.read.parquet(str(night.staged / "items"))
@@ -119,10 +121,6 @@ def join_catalogue(
             F.lit(True).alias("available"), F.array().cast("array<string>").alias("flags"),
             F.lit(False).alias("catalogued"),
         )  # fmt: skip
-    now = F.lit(as_of)
-    in_force = F.coalesce(F.col("valid_from") < now, F.lit(True)) & F.coalesce(
-        F.col("created_time") < now, F.lit(True)
-    )
     # Of rows that hold from the same instant the one that withholds most counts, whichever order
     # they come in: then by every other column, so that a rerun takes the same.
     newest = Window.partitionBy("item_id").orderBy(
@@ -136,7 +134,7 @@ def join_catalogue(
         "available",
     )
     valid = (
-        catalogue.where(F.col("item_id").isNotNull() & in_force)
+        catalogue.where(F.col("item_id").isNotNull() & _in_force(as_of))
         .withColumn("place", F.row_number().over(newest))
         .where(F.col("place") == 1)
         .withColumn("catalogued", F.lit(True))
@@ -160,19 +158,32 @@ def duplicates(catalogue: DataFrame) -> int:
     return named.count() - distinct
 
 
-def keep_departed(known: DataFrame, yesterday: DataFrame) -> DataFrame:
-    """The items, those that a catalogue named before and tonight's does not as they were described,
-    and unavailable."""
+def not_in_force(catalogue: DataFrame, yesterday: DataFrame, as_of: datetime) -> int:
+    """How many items that a catalogue named before are named tonight in rows alone that are not in
+    force at ``as_of``."""
+    named = catalogue.groupBy("item_id").agg(F.max(_in_force(as_of)).alias("in_force"))
+    later = named.where(~F.col("in_force"))
+    return later.join(yesterday.where("catalogued"), on="item_id", how="semi").count()
+
+
+def keep_absent(known: DataFrame, yesterday: DataFrame, catalogue: DataFrame) -> DataFrame:
+    """The items, those that a catalogue named before and of which no row of tonight's is in force
+    as they were; unavailable where it has none at all."""
     kept = [*ITEM_COLUMNS, "flags"]
-    was = yesterday.where("catalogued").select("item_id", F.struct(*kept).alias("was"))
-    rows = known.join(was, on="item_id", how="full")
-    departed = F.col("was").isNotNull() & ~F.coalesce("catalogued", F.lit(False))
+    was = yesterday.where("catalogued").select("item_id", F.struct(*kept, "available").alias("was"))
+    named = catalogue.select("item_id", F.lit(True).alias("named")).distinct()
+    rows = known.join(was, on="item_id", how="full").join(named, on="item_id", how="left")
+    absent = F.col("was").isNotNull() & ~F.coalesce("catalogued", F.lit(False))
+    departed = absent & F.col("named").isNull()
     return rows.select(
         "item_id",
-        *[F.when(departed, F.col(f"was.{name}")).otherwise(F.col(name)).alias(name)
+        *[F.when(absent, F.col(f"was.{name}")).otherwise(F.col(name)).alias(name)
           for name in kept],
         "first_seen",
-        F.when(departed, F.lit(False)).otherwise(F.col("available")).alias("available"),
+        F.when(departed, F.lit(False))
+        .when(absent, F.col("was.available"))
+        .otherwise(F.col("available"))
+        .alias("available"),
         F.col("catalogued"),
     )  # fmt: skip
 
@@ -229,6 +240,13 @@ def id_map_hash(night: Night) -> str:
     for item_id in items["item_id"].to_pylist():
         digest.update(item_id.encode() + b"\n")
     return digest.hexdigest()
+
+
+def _in_force(as_of: datetime) -> Column:
+    now = F.lit(as_of)
+    return F.coalesce(F.col("valid_from") < now, F.lit(True)) & F.coalesce(
+        F.col("created_time") < now, F.lit(True)
+    )
 
 
 def _type(name: str) -> str:

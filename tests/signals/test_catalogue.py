@@ -166,11 +166,28 @@ def test_without_a_night_before_nobody_knows_that_an_item_was_in_the_catalogue(s
     found = shop(AS_OF, [BREAD, WINE | {"valid_from": AS_OF}])
     assert (found["wine"]["available"], found["wine"]["catalogued"]) == (True, False)
     assert (found["wine"]["title"], found["wine"]["flags"]) == (None, [])
-    # Withdrawn until an instant that has not come: known by then, and not on offer.
     second = shop(AS_OF + HOUR, [BREAD, WINE | {"valid_from": AS_OF}])
     assert second["wine"]["available"]
-    third = shop(AS_OF + 2 * HOUR, [BREAD, WINE | {"valid_from": AS_OF + 3 * HOUR}])
-    assert (third["wine"]["available"], third["wine"]["flags"]) == (False, ["alcohol"])
+
+
+def test_an_item_whose_rows_all_hold_from_later_on_stays_as_it_was(shop, lake):
+    later = {"valid_from": AS_OF + 3 * HOUR, "title": "Another name"}
+    old = BREAD | {"available": False}
+    first = shop(AS_OF, [WINE, old])
+    night = shop(AS_OF + 2 * HOUR, [WINE | later, BREAD | later])
+    assert night == first
+    assert (night["wine"]["available"], night["bread"]["available"]) == (True, False)
+    made = io.read_json(lake.published("catalogue", AS_OF + 2 * HOUR).folder / "manifest.json")
+    assert made["notes"]["catalogue_not_in_force"] == 2
+    # An hour before as in a night from the same catalogue, and from its instant as it says.
+    assert shop(AS_OF + HOUR, [WINE | later, BREAD | later], AS_OF) == night
+    then = shop(AS_OF + 4 * HOUR, [WINE | later, BREAD | later])
+    assert (then["wine"]["title"], then["bread"]["available"]) == ("Another name", True)
+    # What had left is back when a row says so, not before.
+    gone = shop(AS_OF + 5 * HOUR, [BREAD])
+    back = shop(AS_OF + 6 * HOUR, [BREAD, WINE | {"valid_from": AS_OF + 7 * HOUR}])
+    assert back == gone
+    assert not back["wine"]["available"]
 
 
 def test_items_of_a_lake_that_does_not_say_what_was_catalogued_leave_too(shop, lake):

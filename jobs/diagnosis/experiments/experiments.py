@@ -224,12 +224,20 @@ def guardrails(
 
 def without_number(measured: list[Measured], who: Exposed) -> Iterator[Check]:
     """A failed check for each guardrail that some arm has no number of; a warning where that may
-    come with time: of the returns of purchases that are mature, or of few people."""
+    come with time: of the returns of purchases that are mature, or where few people are in each
+    such arm."""
+    counts = np.bincount(who.arm[who.arm >= 0], minlength=len(who.arms))
     for name in GUARDRAILS:
         mine = [one for one in measured if one.measure == name]
         none = [one for one in mine if not np.isfinite(one.found.both.value).all()]
         if none:
-            people = max(one.visitors for one in none)
+            # Of the arm itself that has none: its control may have thousands, and a number.
+            people = max(
+                int(counts[who.arms.index(arm)])
+                for one in none
+                for arm, value in zip((who.arms[0], one.arm), one.found.both.value, strict=True)
+                if not np.isfinite(value)
+            )
             yield Check(
                 f"{GUARDRAIL}{name}", float(len(none)), 1.0, False,
                 f"The guardrail {name} has no number in {' or '.join(one.arm for one in none)} or "

@@ -34,7 +34,9 @@ DURATIONS = range(SHORTEST, LONGEST + 1, WEEK)
 MEASURES = {
     PRIMARY: ("revenue", "visits"), CONVERSION: ("bought", "visits"), CTR: ("clicks", "requests"),
 }  # fmt: skip
-COLUMNS = ["visitor", "day", "requests", "clicks", "orders", "revenue", "before_value"]
+COLUMNS = [
+    "visitor", "day", "experiment", "requests", "clicks", "orders", "revenue", "before_value",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ def powers(visits: pa.Table, arms: int) -> Iterator[Power]:
             return
         rows = _once(visits.filter(pc.greater_equal(visits["day"], pa.scalar(since))))
         person, known = encoded(rows["visitor"])
+        if len(known) < arms * effects.FEWEST:
+            continue
         sums = {
             name: np.bincount(person, values, minlength=len(known))
             for name, values in _values(rows).items()
@@ -79,11 +83,18 @@ def powers(visits: pa.Table, arms: int) -> Iterator[Power]:
 
 
 def _once(visits: pa.Table) -> pa.Table:
-    """A row per visitor and day: one who is in two experiments has a row for each."""
+    """A row per visitor and day. One who is in two experiments has a row for each, with its own
+    requests and clicks, which are summed; money and orders are the day's in each, and what was
+    spent before is that of the row without an experiment, where there is one."""
+    visits = visits.sort_by([(name, "ascending") for name in ("day", "visitor", "experiment")])
     _, day = np.unique(visits["day"].cast(pa.int32()).to_numpy(), return_inverse=True)
     person, known = encoded(visits["visitor"])
-    _, first = np.unique(day * len(known) + person, return_index=True)
-    return visits.take(pa.array(first))
+    _, first, of = np.unique(day * len(known) + person, return_index=True, return_inverse=True)
+    once = visits.take(pa.array(first))
+    for name in ("requests", "clicks"):
+        whole = np.bincount(of, visits[name].to_numpy(), minlength=len(first))
+        once = once.set_column(once.schema.get_field_index(name), name, pa.array(whole))
+    return once
 
 
 def _values(rows: pa.Table) -> dict[str, np.ndarray]:
@@ -104,8 +115,7 @@ def _found(
     if before is not None and np.isfinite(whole.value).all():
         whole, _ = effects.adjusted(group, whole, adds, before)
     mean, variance = float(whole.value[0]), float(whole.variance[0])
-    enough = len(total) >= 2 * effects.FEWEST and np.isfinite(variance)
-    return (mean, variance) if enough and mean > 0 and variance > 0 else None
+    return (mean, variance) if np.isfinite(variance) and mean > 0 and variance > 0 else None
 
 
 def advised(found: list[Power], effect: float) -> str:
@@ -138,6 +148,21 @@ def read(lake: Lake) -> tuple[pa.Table, str]:
     return io.read_arrow(published.table("visits"), COLUMNS, lately), published.as_of
 
 
+def _missing(visits: pa.Table, arms: int) -> str:
+    """What the visits lack, in words, where no plan could be made of them."""
+    last, begun = (pick(visits["day"]).as_py() for pick in (pc.max, pc.min))
+    days = (last - begun).days + 1 if visits.num_rows else 0
+    if days < SHORTEST:
+        return (
+            f"reaches over {days} days of visits; an experiment takes at least {SHORTEST}, so wait "
+            "until the log is as long"
+        )
+    return (
+        f"has fewer than {arms * effects.FEWEST} visitors, {effects.FEWEST} an arm, or none who "
+        f"bought; that is too few for an experiment of {arms} arms"
+    )
+
+
 def main(chosen: argparse.Namespace) -> None:
     """Print what there is to find."""
     if not 0 < chosen.effect < 1:
@@ -147,10 +172,7 @@ def main(chosen: argparse.Namespace) -> None:
     visits, as_of = read(Lake(chosen.lake))
     found = list(powers(visits, chosen.arms)) if visits.num_rows else []
     if not any(one.measure == PRIMARY for one in found):
-        raise Fault(
-            f"plan: the diagnosis of {as_of} has fewer than {2 * effects.FEWEST} visitors, or none "
-            f"who bought, in {SHORTEST} days; that is too few for an experiment"
-        )
+        raise Fault(f"plan: the diagnosis of {as_of} {_missing(visits, chosen.arms)}")
     table = Table(title=f"An experiment of {chosen.arms} equal arms, by the visits up to {as_of}")
     for name in ("days", "visitors", "measure", "now", "least effect found"):
         table.add_column(name, justify="left" if name == "measure" else "right")

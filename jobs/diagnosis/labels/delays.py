@@ -53,9 +53,10 @@ class Cells:
         return int(self.age.max(initial=0))
 
 
-def distribution(cells: Cells, top: int) -> np.ndarray:
+def distribution(cells: Cells, top: int, fewest: float = 1.0) -> np.ndarray:
     """(top + 1,) the share of delays in each bin or an earlier one, among delays up to bin
-    ``top``. NaN without an event."""
+    ``top``. NaN without an event. Bins that fewer than ``fewest`` could have shown count as without
+    a delay: near the oldest event's age a single straggler would weigh as a part of a handful."""
     kept = cells.of(cells.late <= top)
     if kept.total == 0:
         return np.full(top + 1, np.nan)
@@ -64,7 +65,7 @@ def distribution(cells: Cells, top: int) -> np.ndarray:
     # Who could have shown this delay and showed it or a shorter one: a delay is below its age, so
     # all that are younger than the delay are among those of shorter delays.
     at_risk = np.cumsum(came) - np.r_[0.0, np.cumsum(younger)[:top]]
-    chance = np.divide(came, at_risk, out=np.zeros(top + 1), where=at_risk > 0)
+    chance = np.divide(came, at_risk, out=np.zeros(top + 1), where=at_risk >= fewest)
     share = np.ones(top + 1)
     share[:-1] = np.cumprod((1 - np.minimum(chance, 1.0))[:0:-1])[::-1]
     return share

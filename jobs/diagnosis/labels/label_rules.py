@@ -25,6 +25,7 @@ FEWEST = 200  # rows of a part, below which shares of a few hundredths say nothi
 RATE_LIMIT = 10.0  # times; a channel's share of buyers never moves so far by itself
 FEWEST_EXPECTED = 20.0  # outcomes that must have been expected to call their absence one
 REACH = 28.0  # days of labels that may be rewritten: as long as the reference usually is
+BOOKS = 34.0  # days from one close of books to the next: the longest month, and a weekend
 WAS_SO = 0.5  # of the difference: so much of it before makes it nothing new
 
 
@@ -257,8 +258,9 @@ def rewritten(
     ``revision``: (n,) ints; ``told``, ``newest``: (n,) days before the run date of the first and of
     the newest delivery; ``group``: (n,) random groups of customers; ``split``, ``whole``: days of
     the current period and of both. The last days' rewritings are held against the stretch of equal
-    length of the reference that had most, since books are often closed once a month; changes within
-    ``days`` are :func:`corrections`.
+    length that had most, of the reference and as far back as the last but one close of books lies
+    (``BOOKS``), since these are often closed once a month; changes within ``days`` are
+    :func:`corrections`.
     """
     length = min(split, whole - split)
     late = (revision > 0) & (told - newest > days)
@@ -269,7 +271,8 @@ def rewritten(
         again = old & late & (newest > end) & (newest <= begin)
         return {"labels": _by_group(group[old]), "again": _by_group(group[again])}
 
-    before = [stretch(end) for end in np.arange(split, whole - length + 1e-9, max(length, 1.0))]
+    last = max(whole - length, BOOKS)
+    before = [stretch(end) for end in [*np.arange(split, last, max(length, 1.0)), last]]
     before = [one for one in before if one["labels"].sum() >= FEWEST]
     none = {name: np.zeros(clusters.GROUPS) for name in ("labels", "again")}
     most = max(before, key=lambda one: one["again"].sum() / one["labels"].sum(), default=none)

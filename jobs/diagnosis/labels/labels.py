@@ -42,6 +42,7 @@ SERVED = [
 FEED = "feed"
 # Of outcomes that may come after the agreed day: the hundredth that ``maturity_days`` is told by.
 UNRIPE = 0.01
+MORE = 0.005  # of outcomes, beyond UNRIPE and beyond the weeks before, that change no decision
 CORRECTED_DAYS = 7.0  # a correction within a week; both periods have old enough labels for that
 
 
@@ -156,7 +157,8 @@ def late_symptom(one: Late) -> Symptom:
 
 
 def maturity(rows: list[dict], later: dict[str, tuple[float, int]], agreed: float) -> Check:
-    """Whether 99 % of outcomes are there on the ``agreed`` day; ``later``: of
+    """Whether 99 % of outcomes are there on the ``agreed`` day, give or take ``MORE``. It was so
+    before where more was late, by half of what is too many or all but ``MORE``. ``later``: of
     :func:`outcomes.later_than`."""
     days = {
         row["period"]: float(row["maturity_days"])
@@ -167,13 +169,15 @@ def maturity(rows: list[dict], later: dict[str, tuple[float, int]], agreed: floa
     share, count = later.get("current", (0.0, 0))
     was, _ = later.get("reference", (0.0, 0))
     p = float(binom.sf(round(share * count) - 1, count, UNRIPE)) if count else 1.0
+    as_before = min(label_rules.WAS_SO * (share - UNRIPE), share - UNRIPE - MORE)
     return Check(
         "maturity", "outcomes", days.get("reference"), after, None, agreed,
-        passed=count < label_rules.FEWEST or share <= UNRIPE or p > label_rules.SURE,
+        passed=count < label_rules.FEWEST or share <= UNRIPE + MORE or p > label_rules.SURE,
         sentence=f"99 % of outcomes are there {after or 0:g} days after the request; the metrics "
         f"file waits {agreed:g}, by when {share:.1%} are still to come, against {was:.1%} in the "
         "weeks before.",
-        effect=max(after or 0.0, agreed), limit=agreed, rows=count, p_value=p, always=was > UNRIPE,
+        effect=max(after or 0.0, agreed), limit=agreed, rows=count, p_value=p,
+        always=was - UNRIPE > 0 and was - UNRIPE >= as_before,
     )  # fmt: skip
 
 

@@ -21,6 +21,8 @@ KINDS = ("region", "segment", "channel", "surface", "key_type")
 OUTCOME, ALL = "outcome", "all"
 # Outcomes are rarer than events; their delay is judged from a quarter as many on.
 RARER = 4
+# Outcomes, or a tenth of them where that is less, by which a long delay is told.
+FEWEST = 200
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,13 @@ def later_than(served: pa.Table, window: Window, days: float) -> dict[str, tuple
     for (period, kind, _), cells in _since_request(served, window).items():
         rows = int(cells.rows[cells.age > place].sum())
         if kind == ALL and rows:
-            found[period] = (1 - float(delays.distribution(cells, cells.oldest)[place]), rows)
+            found[period] = (1 - float(_ripening(cells)[place]), rows)
     return found
+
+
+def _ripening(cells: Cells) -> np.ndarray:
+    """(bins,) the share of outcomes that are there so long after their request."""
+    return delays.distribution(cells, max(cells.oldest, 1), min(FEWEST, cells.total / 10))
 
 
 def _since_request(served: pa.Table, window: Window) -> dict[tuple[str, str, str], Cells]:
@@ -107,7 +114,7 @@ def delay_row(
 ) -> dict[str, object]:
     """A row of ``label_delays``; ``ripe``: what the day of maturity is counted by."""
     share = delays.distribution(cells, max(cells.oldest, 1))
-    ready = delays.distribution(ripe, max(ripe.oldest, 1))
+    ready = _ripening(ripe)
     return {
         "population": population, "segment_kind": kind, "segment": value, "period": period,
         "rows": cells.total, "median_hours": delays.quantile(share, 0.5),

@@ -33,6 +33,9 @@ COLUMNS = [
     "request_id", "position", "shown_position", "override_reason", "surface", "period", "score",
     "fallback",
 ]  # fmt: skip
+# Of the reference's answers so many begin no lower on the page than its usual place: the rest is
+# below what may be amiss, so that a page with two layouts is not bypassed by being as it was.
+USUAL = 0.8
 DEEPEST = 100  # places below are counted in this one; no page shows so many
 
 
@@ -68,24 +71,38 @@ def measured(rows: pa.Table, decision: Decision) -> list[dict[str, object]]:
     """The rows of ``adoption``.
 
     An answer is shown where one of its places was; in order where the places that were shown stand
-    as they were given; it begins with the first where the page's first item is the answer's. Of
-    surfaces whose log tells what was shown, an answer without any shown place was hidden. Of the
-    answers that were shown, places are counted at equal ones, so that longer lists are no change.
+    as they were given; it begins with the first where the first of them is the answer's first, and
+    no lower on the page than the surface's lists began in the weeks before, since a page may have
+    other surfaces above. Of surfaces whose log tells what was shown, an answer without any shown
+    place was hidden. Of the answers that were shown, places are counted at equal ones, so that
+    longer lists are no change.
     """
     found: list[dict[str, object]] = []
     for surface in sorted(pc.unique(rows["surface"]).to_pylist()):
         mine = rows.filter(pc.equal(rows["surface"], surface))
         tells = pc.any(pc.is_valid(mine["shown_position"])).as_py()
+        usual = _usual_place(mine)
         places: dict[str, _Places] = {}
         for period in sorted(pc.unique(mine["period"]).to_pylist()):
             now = mine.filter(pc.equal(mine["period"], period))
             _, request = np.unique(
                 now["request_id"].to_numpy(zero_copy_only=False), return_inverse=True
             )
-            found += _measures(now, request, surface, period, tells)
+            found += _measures(now, request, surface, period, usual if tells else None)
             places[period] = _Places.of(now, request, decision)
         found += _places_shown(places, surface)
     return found
+
+
+def _usual_place(rows: pa.Table) -> int:
+    """The place of the page by which a surface's lists begin, of the reference; of a surface that
+    has none, of what there is, since nothing says where it should begin."""
+    shown = rows.filter(pc.greater(pc.fill_null(rows["shown_position"], 0), 0))
+    before = shown.filter(pc.equal(shown["period"], "reference"))
+    begins = (before if before.num_rows else shown).group_by("request_id").aggregate(
+        [("shown_position", "min")]
+    )["shown_position_min"].to_numpy()  # fmt: skip
+    return int(np.quantile(begins, USUAL, method="inverted_cdf")) if len(begins) else 1
 
 
 @dataclass(frozen=True)
@@ -139,9 +156,10 @@ def _row(surface: str, period: str, measure: str, hits: float, of: int) -> dict[
 
 
 def _measures(
-    rows: pa.Table, request: np.ndarray, surface: str, period: str, tells: bool
+    rows: pa.Table, request: np.ndarray, surface: str, period: str, usual: int | None
 ) -> Iterator[dict[str, object]]:
-    """What holds of whole answers; ``request``: (n,) which one each row is of, from 0."""
+    """What holds of whole answers; ``request``: (n,) which one each row is of, from 0; ``usual``:
+    of :func:`_usual_place`, None where the log does not tell what was shown."""
     count = int(request.max()) + 1
     given = rows["position"].to_numpy()
     place = rows["shown_position"].fill_null(0).to_numpy()
@@ -151,12 +169,12 @@ def _measures(
     def row(measure: str, hits: int, of: int) -> dict[str, object]:
         return _row(surface, period, measure, hits, of)
 
-    yield row(TOLD, count if tells else 0, count)
+    yield row(TOLD, 0 if usual is None else count, count)
     reasons = rows["override_reason"].fill_null("").to_numpy(zero_copy_only=False)
     for reason in np.unique(reasons[reasons != ""]):
         hits = len(np.unique(request[reasons == reason]))
         yield row(REASON + str(reason), hits, count)
-    if not tells:
+    if usual is None:
         return
     yield row(SHOWN, int(shown.sum()), count)
     if not shown.any():
@@ -168,7 +186,7 @@ def _measures(
     wrong[whose[1:][beside & (along[1:] < along[:-1])]] = True
     yield row(IN_ORDER, int((shown & ~wrong).sum()), int(shown.sum()))
     starts = np.r_[True, ~beside]
-    first = (along[starts] == 1) & (at[starts] == 1)
+    first = (along[starts] == 1) & (at[starts] <= usual)
     yield row(FIRST, int(first.sum()), int(shown.sum()))
 
 
@@ -189,7 +207,7 @@ def wrong(found: list[dict[str, object]], params: Params) -> list[Symptom]:
             ))  # fmt: skip
         if measure in OF_ANSWERS:
             told += _of_answers(row, before, params)
-        elif measure == PLACES and before:
+        elif measure == PLACES and before and int(str(before["requests"])) >= params.requests:
             told += _of_places(row, before, params)
         elif str(measure).startswith(REASON):
             told += _of_reasons(row, before, params)

@@ -218,13 +218,13 @@ def judged(log: DataFrame, share: Column) -> DataFrame:
 # --- outcomes --------------------------------------------------------------------------------
 def answering(events: DataFrame, places: DataFrame, who: Who, label: Label) -> DataFrame:
     """Clicks and purchases that answer a place, an event once: request_id, position, event_id,
-    event_type, event_time, received_time, value, ``in_time`` and ``before`` (the request).
+    event_type, event_time, first_received, value, ``in_time`` and ``before`` (the request).
 
     By the request that the event names; under the attribution ``window`` also what a visitor did
     with an item that was shown, by the last place that showed it.
     """
     done = events.where(F.col("event_type").isin("click", "purchase")).select(
-        "event_id", *KEY, "event_type", "item_id", "event_time", "received_time", "value",
+        "event_id", *KEY, "event_type", "item_id", "event_time", "first_received", "value",
         F.col("request_id").alias("answers"),
     )  # fmt: skip
     asked = places.select(*PLACE, "request_time", "item_id", "visitor")
@@ -233,7 +233,7 @@ def answering(events: DataFrame, places: DataFrame, who: Who, label: Label) -> D
     )
     found = done.join(named, on=["answers", "item_id"], how="inner").withColumn("named", F.lit(1))
     columns = [
-        *PLACE, "event_id", "event_type", "event_time", "received_time", "value", "request_time",
+        *PLACE, "event_id", "event_type", "event_time", "first_received", "value", "request_time",
         "named",
     ]  # fmt: skip
     found = found.select(*columns)
@@ -324,7 +324,7 @@ def with_outcomes(
             F.max(bought).alias("bought"),
             F.sum(F.when(bought, F.col("value"))).alias("paid"),
             F.min(F.when(bought, F.col("event_time"))).alias("bought_time"),
-            F.min(F.when(bought, F.col("received_time"))).alias("bought_received"),
+            F.min(F.when(bought, F.col("first_received"))).alias("bought_received"),
         )
     )
     rows = places.join(came, on=PLACE, how="left")

@@ -384,11 +384,13 @@ def _nothing_compared(found: list[Replayed], shown: Shown) -> Iterator[Symptom]:
 
 
 def _little_compared(shown: Shown) -> Iterator[Symptom]:
-    """Where much of what should be here is not, and, as a warning, where most is gone as meant."""
+    """Where much of what should be here is not, of that and of all, since the log's limits are
+    shares of all places; and, as a warning, where most is gone as meant."""
     due = shown.scored - shown.retired
     share = min(shown.replayable / max(due, 1), 1.0)
     gone = shown.retired / shown.scored
-    if due and share * (1 + SIGMAS * shown.error) < REPLAYED:
+    most = share * (1 + SIGMAS * shown.error)
+    if due and most < REPLAYED and (1 - most) * due > (1 - REPLAYED) * shown.scored:
         yield Symptom(
             "not_replayed", "places", 1 - share, 1 - REPLAYED, (1 - share) / (1 - REPLAYED), due,
             f"Of {due:,} scored places, those of retired releases left out, only {share:.1%} name "

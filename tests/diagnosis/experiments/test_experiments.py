@@ -197,6 +197,23 @@ def test_a_guardrail_that_the_log_lacks_is_named(lake):
     assert results(step)["revenue_per_session", "all"]["verdict"] == "better"
 
 
+def test_an_arm_of_few_people_without_a_guardrail_is_a_warning_however_many_the_control_has(lake):
+    for few, warning in ((0.02, True), (0.2, False)):
+        arms = {"old": 0.7 - few, "new": 0.3, "rare": few}
+        served, visits = log(arms=arms)
+        place = served.schema.get_field_index("latency_ms")
+        told = [
+            None if arm == "rare" else value
+            for arm, value in zip(*(served[n].to_pylist() for n in ("arm", "latency_ms")),
+                                  strict=True)
+        ]  # fmt: skip
+        served = served.set_column(place, served.schema.field(place), pa.array(told, pa.float64()))
+        agreed = WITH | {"experiments": [HOMEPAGE | {"arms": arms}]}
+        step = run(Lake(lake.root / str(few)).open(), agreed, served, visits)
+        found = {one["subject"]: one["warning"] for one in rows(step, "experiments_symptoms")}
+        assert found["homepage: guardrail latency_ms"] is warning
+
+
 def test_returns_that_are_still_to_come_are_a_warning(lake):
     served, visits = log()
     place = served.schema.get_field_index("mature")

@@ -76,6 +76,18 @@ def test_a_visitor_in_two_experiments_counts_once():
     assert list(plan.powers(twice, 2)) == list(plan.powers(rows, 2))
 
 
+def test_clicks_and_requests_of_two_experiments_are_summed_whatever_the_order_of_rows():
+    # Twice a day without an experiment, and three times in one, where half the visits click on all.
+    rows = visits(clicks=0)
+    clicks = (3 * (np.arange(rows.num_rows) % 2)).tolist()
+    other = visits(clicks=clicks, requests=3, experiment="other", before_value=0.0)
+    found = list(plan.powers(pa.concat_tables([rows, other]), 2))
+    assert found == list(plan.powers(pa.concat_tables([other, rows]), 2))
+    told = {one.measure: one for one in found}
+    assert told[CTR].mean == pytest.approx(0.3, abs=0.01)
+    assert told[PRIMARY] == {one.measure: one for one in plan.powers(rows, 2)}[PRIMARY]
+
+
 def test_durations_that_the_log_does_not_reach_are_not_promised():
     assert {one.days for one in plan.powers(visits(days=20), 2)} == {14}
 
@@ -107,4 +119,19 @@ def test_what_cannot_be_planned_is_said(lake, line, fault):
 def test_too_few_visitors_are_no_experiment(lake):
     published(lake, AGREED, 3, visits=visits(people=90))
     with pytest.raises(Fault, match="fewer than 200 visitors"):
+        command(["plan", f"--lake={lake.root}"])
+
+
+def test_every_arm_needs_its_people(lake):
+    published(lake, AGREED, 3, visits=visits(people=250))
+    command(["plan", f"--lake={lake.root}", "--arms=2"])
+    with pytest.raises(Fault, match="fewer than 300 visitors, 100 an arm"):
+        command(["plan", f"--lake={lake.root}", "--arms=3"])
+
+
+@pytest.mark.parametrize("days", [0, 10])
+def test_a_log_that_is_too_short_is_called_so(lake, days):
+    short = visits(days=10)
+    published(lake, AGREED, 3, visits=short if days else short.slice(0, 0))
+    with pytest.raises(Fault, match=f"reaches over {days} days of visits; .* at least 14"):
         command(["plan", f"--lake={lake.root}"])

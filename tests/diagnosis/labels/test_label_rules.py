@@ -171,6 +171,26 @@ def test_a_close_of_books_that_comes_every_month_is_nothing_new() -> None:
     assert found.passed
 
 
+@pytest.mark.parametrize(("current", "reference"), [(14, 28), (7, 28), (14, 7)])
+def test_a_close_of_the_calendar_month_is_nothing_new_on_any_day(current, reference) -> None:
+    told = np.arange(np.datetime64("2023-11-01T01"), np.datetime64("2024-09-01"))
+    # On the 1st at six, three in ten purchases of the month before are told anew.
+    again = np.arange(len(told)) % 10 < 3
+    newest = np.where(again, told.astype("M8[M]").astype("M8[h]") + 24 * 31, told)
+    newest = np.where(again, newest.astype("M8[M]").astype("M8[h]") + 6, newest)
+    red = []
+    for day in np.arange(np.datetime64("2024-04-01"), np.datetime64("2024-09-01")):
+        known = told < day
+        came = again & (newest < day)
+        hours = (day.astype("M8[h]") - told)[known].astype(float)
+        last = (day.astype("M8[h]") - np.where(came, newest, told))[known].astype(float)
+        rows = [np.repeat(part, 5) for part in (came[known].astype(int), hours / 24, last / 24)]
+        group = np.arange(len(rows[0])) % 100
+        found = label_rules.rewritten(*rows, group, current, current + reference, 7.0)
+        red += [] if found.passed else [str(day)]
+    assert red == []
+
+
 def test_labels_that_are_corrected_soon_are_not_called_rewritten() -> None:
     told = np.linspace(0.1, 70, 7_000)
     found = rewritten(told > 20, told - 3)

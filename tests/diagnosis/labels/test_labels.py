@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs.diagnosis.labels import labels
+from jobs.diagnosis.labels import labels, outcomes
+from jobs.diagnosis.labels.outcomes import Window
 from tests.diagnosis import small_log
 
 
@@ -104,6 +105,49 @@ def test_an_agreed_day_that_was_always_too_early_is_a_warning(tmp_path: Path) ->
     found = everything(tmp_path, small_log.served(late), small_log.events(made))
     (one,) = found["labels_symptoms"]
     assert (one["subject"], one["warning"]) == ("maturity", True)
+
+
+def told(rng: np.random.Generator, daily: int, late: float) -> tuple[float, int]:
+    """What is still to come after five days of so many outcomes a day over 14 days, of which a
+    share is late; one of the first hours comes on the last day."""
+    age = rng.uniform(0, 14, 14 * daily)
+    lag = np.where(rng.random(len(age)) < late, rng.uniform(5, 9, len(age)), 0.01)
+    age, lag = np.r_[age[lag < age], 13.99], np.r_[lag[lag < age], 13.9]
+    log = small_log.columns("served", {
+        "period": "current", "bought": True, "request_time": small_log._times(age),
+        "bought_received": small_log._times(age - lag),
+    }, len(age))  # fmt: skip
+    window = Window(
+        small_log.AS_OF - 3 * small_log.timedelta(days=14),
+        small_log.AS_OF - small_log.timedelta(days=14), small_log.AS_OF,
+    )  # fmt: skip
+    return outcomes.later_than(log, window, 5.0)["current"]
+
+
+@pytest.mark.parametrize("daily", [300, 1_000])
+def test_one_outcome_at_the_edge_of_the_period_is_no_delay(daily: int) -> None:
+    rng = np.random.default_rng(daily)
+    for _ in range(20):
+        found = told(rng, daily, 0.004)
+        assert found[0] < 0.01
+        assert labels.maturity([], {"current": found}, 5.0).passed
+    assert not labels.maturity([], {"current": told(rng, daily, 0.04)}, 5.0).passed
+
+
+@pytest.mark.parametrize(
+    ("share", "was", "passed", "always"),
+    [
+        (0.0115, 0.0095, True, False), (0.018, 0.0095, False, False), (0.018, 0.014, False, True),
+        (0.06, 0.012, False, False), (0.06, 0.05, False, True),
+    ],
+)  # fmt: skip
+def test_outcomes_still_to_come_are_told_beyond_a_margin(
+    share: float, was: float, passed: bool, always: bool
+) -> None:
+    later = {"current": (share, 100_000), "reference": (was, 200_000)}
+    found = labels.maturity([], later, 5.0)
+    assert found.passed == passed
+    assert passed or found.always == always
 
 
 def late_where(made: dict, of: np.ndarray) -> np.ndarray:

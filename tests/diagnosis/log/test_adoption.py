@@ -97,9 +97,26 @@ def test_few_answers_say_nothing_and_that_is_told() -> None:
     assert "homepage (20); 100 answers" in one.sentence
 
 
-def test_a_page_that_puts_its_own_above_every_list_is_named() -> None:
-    page: list[list[int | None]] = [[11, 12, 13]] * 200
-    assert kinds(log(page), log(page, "reference")) == {("bypassed", f"homepage: {FIRST}")}
+def test_a_page_that_begins_to_put_its_own_above_every_list_is_named() -> None:
+    now: list[list[int | None]] = [[11, 12, 13]] * 200
+    before: list[list[int | None]] = [[1, 2, 3]] * 200
+    assert kinds(log(now), log(before, "reference")) == {("bypassed", f"homepage: {FIRST}")}
+    # Below other surfaces too: from the sixth place of the page to the eleventh.
+    sixth: list[list[int | None]] = [[6, 7, 8]] * 200
+    assert kinds(log(now), log(sixth, "reference")) == {("bypassed", f"homepage: {FIRST}")}
+
+
+def test_a_surface_that_begins_below_others_as_ever_is_not_bypassed() -> None:
+    page: list[list[int | None]] = [[6, 7, 8]] * 200
+    assert kinds(log(page), log(page, "reference")) == set()
+    assert kinds(log(page)) == set()  # a new surface
+    # On two layouts, and moved up.
+    both: list[list[int | None]] = [[1, 2, 3]] * 120 + [[6, 7, 8]] * 80
+    assert kinds(log(both), log(both, "reference")) == set()
+    assert kinds(log([[1, 2, 3]] * 200), log(page, "reference")) == set()
+    # Without the item that was given first it is no less beheaded.
+    without: list[list[int | None]] = [[None, 6, 7]] * 200
+    assert kinds(log(without), log(without, "reference")) == {("bypassed", f"homepage: {FIRST}")}
 
 
 def test_a_page_that_shows_one_place_where_it_showed_all_is_named() -> None:
@@ -107,6 +124,12 @@ def test_a_page_that_shows_one_place_where_it_showed_all_is_named() -> None:
     before: list[list[int | None]] = [list(range(1, 21))] * 200
     assert kinds(log(now), log(before, "reference")) == {("bypassed", f"homepage: {PLACES}")}
     assert kinds(log(now), log(now, "reference")) == set()  # as many as its screens hold
+
+
+def test_a_handful_of_answers_before_does_not_say_how_many_places_a_page_shows() -> None:
+    now: list[list[int | None]] = [[1, *[None] * 19]] * 200
+    few: list[list[int | None]] = [list(range(1, 21))] * 5
+    assert kinds(log(now), log(few, "reference")) == set()
 
 
 def test_longer_lists_on_the_same_page_are_no_bypass() -> None:

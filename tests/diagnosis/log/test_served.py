@@ -70,7 +70,15 @@ LOG = [
 EVENTS = [
     event("e0", "purchase", "i9", NOW - timedelta(days=60)),
     event("e1", "click", "i1", NOW + HOUR, request_id="r1"),
-    event("e2", "purchase", "i1", NOW + 2 * HOUR, request_id="r1"),
+    event(
+        "e2",
+        "purchase",
+        "i1",
+        NOW + 2 * HOUR,
+        request_id="r1",
+        revision=1,
+        received_time=NOW + timedelta(days=8),
+    ),
     event("e3", "return", "i1", NOW + timedelta(days=4), value=2.0),
     event("e4", "purchase", "i2", NOW + timedelta(days=6), request_id="r1"),  # too late
     event("e5", "purchase", "i3", NOW - timedelta(days=21), request_id="r2"),  # before
@@ -164,6 +172,7 @@ def test_a_log_is_told_with_its_outcomes_and_passes_its_gate(shop: Lake) -> None
     assert (first["clicked"], first["bought"], first["returned"]) == (True, True, True)
     assert first["value"] == 3.0  # 5 paid, 2 given back
     assert first["bought_time"] == NOW + 2 * HOUR
+    assert first["bought_received"] == NOW + 2 * HOUR  # and corrected a week later
     assert (first["period"], first["mature"]) == ("current", True)
     assert (first["person_id"], first["region"], first["channel"]) == ("account:1", "north", "web")
     assert first["category"] == "bread"  # as its night had it

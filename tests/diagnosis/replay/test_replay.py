@@ -253,6 +253,15 @@ def test_places_of_retired_refreshes_are_told_and_fail_nothing() -> None:
     assert shares(scored=5_000_000, retired=2_000_000, replayable=3_000_000.0) == []
 
 
+def test_what_the_limits_of_the_log_leave_out_is_not_little_beside_retired_places() -> None:
+    # Two in a hundred places of unknown releases, and 95 of refreshes that were retired.
+    known = {"scored": 1_000_000, "retired": 950_000}
+    assert shares(**known, replayable=30_000.0) == [("not_replayed", "retired", True)]
+    known = {"scored": 1_000_000, "retired": 400_000}
+    assert shares(**known, replayable=500_000.0) == []
+    assert shares(**known, replayable=400_000.0) == [("not_replayed", "places", False)]
+
+
 def test_what_can_be_replayed_is_counted_over_all_scored_places(tmp_path: Path) -> None:
     shop = Shop()
     columns = shop.columns
