@@ -86,8 +86,12 @@ def _open(chosen: argparse.Namespace) -> Lake:
     check_overrides(params.from_json(chosen.params))
     io.parse_as_of(chosen.as_of)
     _take(lake, chosen.run_id)
-    route.close(lake, chosen.run_id)  # left by a refresh of this name that was killed
-    _stop_engine(lake)
+    try:
+        route.close(lake, chosen.run_id)  # left by a refresh of this name that was killed
+        _stop_engine(lake)
+    except BaseException:
+        lock.release(lake, chosen.run_id)
+        raise
     return lake
 
 

@@ -83,6 +83,16 @@ def test_a_night_on_a_lake_that_another_holds_is_refused_by_name(lake, shop):
     assert holder["owner"] == "theirs"
 
 
+def test_a_night_that_cannot_clear_what_a_killed_one_left_lets_the_lake_go(lake, shop):
+    io.write_text(route.file(lake), "{")
+    with pytest.raises(json.JSONDecodeError):
+        command(
+            ["open-night", f"--as-of={DATE}", f"--source={shop}", "--run-id=mine",
+             f"--lake={lake.root}"]
+        )  # fmt: skip
+    assert lock.holder_of(lake) is None
+
+
 def test_the_lock_of_a_dead_engine_or_past_its_time_is_taken_over(lake):
     lock.acquire(lake, "dead")
     spark.Engine("sc://localhost:1", "", 2**22 + 1, "local[1]").save(engine_file(lake))
