@@ -86,8 +86,13 @@ def _open(chosen: argparse.Namespace) -> Lake:
     check_overrides(params.from_json(chosen.params))
     io.parse_as_of(chosen.as_of)
     _take(lake, chosen.run_id)
-    route.close(lake, chosen.run_id)  # left by a refresh of this name that was killed
-    _stop_engine(lake)
+    try:
+        route.close(lake, chosen.run_id)  # left by a refresh of this name that was killed
+        with lock.alone(lake):
+            _stop_engine(lake)
+    except BaseException:
+        lock.release(lake, chosen.run_id)
+        raise
     return lake
 
 
@@ -98,11 +103,10 @@ def _start_engine(chosen: argparse.Namespace, lake: Lake) -> None:
 
 
 def _stop_engine(lake: Lake) -> None:
-    """End the engine of this lake, if there is one."""
-    with lock.alone(lake):
-        if engine_file(lake).exists():
-            spark.Engine.load(engine_file(lake)).stop()
-            engine_file(lake).unlink()
+    """End the engine of this lake, if there is one; the caller is ``lock.alone``."""
+    if engine_file(lake).exists():
+        spark.Engine.load(engine_file(lake)).stop()
+        engine_file(lake).unlink()
 
 
 def _take(lake: Lake, run_id: str) -> None:
@@ -123,16 +127,26 @@ def _take(lake: Lake, run_id: str) -> None:
 def close_night(chosen: argparse.Namespace) -> None:
     """End the engine and let the lake go; safe to repeat."""
     lake = Lake(chosen.lake)
-    holder = lock.holder_of(lake)
-    if holder is not None and holder["owner"] != chosen.run_id:
-        log.info("lake=%s held_by=%s nothing_to_close", lake.root, holder["owner"])
+    if _held_by_another(lake, chosen.run_id):
         return
     if engine_file(lake).exists():
         spark.release_session()
-    _stop_engine(lake)
-    shutil.rmtree(scratch_folder(lake), ignore_errors=True)
+    with lock.alone(lake):
+        # Where nobody held the lake, another run may have taken it since.
+        if _held_by_another(lake, chosen.run_id):
+            return
+        _stop_engine(lake)
+        shutil.rmtree(scratch_folder(lake), ignore_errors=True)
     route.close(lake, chosen.run_id)
     lock.release(lake, chosen.run_id)
+
+
+def _held_by_another(lake: Lake, run_id: str) -> bool:
+    holder = lock.holder_of(lake)
+    if holder is None or holder["owner"] == run_id:
+        return False
+    log.info("lake=%s held_by=%s nothing_to_close", lake.root, holder["owner"])
+    return True
 
 
 def run_step(chosen: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from jobs import io, lock, params, spark
 from jobs.__main__ import check_overrides, command
 from jobs.errors import Busy, Fault, GateRed
 from jobs.io import Lake
-from jobs.night import engine_file
+from jobs.night import engine_file, scratch_folder
 from jobs.refresh import route
 from jobs.sources import contract
 from tests import small_shop
@@ -81,6 +81,32 @@ def test_a_night_on_a_lake_that_another_holds_is_refused_by_name(lake, shop):
     holder = lock.holder_of(lake)
     assert holder is not None
     assert holder["owner"] == "theirs"
+
+
+def test_a_night_that_cannot_clear_what_a_killed_one_left_lets_the_lake_go(lake, shop):
+    io.write_text(route.file(lake), "{")
+    with pytest.raises(json.JSONDecodeError):
+        command(
+            ["open-night", f"--as-of={DATE}", f"--source={shop}", "--run-id=mine",
+             f"--lake={lake.root}"]
+        )  # fmt: skip
+    assert lock.holder_of(lake) is None
+
+
+def test_a_late_close_leaves_a_run_that_took_the_lake_meanwhile_alone(lake, monkeypatch):
+    spark.Engine("sc://localhost:1", "", 2**22 + 1, "local[1]").save(engine_file(lake))
+    kept = scratch_folder(lake) / "theirs"
+
+    def taken_meanwhile():
+        lock.acquire(lake, "theirs")
+        spark.Engine("sc://localhost:2", "", 0, "local[1]").save(engine_file(lake))
+        kept.mkdir(parents=True)
+
+    monkeypatch.setattr(spark, "release_session", taken_meanwhile)
+    command(["close-night", f"--as-of={DATE}", "--run-id=mine", f"--lake={lake.root}"])
+    assert spark.Engine.load(engine_file(lake)).url == "sc://localhost:2"
+    assert kept.is_dir()
+    assert lock.holder_of(lake)["owner"] == "theirs"
 
 
 def test_the_lock_of_a_dead_engine_or_past_its_time_is_taken_over(lake):

@@ -193,7 +193,10 @@ class Snapshot:
             "pools", ["source", "context_kind", "context", "rank", "item_id", "score"]
         )
         by_id = pc.sort_indices(self.items)
-        lists = pools.Lists(shared, self.items.take(by_id), len(self.items))
+        made = self.lake.published("recommendations", self.cut).manifest
+        lists = pools.Lists(
+            shared, self.items.take(by_id), len(self.items), made["params"]["surfaces"]
+        )
         common, _ = lists.of_people(self.persons["region"], self.persons["segment"])
         source = matrix.known(own["source"], pa.array(tables.SOURCES), "source of candidates")
         columns = (

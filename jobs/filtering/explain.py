@@ -214,13 +214,15 @@ def _named(
         (row["source"], None): f"rank {row['rank']}{_seed(lake, as_of, row)}"
         for row in _rows(lake, as_of, "candidates", person_id=person_id, item_id=item)
     }
-    depth = _params(lake, as_of).get("pool_depth")
+    stated = _params(lake, as_of)
+    depth = stated.get("pool_depth")
     contexts = {("all", ""), *((kind, facts[kind]) for kind in ("region", "segment"))}
+    contexts |= {(OF_SURFACE, surface) for surface in stated.get("surfaces", {})}
     named = _rows(lake, as_of, "pools", item_id=item)
     for row in sorted(named, key=lambda row: -row["rank"]):
         kind, context = row["context_kind"], row["context"]
         of_surface = kind == OF_SURFACE
-        if (of_surface or (kind, context) in contexts) and row["rank"] <= (depth or row["rank"]):
+        if (kind, context) in contexts and row["rank"] <= (depth or row["rank"]):
             of = "everybody" if kind == "all" else f"the {kind} {context}"
             found[row["source"], context if of_surface else None] = f"rank {row['rank']} of {of}"
     ordered = sorted(found, key=lambda one: (tables.SOURCES.index(one[0]), one[1] or ""))

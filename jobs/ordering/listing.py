@@ -92,7 +92,9 @@ class Listing:
         self.name, self.surface, self.n_items = name, surface, catalogue.num_rows
         in_force = rules.Rules(known_rules, self.n_items, name)
         mine = {*surface.sources, *self._chain()}
-        self.stages = stages(night, name, surface, catalogue, in_force, mine)
+        # What was curated for other surfaces alone is never drawn on this one.
+        drawable = mine if curated.any() else mine - {SOURCES[EDITORIAL]}
+        self.stages = stages(night, name, surface, catalogue, in_force, drawable)
         self._shown = np.zeros(self.n_items, np.int64)  # lists that hold each item so far
         self._worth = worth(catalogue) if surface.objective == VALUE else None
         self._mine, self._curated = np.isin(SOURCES, list(mine)), curated
@@ -222,7 +224,8 @@ def stages(
     night: Night, name: str, surface: Surface, catalogue: pa.Table, in_force: rules.Rules,
     sources: Collection[str],
 ) -> Stages:  # fmt: skip
-    """The ordering of a surface, read once for all people; ``sources``: those that it takes."""
+    """The ordering of a surface, read once for all people; ``sources``: those that explore places
+    may draw from."""
     ordering = surface.ordering(name)
     content = None
     if surface.unlikeness:

@@ -83,7 +83,7 @@ def run(night: Night, params: Params) -> None:
     """Stage the tables."""
     # An item's code is its place among the sorted ids, so that ties by code are ties by id.
     items = night.arrow("items", COLUMNS).sort_by("item_id")
-    shared = pools.Lists(night.arrow("pools"), items["item_id"], params.pool_depth)
+    shared = pools.Lists(night.arrow("pools"), items["item_id"], params.pool_depth, params.surfaces)
     known = rules.loaded(night.arrow("rules_in_force"), items)
     made = of_persons(night, params, items, shared, known)
     made |= of_contexts(night, params, items, shared, known)
@@ -102,7 +102,7 @@ def refresh(night: Night, params: Params) -> None:
     """
     base = night.base("recommendations")
     items = night.arrow("items", COLUMNS).sort_by("item_id")
-    shared = pools.Lists(night.arrow("pools"), items["item_id"], params.pool_depth)
+    shared = pools.Lists(night.arrow("pools"), items["item_id"], params.pool_depth, params.surfaces)
     known = rules.loaded(night.arrow("rules_in_force"), items)
     surfaces = params.of_grain(PERSON)
     may = lawful(night, items, known)

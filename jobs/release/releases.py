@@ -140,7 +140,11 @@ def current_id(lake: Lake) -> str | None:
 
 
 def switch(lake: Lake, release_id: str) -> None:
-    """Serve another release: one atomic replace of ``CURRENT``."""
+    """Serve another release: one atomic replace of ``CURRENT``. What served until then is told of
+    first where a kill kept its line from being written; by whom it was made to is not known."""
+    now = current_id(lake)
+    if now is not None and now != release_id:
+        tell(lake, "rollback" if now in published_ids(lake) else "publish", "unknown", now)
     io.write_text(root(lake) / "CURRENT", release_id + "\n")
 
 
@@ -282,7 +286,8 @@ def retire(lake: Lake, keep: dict[str, int], spare: set[str]) -> list[str]:
 
 def tell(lake: Lake, what: str, by: str, release_id: str) -> None:
     """Write down that this release serves now, unless the last line that says so names it: a kill
-    after the pointer was replaced leaves the line to whoever repeats the step."""
+    after the pointer was replaced leaves the line to whoever repeats the step, or to the next
+    :func:`switch`."""
     before = served(lake)
     if before and before[-1] == release_id:
         return

@@ -301,6 +301,7 @@ def decide(
             f"shadow: {candidate.id} was compared with {compared['live']}, but {live.id} serves "
             "now; compare them again"
         )
+    served = live.id
     if what == PROMOTE:
         faults = checks.faults(candidate)
         if faults:
@@ -310,13 +311,14 @@ def decide(
         try:
             if of_night(lake).id != live.id:
                 raise Fault(f"shadow: {live.id} no longer serves; compare again")
+            served = releases.current_id(lake) or live.id
             with releases.room("shadow", releases.root(lake)):
                 _serve(lake, candidate, redis_url)
         finally:
             lock.release(lake, owner)
     releases.record(
         lake, time=datetime.now(UTC).isoformat(timespec="seconds"), what=f"shadow {what}",
-        by=rollback.user(), reason=reason, **{"from": live.id, "to": candidate.id},
+        by=rollback.user(), reason=reason, **{"from": served, "to": candidate.id},
     )  # fmt: skip
 
 

@@ -208,7 +208,9 @@ def nominate(night: Night, seen: Seen, params: Params) -> pa.Table:
     people = seen.persons
     if seen.people is not None:
         people = people.filter(pc.is_in(people["person_id"], value_set=seen.people))
-    from_pools = pools.for_people(shared(seen, params, requests=False), people, params.pool_depth)
+    surfaces = night.params_of("recommendations").surfaces
+    common = shared(seen, params, requests=False)
+    from_pools = pools.for_people(common, people, params.pool_depth, surfaces)
     schema = from_pools.schema
     return pa.concat_tables([from_pools, *(part.cast(schema) for part in own)])
 

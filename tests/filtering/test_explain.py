@@ -234,6 +234,9 @@ def test_a_list_curated_for_one_surface_counts_there_alone(lake):
         assert lines[0] == f"Named by editorial: rank 2 of the surface {name}."
         no = f"Not in the list {elsewhere}: it takes nothing from editorial for this item."
         assert [line for line in lines if "takes nothing" in line] == [no]
+    rows[0]["context"] = "hompage"
+    io.write_arrow(folder, pa.Table.from_pylist(rows, schema))
+    assert "No source nominated it" in explain.explain(lake, AS_OF, "account:900", "4")[-1]
 
 
 def test_what_no_source_named_for_the_person_was_never_in_the_running(lake):

@@ -75,12 +75,13 @@ def shop(publish) -> Callable[..., dict[str, list[dict[str, Any]]]]:
                                          "vector": matrix.vector_column(vectors[:2])}))  # fmt: skip
         publish("content_embeddings", content_vectors=pa.table(
             {"item_id": ITEMS, "vector": matrix.vector_column(vectors)}))  # fmt: skip
+        chosen = sum(len(named) for named in (curated or {}).values())
         counts = {
             "buy_again": 6,
             "collaborative": 18,
             "popular": 32,
             "trending": 32,
-            "editorial": 0,
+            "editorial": chosen,
         }
         publish("candidates",
                 candidate_counts=of("candidate_counts", [
@@ -335,3 +336,17 @@ def test_a_feed_explores_with_propensities_and_begins_with_what_is_popular(shop,
     assert (owed["popular"], owed["trending"]) == (0.75 * 4 / 6, 0.25 * 4 / 6)
     again = shop({"feed": feed}, spark=session)
     assert again["context_lists"] == found["context_lists"]
+
+
+def test_only_what_may_be_drawn_on_a_surface_has_a_share_of_its_explore_places(shop, session):
+    feed = {
+        "grain": "context", "blended": "ordering", "length": 6, "explore_places": 2,
+        "explore_first": 5, "sources": {"popular": 1.0}, "fallback": ["popular", "editorial"],
+    }  # fmt: skip
+    for context, drawn in (
+        (("surface", "discover"), ["popular"]),
+        (("surface", "feed"), ["editorial", "popular"]),
+        (("all", ""), ["editorial", "popular"]),
+    ):
+        found = shop({"feed": feed}, spark=session, curated={context: ["i03", "i04"]})
+        assert sorted(row["source"] for row in found["explore_shares"]) == drawn

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.__main__ import command
 from jobs.errors import Fault
-from jobs.release import releases, rollback, stores
+from jobs.release import release, releases, rollback, stores
 from tests.release import nights
 from tests.release.conftest import start_redis
 
@@ -135,6 +135,51 @@ def test_a_redis_that_goes_away_at_the_last_moment_changes_nothing(
         assert stores.RedisStore(again.url).current() == made[1] == releases.current_id(lake)
     finally:
         again.kill()
+
+
+def served_and_killed(lake, monkeypatch, number: int) -> str:
+    """The release of a night whose gate was killed before it wrote that the release serves."""
+    nights.publish(lake, nights.day(number), f"run-{number}")
+    night = nights.stage(lake, nights.day(number), f"run-{number}")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(releases, "record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            release.publish(night)
+    return releases.current_id(lake)
+
+
+def test_what_served_untold_is_told_of_when_another_serves(lake, monkeypatch):
+    first = nights.whole(lake)
+    second = served_and_killed(lake, monkeypatch, 1)
+    go(lake)
+    third = served_and_killed(lake, monkeypatch, 2)
+    fourth = nights.whole(lake, nights.day(3), "run-3")
+    lines = history(lake)
+    assert [(one["what"], one["from"], one["to"]) for one in lines] == [
+        ("publish", None, first), ("publish", first, second), ("rollback", second, first),
+        ("publish", first, third), ("publish", third, fourth),
+    ]  # fmt: skip
+    assert [one["by"] for one in lines[1::2]] == ["unknown", "unknown"]
+    assert (lines[0]["by"], lines[4]["by"]) == ("run-1", "run-3")
+
+
+def test_a_rollback_that_was_killed_untold_is_told_of_by_the_next_one(lake, three, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(releases, "record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(lake)
+    assert releases.current_id(lake) == three[1]
+    go(lake)
+    assert [(one["what"], one["from"], one["to"]) for one in history(lake)[3:]] == [
+        ("rollback", three[2], three[1]), ("rollback", three[1], three[0]),
+    ]  # fmt: skip
 
 
 def test_killed_between_redis_and_current_the_same_command_finishes(lake, redis_url, monkeypatch):

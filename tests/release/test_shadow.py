@@ -64,6 +64,28 @@ def test_promoted_it_serves_and_the_reason_stays(lake, other) -> None:
     assert line["by"]
 
 
+def test_promoted_it_follows_what_served_though_a_kill_kept_that_from_being_told(
+    lake, other, monkeypatch
+) -> None:
+    nights.publish(lake, nights.AS_OF, "again")
+    night = nights.stage(lake, nights.AS_OF, "again")
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(releases, "record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            release.publish(night)
+    untold = releases.current_id(lake)
+    go(lake, other)
+    go(lake, other, "--decision=promote", "--reason=the tail is richer")
+    told = [(one["what"], one["from"], one["to"]) for one in releases.history(lake)]
+    assert told[-2:] == [
+        ("publish", told[0][2], untold), ("shadow promote", untold, releases.current_id(other)),
+    ]  # fmt: skip
+
+
 def test_rejected_it_serves_nowhere_and_the_reason_stays(lake, other) -> None:
     before = releases.current_id(lake)
     go(lake, other)

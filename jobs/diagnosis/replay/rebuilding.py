@@ -50,7 +50,7 @@ def again(night: Night, label: str, people: pa.StringArray) -> dict[str, pa.Tabl
         then,
         params.of_grain(PERSON),
         items,
-        pools.Lists(then.arrow("pools"), items["item_id"], params.pool_depth),
+        pools.Lists(then.arrow("pools"), items["item_id"], params.pool_depth, params.surfaces),
         rules.loaded(then.arrow("rules_in_force"), items),
         add,
         people,

@@ -8,7 +8,7 @@ is in, and what was curated for any surface, of which each takes its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -63,13 +63,17 @@ def pools(
     return pa.concat_tables(parts)
 
 
-def for_people(shared: pa.Table, people: pa.Table, depth: int) -> pa.Table:
+def for_people(
+    shared: pa.Table, people: pa.Table, depth: int, surfaces: Collection[str]
+) -> pa.Table:
     """The pools as candidates of these people: person_id, item_id, source and rank.
 
-    ``shared``: the table ``pools``; ``people``: person_id, region and segment.
+    ``shared``: the table ``pools``; ``people``: person_id, region and segment; ``surfaces``: those
+    whose curated lists count.
     """
     item_ids, _ = encode(shared["item_id"])
-    named, _ = Lists(shared, item_ids, depth).of_people(people["region"], people["segment"])
+    lists = Lists(shared, item_ids, depth, surfaces)
+    named, _ = lists.of_people(people["region"], people["segment"])
     return pa.table({
         "person_id": people["person_id"].take(pa.array(named.person)),
         "item_id": item_ids.take(pa.array(named.item)),
@@ -81,10 +85,13 @@ def for_people(shared: pa.Table, people: pa.Table, depth: int) -> pa.Table:
 class Lists:
     """The pools in codes, as people of each region and segment get them."""
 
-    def __init__(self, shared: pa.Table, item_ids: pa.Array, depth: int):
+    def __init__(self, shared: pa.Table, item_ids: pa.Array, depth: int, surfaces: Collection[str]):
         """``shared``: the table ``pools``, read to ``depth``; an item's code is its place in
-        ``item_ids``, which are sorted."""
-        near = shared.filter(pc.less_equal(shared["rank"], depth))
+        ``item_ids``, which are sorted; ``surfaces``: those that there are, what was curated for
+        another counts nowhere."""
+        of_any = pc.not_equal(shared["context_kind"], editorial.OF_SURFACE)
+        there = pc.is_in(shared["context"], value_set=pa.array(list(surfaces), pa.string()))
+        near = shared.filter(pc.and_(pc.less_equal(shared["rank"], depth), pc.or_(of_any, there)))
         self._depth = depth
         self._item = known(near["item_id"], item_ids, "item of pools")
         self._source = known(near["source"], pa.array(SOURCES), "source of pools")
@@ -132,7 +139,8 @@ class Lists:
         """What the pools name for people with codes from 0, and the pools' scores.
 
         A source names an item by its best rank over the person's contexts (all, the region, the
-        segment) and all surfaces, ranks close up, ties go to the lower item.
+        segment), ranks close up to the depth, ties go to the lower item. What was curated for a
+        surface keeps its rank there, so that no surface's list moves another's items.
         """
         return self.of_contexts([
             (EVERYBODY, ("region", region), ("segment", segment), *self.of_surfaces)
@@ -157,20 +165,36 @@ class Lists:
         """(item, source, rank, score) of the pools of whoever is in all of these contexts."""
         found = self._mixed.get(contexts)
         if found is None:
-            mine = np.zeros(len(self._item), bool)
+            shared, own = (np.zeros(len(self._item), bool) for _ in range(2))
             for context in contexts:
+                mine = own if context[0] == editorial.OF_SURFACE else shared
                 mine |= self._of(context)
-            found = self._mixed[contexts] = self._best(np.flatnonzero(mine))
+            found = self._mixed[contexts] = self._best(np.flatnonzero(shared), np.flatnonzero(own))
         return found
 
-    def _best(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Each (source, item) of these rows once, ranked anew in its source to the depth."""
+    def _best(self, shared: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Each (source, item) of these rows once: the ``shared`` ranked anew in their source to
+        the depth, beside them the ``own`` as they are, by its best rank of the two."""
+        item, source, rank, score = self._once(
+            self._item[shared], self._source[shared], self._rank[shared], self._score[shared]
+        )
+        order, rank = first_of_each(source, item, -rank, self._depth)
+        item, source, score = item[order], source[order], score[order]
+        if not len(own):
+            return item, source, rank, score
+        return self._once(
+            np.r_[item, self._item[own]], np.r_[source, self._source[own]],
+            np.r_[rank, self._rank[own]], np.r_[score, self._score[own]],
+        )  # fmt: skip
+
+    def _once(
+        self, item: np.ndarray, source: np.ndarray, rank: np.ndarray, score: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """Each (source, item) once, by its least rank and greatest score, in their order."""
         size = int(self._item.max(initial=0)) + 1
-        pair, which = np.unique(self._source[rows] * size + self._item[rows], return_inverse=True)
+        pair, which = np.unique(source * size + item, return_inverse=True)
         least = np.full(len(pair), np.iinfo(np.int64).max)
-        np.minimum.at(least, which, self._rank[rows])
-        score = np.full(len(pair), -np.inf)
-        np.maximum.at(score, which, self._score[rows])
-        source, item = pair // size, pair % size
-        order, rank = first_of_each(source, item, -least, self._depth)
-        return item[order], source[order], rank, score[order]
+        np.minimum.at(least, which, rank)
+        greatest = np.full(len(pair), -np.inf)
+        np.maximum.at(greatest, which, score)
+        return pair % size, pair // size, least, greatest

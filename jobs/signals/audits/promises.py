@@ -28,6 +28,7 @@ from pyspark.sql import functions as F
 from jobs import io, limits
 from jobs.evaluation import metrics, outcomes
 from jobs.io import Published
+from jobs.ordering.lists import places
 from jobs.ordering.surfaces import MAIN
 from jobs.retrieval.sources import pools
 from jobs.scoring import examples
@@ -222,13 +223,13 @@ def outcome(
         ids,
     )
     own = listed(nights["candidates"], "candidates", ["source", "rank"], ids)
-    of_pools = pools.for_people(
-        io.read_arrow(nights["candidates"].table("pools")), facts, JUDGED_AT
-    )
     lists = listed(nights["recommendations"], "recommendations", ["surface", "rank"], ids)
     # Each surface has lists of its own; the promise is of one ranking, and this one shows it.
     names = pc.unique(lists["surface"]).to_pylist()
     surface = MAIN if MAIN in names else min(names, default=MAIN)
+    of_pools = pools.for_people(
+        io.read_arrow(nights["candidates"].table("pools")), facts, JUDGED_AT, (surface,)
+    )
     rankings = {PUBLISHED: lists.filter(pc.equal(lists["surface"], surface))}
     for source in SOURCES:
         named = of_pools if source in pools.SHARED else own
@@ -246,15 +247,15 @@ def listed(night: Published, table: str, columns: list[str], people: pa.StringAr
 
 
 def reached(rows: pa.Table, truth: pa.Table, people: pa.StringArray) -> np.ndarray:
-    """(n_people,) NDCG@10 of one ranking; ``rows``: person_id, item_id, rank (from 1)."""
+    """(n_people,) NDCG@10 of one ranking; ``rows``: person_id, item_id, rank (from 1); of equal
+    ranks the lower item comes first."""
+    rows = rows.sort_by([(name, "ascending") for name in ("person_id", "rank", "item_id")])
     person = pc.index_in(rows["person_id"], value_set=people).to_numpy()
     wanted = np.bincount(
         pc.index_in(truth["person_id"], value_set=people).to_numpy(), minlength=len(people)
     )
     relevant = pc.is_in(_pairs(rows), value_set=_pairs(truth)).to_numpy(zero_copy_only=False)
-    return metrics.ndcg(
-        person.astype(np.int64), rows["rank"].to_numpy() - 1, relevant, wanted, JUDGED_AT
-    )
+    return metrics.ndcg(person.astype(np.int64), places(person) - 1, relevant, wanted, JUDGED_AT)
 
 
 def busy(night: Published, people: pa.StringArray) -> np.ndarray:

@@ -372,7 +372,7 @@ def test_a_request_of_somebody_unknown_has_pools_of_what_it_says_of_itself(share
     }  # fmt: skip
     # No person's list reads them.
     item_ids, _ = matrix.encode(shared["item_id"])
-    named, _ = pools.Lists(shared, item_ids, 10).of_people(
+    named, _ = pools.Lists(shared, item_ids, 10, ()).of_people(
         pa.chunked_array([["north"]]), pa.chunked_array([pa.array([None], pa.string())])
     )
     mine = named.item[named.source == SOURCES.index("popular")]
@@ -385,7 +385,7 @@ def test_people_get_the_best_rank_over_their_contexts(shared_lists):
         *[("s0", "hot", "purchase", days) for days in (1, 2, 3, 4)],
     )
     item_ids, _ = matrix.encode(rows["item_id"])
-    lists = pools.Lists(rows, item_ids, 10)
+    lists = pools.Lists(rows, item_ids, 10, ())
     people = ("north", "south", None)
     named, scores = lists.of_people(pa.chunked_array([people]), pa.chunked_array([[None] * 3]))
     popular = named.source == SOURCES.index("popular")
@@ -414,9 +414,40 @@ def test_a_pool_is_read_to_its_depth_and_empty_pools_name_nothing():
     )  # fmt: skip
     nobody = pa.chunked_array([["x", None]], pa.string())
     ids = pa.array(["a", "b", "c"])
-    named, scores = pools.Lists(rows, ids, 2).of_people(nobody, nobody)
+    named, scores = pools.Lists(rows, ids, 2, ()).of_people(nobody, nobody)
     assert named.person.tolist() == [0, 0, 1, 1]
     assert named.item.tolist() == [1, 0, 1, 0]
     assert scores.tolist() == [3.0, 2.0, 3.0, 2.0]
-    named, _ = pools.Lists(rows.slice(3), ids, 2).of_people(nobody, nobody)
+    named, _ = pools.Lists(rows.slice(3), ids, 2, ()).of_people(nobody, nobody)
     assert len(named.person) == 0
+
+
+def test_what_is_curated_for_a_surface_moves_no_other_list():
+    def of(kind: str, context: str, items: list[str]) -> list[dict]:
+        return [
+            {"source": "editorial", "context_kind": kind, "context": context, "rank": rank,
+             "item_id": item, "score": 1.0 / rank} for rank, item in enumerate(items, start=1)
+        ]  # fmt: skip
+
+    everybodys, mine = [f"a{n}" for n in range(4)], ["d0", "d1", "a3", "d2"]
+    shared = pa.Table.from_pylist(
+        [*of("all", "", everybodys), *of("surface", "discover", mine),
+         *of("surface", "digest", ["g0", "g1", "g2"]), *of("surface", "dicsover", ["x0", "x1"])],
+        tables.TABLES["pools"].schema,
+    )  # fmt: skip
+    people = pa.table({
+        "person_id": ["p"], "region": pa.array([None], pa.string()),
+        "segment": pa.array([None], pa.string()),
+    })  # fmt: skip
+    found = pools.for_people(shared, people, 4, ["discover", "digest"])
+    assert set(found["source"].to_pylist()) == {"editorial"}
+    assert dict(zip(found["item_id"].to_pylist(), found["rank"].to_pylist(), strict=True)) == {
+        "a0": 1, "a1": 2, "a2": 3, "a3": 3, "d0": 1, "d1": 2, "d2": 4, "g0": 1, "g1": 2, "g2": 3,
+    }  # fmt: skip
+    ids, _ = matrix.encode(shared["item_id"])
+    lists = pools.Lists(shared, ids, 4, ["discover"])
+    assert lists.of_surfaces == (("surface", "discover"),)
+    chosen = ids.filter(pa.array(lists.curated("discover"))).to_pylist()
+    assert chosen == ["a0", "a1", "a2", "a3", "d0", "d1", "d2"]
+    # To the depth each, however many there are.
+    assert pools.for_people(shared, people, 2, ["discover", "digest"]).num_rows == 6

@@ -220,6 +220,11 @@ def test_a_ranking_reaches_what_the_metric_says():
     assert promises.reached(listed, truth, ids) == pytest.approx(
         [1 / ideal_of_two, 1 / np.log2(3), 0.0]
     )
+    # Two curated lists may each have a first item; only one of them stands first.
+    firsts = pa.table({
+        "person_id": ["a", "a"], "item_id": ["y", "x"], "rank": pa.array([1, 1], pa.int32()),
+    })  # fmt: skip
+    assert promises.reached(firsts, truth, ids) == pytest.approx([1.0, 0.0, 0.0])
 
 
 # --- a release of the lake -------------------------------------------------------------------
