@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -259,16 +260,14 @@ def test_rows_without_a_time_count_for_the_weeks_of_their_release_alone(shop: La
 
 def test_a_source_without_a_log_is_refused_with_what_to_do(shop: Lake) -> None:
     folder = Path(io.read_json(shop.published("source", AS_OF).table("source.json"))["folder"])
-    for path in (folder / "recommendation_log").glob("*"):
-        path.unlink()
+    shutil.rmtree(folder / "recommendation_log")
     with pytest.raises(Fault, match=r"recommendation_log; record what serving answers"):
         run(shop)
 
 
 def test_a_log_that_ended_long_ago_is_refused(shop: Lake) -> None:
     folder = Path(io.read_json(shop.published("source", AS_OF).table("source.json"))["folder"])
-    for path in (folder / "recommendation_log").glob("*"):
-        path.unlink()
+    shutil.rmtree(folder / "recommendation_log")
     old = pa.Table.from_pylist(
         asked("old", ["i1"], AS_OF - timedelta(days=100)), contract.schema("recommendation_log")
     )
