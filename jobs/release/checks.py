@@ -163,7 +163,7 @@ def _personal_exclusions(release: Release) -> list[str]:
 
 def _removals(release: Release) -> list[str]:
     """No list holds what a ban or margin floor takes out of its surface, for everybody or for the
-    person's region."""
+    region of its person or its own, and no pool what one takes out of all surfaces."""
     if REMOVED not in release.manifest["tables"]:
         return []  # made before they were in it
     removed = _table(release, REMOVED, ["surface", "item_id", "region"])
@@ -182,10 +182,26 @@ def _removals(release: Release) -> list[str]:
         listed = _table(release, table, ["surface", column]).rename_columns(["surface", "item_id"])
         wrong = listed.join(of_all, keys=["surface", "item_id"], join_type="left semi")
         found += _sentence(wrong["item_id"], f"{table}.{column}: %d places that a rule forbids")
+    held = _table(release, "pools", ["context_kind", "context", "item_id"])
+    nobody = everywhere.filter(pc.is_null(everywhere["region"])).select(["item_id"])
+    wrong = held.join(nobody, keys="item_id", join_type="left semi")
+    found += _sentence(wrong["item_id"], "pools.item_id: %d places that a rule forbids")
+    keys = ["surface", "item_id", "region"]
+    shared = _table(release, "context_lists", ["surface", "context_kind", "context", "item_id"])
+    for table, rows, barred, by in (
+        ("pools", held, everywhere, keys[1:]),
+        ("context_lists", shared, removed, keys),
+    ):
+        of_region = rows.filter(pc.equal(rows["context_kind"], "region"))
+        names = ["region" if name == "context" else name for name in rows.column_names]
+        wrong = of_region.rename_columns(names).join(barred, keys=by, join_type="left semi")
+        found += _sentence(
+            wrong["item_id"], f"{table}: %d places that a rule forbids in their region"
+        )
     lists = _table(release, "recommendations", ["surface", "person_id", "item_id"])
     regions = _table(release, "persons", ["person_id", "region"])
     wrong = lists.join(regions, keys="person_id", join_type="inner").join(
-        removed, keys=["surface", "item_id", "region"], join_type="left semi"
+        removed, keys=keys, join_type="left semi"
     )
     return found + _sentence(
         wrong["item_id"], "recommendations: %d places that a rule forbids in the person's region"

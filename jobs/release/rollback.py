@@ -53,7 +53,8 @@ def serve(lake: Lake, target: Release, redis_url: str | None) -> None:
     """Point at a release of the lake, in Redis too where it is given; raises as ``rollback``.
 
     Redis first: where it goes away, or all is killed in between, ``CURRENT`` is what it was, and
-    the same command finishes. Where ``CURRENT`` can't be written, Redis is pointed back.
+    the same command finishes. Where ``CURRENT`` can't be written, Redis is pointed back, and where
+    it went away meanwhile the log says that the two differ.
     """
     now = releases.current_id(lake)
     store = stores.RedisStore(redis_url) if redis_url else None
@@ -65,10 +66,19 @@ def serve(lake: Lake, target: Release, redis_url: str | None) -> None:
             releases.switch(lake, target.id)
     except OSError:
         if store is not None and now is not None:
-            store.point(now, releases.ids_before(lake, now))
+            _point_back(lake, store, now, target.id)
         raise
     if store is not None:
         store.close()
+
+
+def _point_back(lake: Lake, store: stores.RedisStore, now: str, target_id: str) -> None:
+    """Point Redis at what ``CURRENT`` names; where it went away that is said, and why ``CURRENT``
+    could not be written is left to be raised."""
+    try:
+        store.point(now, releases.ids_before(lake, now))
+    except ConnectionError as error:
+        log.warning("rollback=pointers_differ redis=%s current=%s error=%s", target_id, now, error)
 
 
 def user() -> str:

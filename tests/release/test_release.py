@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from jobs import gate, io, params, tables
 from jobs.errors import Fault, GateRed
 from jobs.io import Lake
 from jobs.refresh.route import Refresh
-from jobs.release import release, releases, rollback
+from jobs.release import checks, release, releases, rollback
 from tests.release import nights
 
 
@@ -243,8 +244,9 @@ def test_a_broken_promise_is_refused(lake, changes, sentence):
               "item_lists.listed_item_id: "]),
         ({"surface": "homepage"}, ["recommendations.item_id: ", "context_lists.item_id: 3 places"]),
         ({"surface": "cart"}, ["context_lists.item_id: 3 places", "item_lists.listed_item_id: "]),
-        # p0 and hostile people of the north; the shared lists are of no person's region.
-        ({"surface": "homepage", "region": "north"}, ["recommendations: 1 places that a rule"]),
+        # The north's own lists, and p0 and hostile people of the north.
+        ({"surface": "homepage", "region": "north"},
+         ["context_lists: 1 places that a rule", "recommendations: 1 places that a rule"]),
         ({"region": "south"}, []),
     ],
 )  # fmt: skip
@@ -256,6 +258,28 @@ def test_a_place_that_a_rule_forbids_is_refused(lake, where, sentences):
     for sentence, wanted in zip(found, sentences, strict=True):
         assert sentence.startswith(wanted)
         assert "a rule forbids" in sentence
+
+
+@pytest.mark.parametrize(
+    ("where", "sentences"),
+    [
+        ({}, ["pools.item_id: 3 places that a rule forbids (such as 'i9')"]),
+        ({"region": "north"}, ["pools: 1 places that a rule forbids in their region"]),
+        ({"surface": "homepage"}, []),
+    ],
+)
+def test_a_pool_that_holds_what_a_rule_took_out_everywhere_is_refused(lake, where, sentences):
+    ban = {"rule_id": "a", "scope": "item:i9", **where}
+    nights.publish(lake, rules_in_force=nights.in_force(ban))
+    staged = releases.load(nights.stage(lake).staged / "release")
+    assert not [one for one in checks.faults(staged) if one.startswith("pools")]
+    shutil.rmtree(staged.path("pools"))
+    io.write_arrow(staged.path("pools"), nights.tables_of_night()["pools"])
+    found = [one for one in checks.faults(staged) if "a rule forbids" in one]
+    found = [one for one in found if one.startswith("pools")]
+    assert len(found) == len(sentences)
+    for sentence, wanted in zip(found, sentences, strict=True):
+        assert sentence.startswith(wanted)
 
 
 def test_a_red_or_missing_verdict_is_refused(lake):

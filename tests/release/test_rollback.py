@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import resource
 from urllib.parse import urlsplit
@@ -208,6 +209,24 @@ def test_where_current_cannot_be_written_redis_serves_what_it_served(lake, redis
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert stores.RedisStore(redis_url).pointed() == (made[1], [made[0]])
+    assert releases.current_id(lake) == made[1]
+
+
+def test_where_redis_goes_away_too_the_full_disk_is_told_and_that_the_pointers_differ(
+    lake, mortal_redis, monkeypatch, caplog
+):
+    made = [
+        nights.whole(lake, nights.day(n), f"run-{n}", redis_url=mortal_redis.url) for n in range(2)
+    ]
+
+    def full(*_):
+        mortal_redis.kill()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(releases, "switch", full)
+    with pytest.raises(Fault, match=r"cannot be written \(No space left"):
+        go(lake, redis_url=mortal_redis.url)
+    assert f"pointers_differ redis={made[0]} current={made[1]}" in caplog.text
     assert releases.current_id(lake) == made[1]
 
 
