@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -190,7 +191,7 @@ def test_only_row_groups_that_may_hold_a_person_are_read(tmp_path, monkeypatch):
            "feature_version": "v", "feature_hash": f"{person} {item}"}
         for person in people for item in ("a", "b")
     ]  # fmt: skip
-    table = tables.pa.Table.from_pylist(given, schema)
+    table = pa.Table.from_pylist(given, schema)
     for number in range(2):
         path = tmp_path / f"part-{number}.parquet"
         pq.write_table(table.slice(40 * number, 40), path, row_group_size=8)
