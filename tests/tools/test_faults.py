@@ -157,7 +157,7 @@ def test_shares_are_of_medium_and_above_and_alarms_of_clean_worlds():
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tools import faults, world
 
@@ -168,6 +168,7 @@ class Waiting(list):
         return super().__iter__()
 
 root = Path(sys.argv[1])
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
 with faults.stoppable():
     list(faults.diagnosed(world.Built(world.World(), root), Waiting(), root, "local[1]"))
 """
