@@ -21,8 +21,9 @@ clear the run from its first task: a stage alone is refused where the base is an
 
 ## Rebuilt by a night
 What only a night can mend is handed to one: where parameters that shape what is learnt were
-changed since, or the vectors are of another space than the index, the refresh fails, `night_needed`
-says why, and `rebuild` triggers `nightly` with this run's source, lake and parameters, once a date.
+changed since, or the vectors are of another space than the index, the refresh fails and `rebuild`
+triggers `nightly` with this run's source, lake and parameters, once a date. The reason is in the
+`conf` of the triggered run under `rebuild`.
 
 ## Beside the night
 A lake belongs to one run at a time. A refresh that finds the night at work is skipped, and a
@@ -102,12 +103,12 @@ def night_needed() -> dict[str, Any]:
     context = get_current_context()
     params = context["params"]
     reasons = context["ti"].xcom_pull(task_ids=["open_refresh", "retrieval"], key=NIGHT_NEEDED)
-    found = [reason for reason in reasons if reason]
-    if not found:
+    found = next((reason for reason in reasons if reason), None)
+    if found is None:
         raise AirflowSkipException("what failed is not for a night to mend; see the failed task")
     given = {name: params[name] for name in ("source", "lake", "params") if params.get(name)}
     date = run_date(params, context["dag_run"], hourly=True)[:10]
-    return {"as_of": date, **given}
+    return {"as_of": date, **given, "rebuild": found}
 
 
 @task(**NEVER_AGAIN)

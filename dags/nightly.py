@@ -54,6 +54,7 @@ from nightjar_alerts import tell_failure, tell_recovery
 from nightjar_tasks import (
     EVERY_DAG,
     NEVER_AGAIN,
+    NIGHTLY,
     RETRIES,
     as_of_param,
     call,
@@ -110,7 +111,7 @@ def step(name: str, *, reads: list[Step]) -> Step:
 
 
 with DAG(
-    dag_id="nightly",
+    dag_id=NIGHTLY,
     description="Raw events to a gated, published release of recommendations",
     doc_md=__doc__,
     schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC"),

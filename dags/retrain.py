@@ -35,7 +35,15 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
-from nightjar_tasks import EVERY_DAG, NEVER_AGAIN, as_of_param, lake_of, params_of_run, run_date
+from nightjar_tasks import (
+    EVERY_DAG,
+    NEVER_AGAIN,
+    NIGHTLY,
+    as_of_param,
+    lake_of,
+    params_of_run,
+    run_date,
+)
 
 LONGEST_WAIT = timedelta(hours=4)
 SHORTEST_REASON = 10  # characters; "ok" is none
@@ -139,7 +147,7 @@ with DAG(
     recorded = record.override(task_id="recorded")()
     night = TriggerDagRunOperator(
         task_id="night",
-        trigger_dag_id="nightly",
+        trigger_dag_id=NIGHTLY,
         conf="{{ ti.xcom_pull(task_ids='recorded') | tojson }}",  # type: ignore[arg-type]
         fail_when_dag_is_paused=True,
         retries=0,

@@ -312,6 +312,10 @@ class Lake:
         """The newest published attempt of a step with an earlier run date, if there is one."""
         return next(self.earlier(step, as_of), None)
 
+    def newest(self, step: str) -> Published | None:
+        """The newest published attempt of a step, if there is one."""
+        return self.previous(step, datetime.max.replace(tzinfo=UTC))
+
     def earlier(self, step: str, as_of: datetime) -> Iterator[Published]:
         """The published attempts of a step with earlier run dates, newest first."""
         folder = self.root / "tables" / step

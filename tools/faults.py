@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
@@ -32,7 +31,7 @@ from jobs.night import engine_file
 from jobs.sources.simulated.crowd import Crowd
 from jobs.sources.simulated.goods import Goods
 from jobs.sources.simulated.serving import Answers
-from tools import cases, heavy, planted, world
+from tools import by_hand, cases, heavy, planted, world
 from tools.planted import Case
 from tools.world import Built
 
@@ -79,7 +78,7 @@ def run(values: Mapping[str, str]) -> int:
     Lake(root).open()
     found: list[Diagnosed] = []
     text = ""
-    with stoppable():
+    with by_hand.stoppable():
         built = world.built(chosen, root / "worlds")
         every = diagnosed(built, chosen_cases, root, values.get("MASTER") or "local[*]")
         with contextlib.closing(every):
@@ -91,28 +90,6 @@ def run(values: Mapping[str, str]) -> int:
                 io.write_text(root / "report.md", text)
     print(f"\n{text}\nresults: {root / 'results.json'}")
     return 0
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Turn a terminate and a hang-up into an exit of this process, so that the engine, which is in
-    a session of its own, ends with it; more of them do not disturb that."""
-    numbers = [
-        number for number in (signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN  # as under nohup
-    ]  # fmt: skip
-
-    def stop(number: int, frame: object) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # --- running -----------------------------------------------------------------------------------

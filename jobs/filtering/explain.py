@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -26,13 +26,10 @@ from jobs.persons import SHOWN, resolve_person
 from jobs.release import releases
 from jobs.retrieval.sources.editorial import OF_SURFACE
 
+# What is known of somebody whom the night does not know.
 _UNKNOWN: dict[str, Any] = {
-    "region": None,
-    "segment": None,
-    "restrictions": [],
-    "personalised": True,
-}
-END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+    "region": None, "segment": None, "restrictions": [], "personalised": True,
+}  # fmt: skip
 
 
 def main(chosen: argparse.Namespace) -> None:
@@ -47,7 +44,7 @@ def newest_night(lake: Lake) -> datetime:
     for release in releases.readable(lake):
         if release.id == serving and lake.at("recommendations", io.label(release.as_of)):
             return release.as_of
-    found = lake.previous("recommendations", END_OF_TIME)
+    found = lake.newest("recommendations")
     if found is None:
         raise Fault(
             f"lake: {lake.root} holds no published night yet; run one with `make run`, "

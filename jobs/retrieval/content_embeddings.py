@@ -234,10 +234,7 @@ class ToCollaborative:
 
     @staticmethod
     def learn(
-        content: np.ndarray,
-        factors: np.ndarray,
-        strength: float = 10.0,
-        norm_quantile: float = 0.25,
+        content: np.ndarray, factors: np.ndarray, strength: float, norm_quantile: float
     ) -> ToCollaborative:
         """``content``: (n, dim) and ``factors``: (n, factors) of the same items.
 

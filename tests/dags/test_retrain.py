@@ -204,7 +204,7 @@ def test_an_approval_is_recorded_with_who_when_why_and_the_verdict(airflow, lake
     retraining = Retraining(airflow, lake)
     retraining.answer("Approve", reason=REASON)
     states = retraining.end()
-    assert set(states.values()) == {"success"}
+    assert set(states.values()) == {"success"}, states
     _, asked = airflow.ask(retraining.details)
     assert "price is off by half." in asked["body"]
     kept = io.read_json(lake.root / "approvals" / f"{retraining.run_id}.json")

@@ -159,7 +159,7 @@ def test_shares_are_of_medium_and_above_and_alarms_of_clean_worlds():
 WAITING = """
 import signal, sys, time
 from pathlib import Path
-from tools import faults, world
+from tools import by_hand, faults, world
 
 class Waiting(list):
     def __iter__(self):
@@ -169,7 +169,7 @@ class Waiting(list):
 
 root = Path(sys.argv[1])
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
-with faults.stoppable():
+with by_hand.stoppable():
     list(faults.diagnosed(world.Built(world.World(), root), Waiting(), root, "local[1]"))
 """
 

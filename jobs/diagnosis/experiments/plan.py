@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -138,7 +138,7 @@ def advised(found: list[Power], effect: float) -> str:
 
 def read(lake: Lake) -> tuple[pa.Table, str]:
     """The visits of the lake's newest diagnosis, and its run date."""
-    published = lake.previous("served", datetime.max.replace(tzinfo=UTC))
+    published = lake.newest("served")
     if published is None:
         raise Fault(
             f"plan: the lake {lake.root} has no diagnosis, which says who visits; run "
