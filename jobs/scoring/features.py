@@ -25,7 +25,7 @@ from jobs.signals.past import Past, runs
 from jobs.signals.shop import Catalogue
 from jobs.tables import FEATURES, SOURCES, TABLES
 
-VERSION = "behaviour-3"
+VERSION = "behaviour-4"
 OFFSET = 3.0
 # Pairs whose features are made at a time: their columns, 8 bytes a value, and the vectors that are
 # gathered for them stay in the cache, and are none of a night's large arrays.
@@ -158,8 +158,8 @@ class Ground:
     persons: Mapping[str, np.ndarray]
     pairs: Keyed
     interest: Keyed
-    narrow: Keyed
-    broad: Keyed
+    narrow: tuple[Keyed, ...]
+    broad: tuple[Keyed, ...]
     vectors: Vectors
     tastes: np.ndarray
 
@@ -174,14 +174,24 @@ class Ground:
             n_items=n,
             catalogue=catalogue,
             items=items,
-            persons=behaviour.persons(lines, n),
+            persons=behaviour.persons(lines, n) | behaviour.sessions(past, n),
             pairs=behaviour.pairs(lines, n),
             interest=behaviour.interest(past, n),
-            narrow=behaviour.categories(lines, catalogue.narrow, "narrow"),
-            broad=behaviour.categories(lines, catalogue.broad, "broad"),
+            narrow=of_categories(lines, past, catalogue.narrow, "narrow"),
+            broad=of_categories(lines, past, catalogue.broad, "broad"),
             vectors=vectors,
             tastes=tastes(lines, vectors.content),
         )
+
+
+def of_categories(
+    lines: Lines, past: Past, category: np.ndarray, prefix: str
+) -> tuple[Keyed, ...]:
+    """What people bought from a category, and what they were looking at."""
+    return (
+        behaviour.categories(lines, category, prefix),
+        behaviour.leanings(past, category, prefix),
+    )
 
 
 def tastes(lines: Lines, content: np.ndarray) -> np.ndarray:
@@ -223,7 +233,8 @@ def _columns(
     ):
         category = code[item]
         looked_up = person * (int(code.max(initial=0)) + 1) + category
-        found |= keyed.at(np.where(category >= 0, looked_up, -1))
+        for one in keyed:
+            found |= one.at(np.where(category >= 0, looked_up, -1))
     found |= {
         "share_of_narrow": found["decayed_60"] / np.maximum(found["narrow_decayed_60"], 1e-6),
         "share_of_broad": found["decayed_60"] / np.maximum(found["broad_decayed_60"], 1e-6),

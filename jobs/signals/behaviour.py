@@ -19,7 +19,7 @@ from jobs.signals.measures import (
     HALF_LIVES,
     SPANS,
 )
-from jobs.signals.past import CART, LOOKS, Past, kept_purchases, runs
+from jobs.signals.past import CART, LOOKS, PURCHASE, Past, kept_purchases, runs
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,13 @@ def pairs(lines: Lines, n_items: int) -> Keyed:
 
 
 def interest(past: Past, n_items: int) -> Keyed:
-    """Looks (views and clicks) and carts of every (person, item) that had any."""
+    """Looks (views and clicks) and carts of every (person, item) that had any.
+
+    ``session_interest``: how many of them were in the person's latest session.
+    """
     shown = np.isin(past.kind, (*LOOKS, CART))
-    person, item, age, kind = (
-        column[shown] for column in (past.person, past.item, past.age, past.kind)
+    person, item, age, kind, now = (
+        column[shown] for column in (past.person, past.item, past.age, past.kind, past.latest)
     )
     starts, group = runs(person, item)
     decayed = np.exp2(-age / 14)
@@ -151,9 +154,59 @@ def interest(past: Past, n_items: int) -> Keyed:
         "looks_decayed_14": np.bincount(group, decayed * (kind != CART), len(starts)),
         "carts_decayed_14": np.bincount(group, decayed * (kind == CART), len(starts)),
         "days_since_interest": latest,
+        "session_interest": np.bincount(group, now, len(starts)),
     }
-    absent = {"looks_decayed_14": 0.0, "carts_decayed_14": 0.0, "days_since_interest": np.nan}
+    absent = {name: np.nan if name == "days_since_interest" else 0.0 for name in found}
     return Keyed(person[starts] * n_items + item[starts], found, absent)
+
+
+def wanted(past: Past) -> Past:
+    """The events that say that something is wanted: looks, carts and purchases."""
+    return past.of(np.isin(past.kind, (*LOOKS, CART, PURCHASE)))
+
+
+def sessions(past: Past, n_items: int) -> dict[str, np.ndarray]:
+    """Measures of every person's latest session, (n_people,) each; of who did nothing there is no
+    age, and nothing counted.
+
+    ``s_days_since``: the age of the latest event of any kind; ``s_wanted``: looks, carts and
+    purchases in the session, ``s_items``: of how many different items.
+    """
+    since = np.full(past.n_people, np.inf)
+    np.minimum.at(since, past.person, past.age)
+    since[np.isinf(since)] = np.nan
+    now = wanted(past.of(past.latest))
+    items = matrix.distinct(now.person * n_items + now.item) // n_items
+    return {
+        "s_days_since": since,
+        "s_wanted": np.bincount(now.person, minlength=past.n_people).astype(float),
+        "s_items": np.bincount(items, minlength=past.n_people).astype(float),
+    }
+
+
+def leanings(past: Past, category: np.ndarray, prefix: str) -> Keyed:
+    """What every (person, category) was looked at; the key is ``person * n + category``.
+
+    ``interest_14``: looks and carts, each halved every 14 days; ``session``: the share of what was
+    wanted in the person's latest session. ``category``: (n_items,) codes, -1 for none.
+    """
+    shown = wanted(past)
+    width = int(category.max(initial=0)) + 1
+    code = category[shown.item]
+    of_session = np.bincount(shown.person, shown.latest, past.n_people)
+    shown, code = shown.of(code >= 0), code[code >= 0]
+    # Purchases of a session before the latest say nothing here.
+    told = shown.latest | (shown.kind != PURCHASE)
+    shown, code = shown.of(told), code[told]
+    keys, group = np.unique(shown.person * width + code, return_inverse=True)
+    short = shown.kind != PURCHASE
+    found = {
+        "interest_14": np.bincount(group[short], np.exp2(-shown.age[short] / 14), len(keys)),
+        "session": np.bincount(group, shown.latest, len(keys))
+        / np.maximum(of_session[keys // width], 1),
+    }
+    named = {f"{prefix}_{name}": column for name, column in found.items()}
+    return Keyed(keys, named, dict.fromkeys(named, 0.0))
 
 
 def persons(lines: Lines, n_items: int) -> dict[str, np.ndarray]:

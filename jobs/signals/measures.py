@@ -16,13 +16,15 @@ PAIR = (
     "baskets_since_first", "mean_gap", "last_gap", "gap_deviation", "due", "basket_share",
     "quantity", "value", "place",
 )  # fmt: skip
-# ... and interest short of a purchase.
-INTEREST = ("looks_decayed_14", "carts_decayed_14", "days_since_interest")
+# ... and interest short of a purchase, at all and in the person's latest session.
+INTEREST = ("looks_decayed_14", "carts_decayed_14", "days_since_interest", "session_interest")
 # Of a person.
 PERSON = (
     "p_baskets", "p_days_since", "p_gap", *(f"p_baskets_{days}" for days in SPANS[1:]), "p_lines",
     "p_lines_28", "p_items", "p_repeated", "p_paid",
 )  # fmt: skip
+# ... and of the latest session, in which something may have been wanted that was not bought.
+SESSION = ("s_days_since", "s_wanted", "s_items")
 # Of an item and, named c_, of its category.
 ITEM = (
     "i_buyers", "i_repeated", *(f"i_sold_{days}" for days in SHOP_HALF_LIVES), "i_trend", "i_gap",
@@ -35,6 +37,7 @@ CATEGORY = tuple(
     for level in ("narrow", "broad")
     for name in (
         *(f"decayed_{days}" for days in CATEGORY_HALF_LIVES), "days_since", "baskets", "due",
+        "interest_14", "session",
     )
 )  # fmt: skip
 # What two of the above say of each other, and what vectors say.
@@ -43,4 +46,4 @@ CROSSED = (
     "price_over_paid", "affinity", "taste",
 )  # fmt: skip
 
-MEASURES = (*PAIR, *INTEREST, *PERSON, *ITEM, *CATEGORY, *CROSSED)
+MEASURES = (*PAIR, *INTEREST, *PERSON, *SESSION, *ITEM, *CATEGORY, *CROSSED)

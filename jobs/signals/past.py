@@ -27,6 +27,9 @@ CART = EVENT_TYPES.index("add_to_cart")
 REMOVAL = EVENT_TYPES.index("remove_from_cart")
 LOOKS = (EVENT_TYPES.index("view"), EVENT_TYPES.index("click"))
 BACK = (EVENT_TYPES.index("return"), EVENT_TYPES.index("reject"))
+# Half an hour without an event ends a session here, whatever the step of that name is set to: its
+# names know of events that came later, and a feature must not.
+PAUSE = DAY // 48
 # People whose past is held at a time: some hundred events each, 60 bytes an event.
 BLOCK = 10_000
 
@@ -37,7 +40,8 @@ class Past:
 
     ``person``, ``item``, ``kind``: codes, the kind's is its place in ``EVENT_TYPES``; ``age``: days
     before the instant, above 0; ``basket``: codes, no two people share one; ``quantity``;
-    ``value``: money of the line, NaN where unknown.
+    ``value``: money of the line, NaN where unknown; ``latest``: whether it is of the person's
+    latest session before the instant.
     """
 
     n_people: int
@@ -48,10 +52,11 @@ class Past:
     basket: np.ndarray
     quantity: np.ndarray
     value: np.ndarray
+    latest: np.ndarray
 
     def of(self, rows: np.ndarray) -> Past:
         """The events that ``rows``, (n,) bool, says."""
-        columns = ("person", "item", "kind", "age", "basket", "quantity", "value")
+        columns = ("person", "item", "kind", "age", "basket", "quantity", "value", "latest")
         return Past(self.n_people, *(getattr(self, name)[rows] for name in columns))
 
 
@@ -122,7 +127,22 @@ def arranged(
         basket[order].astype(np.int64),
         rows["quantity"].to_numpy()[order],
         value[order],
+        in_latest_session(person[order], times[order]),
     )
+
+
+def in_latest_session(person: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether no pause is longer than ``PAUSE`` from a row to the person's last one;
+    ``times``: (n,) int64 microseconds."""
+    order = np.lexsort((-times, person))
+    starts, group = runs(person[order])
+    paused = np.zeros(len(order), bool)
+    paused[1:] = -np.diff(times[order]) > PAUSE
+    paused[starts] = False
+    pauses = np.cumsum(paused)
+    found = np.empty(len(order), bool)
+    found[order] = pauses == pauses[starts][group]
+    return found
 
 
 def kept_purchases(past: Past) -> Past:

@@ -71,7 +71,53 @@ def test_looks_and_carts_are_interest_and_no_purchase():
     assert found["carts_decayed_14"].tolist() == [0.5, 0]
     assert found["days_since_interest"][0] == 14
     assert math.isnan(found["days_since_interest"][1])
+    assert found["session_interest"].tolist() == [2, 0], "the click was a session before"
     assert pair(past, 0, TEA)["baskets"] == 0
+
+
+HOUR = 1 / 24
+
+
+def test_the_measures_of_the_latest_session_by_hand():
+    past = past_of(
+        ("p", "milk", "view", 3), ("p", "milk", "purchase", 3),
+        ("p", "tea", "view", 1 + HOUR), ("p", "bread", "view", 1 + HOUR),
+        ("p", "bread", "purchase", 1 + HOUR / 2), ("p", "tea", "remove_from_cart", 1),
+        ("r", "milk", "return", 2), people=["p", "q", "r"], items=ITEMS,
+    )  # fmt: skip
+    found = behaviour.sessions(past, len(ITEMS))
+    assert set(found) == set(measures.SESSION)
+    assert (found["s_days_since"][0], found["s_days_since"][2]) == (1, 2)
+    assert math.isnan(found["s_days_since"][1])
+    assert found["s_wanted"].tolist() == [3, 0, 0]
+    assert found["s_items"].tolist() == [2, 0, 0]
+    kinds = behaviour.leanings(past, np.array([0, 0, -1]), "broad")
+    own = {name: column.tolist() for name, column in kinds.at(np.array([0, 2])).items()}
+    assert own["broad_session"] == [pytest.approx(1 / 3 * 2), 0]
+    assert own["broad_interest_14"] == [
+        pytest.approx(2 ** (-3 / 14) + 2 ** (-(1 + HOUR) / 14)), 0
+    ]  # fmt: skip
+
+
+def test_a_pause_of_half_an_hour_does_not_end_a_session_and_a_longer_one_does():
+    minute = HOUR / 60
+    rows = [
+        ("p", "milk", "view", 61 * minute), ("p", "tea", "view", 30 * minute),
+        ("p", "bread", "view", 0.001 * minute), ("q", "milk", "view", 90 * minute),
+        ("q", "tea", "view", 60 * minute + 29.9 * minute),
+    ]  # fmt: skip
+    for order in (rows, rows[::-1]):
+        past = past_of(*order, people=["p", "q"], items=ITEMS)
+        latest = zip(past.person.tolist(), past.item.tolist(), past.latest.tolist(), strict=True)
+        assert list(latest) == [
+            (0, BREAD, True), (0, MILK, False), (0, TEA, True), (1, MILK, True), (1, TEA, True)
+        ]  # fmt: skip
+
+
+def test_who_did_nothing_has_no_session():
+    past = past_of(people=["p"], items=ITEMS)
+    assert behaviour.sessions(past, len(ITEMS))["s_wanted"].tolist() == [0]
+    assert len(behaviour.leanings(past, np.array([0, 0, 0]), "narrow").key) == 0
 
 
 def test_the_measures_of_a_person_by_hand():
@@ -160,7 +206,7 @@ def test_a_person_of_a_million_events_is_counted_like_anybody():
     age = np.tile(np.arange(times, 0, -1) + 0.5, n_items)
     crowd = Past(
         1, np.zeros(n, np.int64), item, np.full(n, PURCHASE, np.int8), age,
-        np.tile(np.arange(times), n_items), np.ones(n), np.full(n, 2.0),
+        np.tile(np.arange(times), n_items), np.ones(n), np.full(n, 2.0), age == age.min(),
     )  # fmt: skip
     lines = Lines.of(crowd)
     found = behaviour.pairs(lines, n_items).at(np.array([0, n_items - 1]))
