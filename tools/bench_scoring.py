@@ -37,6 +37,7 @@ from jobs.scoring import blend, features, ranker, scorer
 from jobs.scoring.features import Ground, Vectors
 from jobs.scoring.scorer import Scorer
 from jobs.signals import shop
+from jobs.signals.homes import Homes
 from jobs.signals.past import DAY, PURCHASE, Record
 from jobs.signals.shop import Catalogue
 from jobs.tables import EVENT_TYPES, SOURCES
@@ -104,6 +105,7 @@ class _Shop:
             for name in ("item_factors", "content_vectors")
         )
         self.measured: dict[str, np.ndarray] = {}
+        self.homes = Homes.of(pa.table({"person_id": people, "household_id": people}))
 
     def measure(self) -> None:
         self.measured = shop.measure(self.record.blocks(self.people), self.catalogue)
@@ -125,7 +127,8 @@ class _Shop:
             self.content,
         )
         past = self.record.of(people)
-        return pairs, Ground.of(past, self.catalogue, self.measured, vectors)
+        mates = self.homes.mates(people, len(self.items))
+        return pairs, Ground.of(past, self.catalogue, self.measured, mates, vectors)
 
 
 def main() -> int:

@@ -256,7 +256,7 @@ def nominate(night: Night, ids: Ids, at: datetime) -> Named:
     """What the sources name as of an instant, by the same functions as in the night."""
     then = sessions.at(night, at)
     catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
-    record, measured = examples.recorded(night, then, at, catalogue)
+    record, measured, _ = examples.recorded(night, then, at, catalogue)
     seen = examples.seen_at(night, then, ids.people, record, measured["i_gap"])
     nominated = candidates.nominate(night, seen, night.params_of("candidates"))
     pairs = features.wide(features.coded(nominated, ids.people, ids.items))

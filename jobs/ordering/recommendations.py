@@ -240,7 +240,8 @@ class Making:
         shared: pools.Lists, known: list[Rule], add: relisting.Add, people: pa.StringArray | None,
     ):  # fmt: skip
         """``items``: the columns of ``listing.COLUMNS``, sorted by id."""
-        persons = night.arrow("persons", ["person_id", "region", "segment", "restrictions"])
+        columns = ["person_id", "household_id", "region", "segment", "restrictions"]
+        persons = night.arrow("persons", columns)
         asked = persons
         if people is not None:
             asked = persons.filter(pc.is_in(persons["person_id"], value_set=people))
@@ -251,7 +252,7 @@ class Making:
         }
         self._night, self._shared, self._add = night, shared, add
         self._item_ids = pa.concat_arrays(items["item_id"].chunks)
-        self._scored = Scored.read(night, people_of(persons), items)
+        self._scored = Scored.read(night, persons, items)
         self._lately = {
             name: (
                 self._pairs(logged.bought(night, one.bought_days), "purchases"),

@@ -31,7 +31,8 @@ from jobs.scoring import features
 from jobs.scoring.features import Ground, Pairs, Vectors
 from jobs.signals import interactions, sessions, shop
 from jobs.signals.behaviour import Keyed
-from jobs.signals.past import Past, Record, bought_pairs, people_of
+from jobs.signals.homes import Homes
+from jobs.signals.past import Past, Record, bought_pairs
 from jobs.signals.shop import Catalogue
 
 log = logging.getLogger("nightjar")
@@ -84,10 +85,11 @@ def run(night: Night, params: Params) -> None:
         if len(asked.people) == 0:
             log.info("examples cut=%s people=0", io.label(cut))
             continue
-        record, measured = recorded(night, asked.then, cut, catalogue)
+        record, measured, homes = recorded(night, asked.then, cut, catalogue)
         past = record.of(asked.people)
         found = nominated(night, asked, record, past, measured["i_gap"])
-        ground = Ground.of(past, catalogue, measured, found.vectors)
+        mates = homes.mates(asked.people, len(catalogue.ids))
+        ground = Ground.of(past, catalogue, measured, mates, found.vectors)
         rows = examples(asked, found.pairs, ground, number, night.seed, params)
         night.add("examples", number + 1, rows)
         people.append(example_people(asked, ground))
@@ -338,13 +340,14 @@ def answers_of(
 
 def recorded(
     night: Night, then: sessions.Seen, cut: datetime, catalogue: Catalogue
-) -> tuple[Record, dict[str, np.ndarray]]:
-    """The history of a cut, in files sorted by person, and what it says of every item."""
+) -> tuple[Record, dict[str, np.ndarray], Homes]:
+    """The history of a cut, in files sorted by person, and what it says of every item and of those
+    who live together."""
     if then.as_published:
         folder = night.published("sessions").table("history")
     else:
         folder = night.scratch("history") / "history"
         io.kept(sessions.by_person(then.history), folder)
     record = Record(folder, cut, catalogue.ids)
-    persons = then.known.persons.select("person_id").toArrow()
-    return record, shop.measure(record.blocks(people_of(persons)), catalogue)
+    homes = Homes.of(then.known.persons.select("person_id", "household_id").toArrow())
+    return record, shop.measure(homes.watching(record.blocks(homes.people)), catalogue), homes

@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from jobs.retrieval import matrix
 from jobs.signals import behaviour
 from jobs.signals.behaviour import Keyed, Lines
+from jobs.signals.homes import Mates
 from jobs.signals.past import Past, runs
 from jobs.signals.shop import Catalogue
 from jobs.tables import FEATURES, SOURCES, TABLES
@@ -160,12 +161,17 @@ class Ground:
     interest: Keyed
     narrow: tuple[Keyed, ...]
     broad: tuple[Keyed, ...]
+    mates: Keyed
     vectors: Vectors
     tastes: np.ndarray
 
     @staticmethod
     def of(
-        past: Past, catalogue: Catalogue, items: Mapping[str, np.ndarray], vectors: Vectors
+        past: Past,
+        catalogue: Catalogue,
+        items: Mapping[str, np.ndarray],
+        mates: Mates,
+        vectors: Vectors,
     ) -> Ground:
         """``past``: all that the block's people did; ``items``: what ``shop.measure`` found."""
         n = len(catalogue.ids)
@@ -174,19 +180,18 @@ class Ground:
             n_items=n,
             catalogue=catalogue,
             items=items,
-            persons=behaviour.persons(lines, n) | behaviour.sessions(past, n),
+            persons=behaviour.persons(lines, n) | behaviour.sessions(past, n) | mates.persons,
             pairs=behaviour.pairs(lines, n),
             interest=behaviour.interest(past, n),
             narrow=of_categories(lines, past, catalogue.narrow, "narrow"),
             broad=of_categories(lines, past, catalogue.broad, "broad"),
+            mates=mates.pairs,
             vectors=vectors,
             tastes=tastes(lines, vectors.content),
         )
 
 
-def of_categories(
-    lines: Lines, past: Past, category: np.ndarray, prefix: str
-) -> tuple[Keyed, ...]:
+def of_categories(lines: Lines, past: Past, category: np.ndarray, prefix: str) -> tuple[Keyed, ...]:
     """What people bought from a category, and what they were looking at."""
     return (
         behaviour.categories(lines, category, prefix),
@@ -224,7 +229,7 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """Every feature of the pairs of these codes and signals, (n_pairs,) each."""
     key = person * ground.n_items + item
-    found = ground.pairs.at(key) | ground.interest.at(key)
+    found = ground.pairs.at(key) | ground.interest.at(key) | ground.mates.at(key)
     found |= {name: column[person] for name, column in ground.persons.items()}
     found |= {name: column[item] for name, column in ground.items.items()}
     for keyed, code in (

@@ -18,6 +18,7 @@ from jobs.scoring import features
 from jobs.scoring.features import Ground, Pairs, Vectors
 from jobs.scoring.scorer import Scorer
 from jobs.signals import shop
+from jobs.signals.homes import Homes
 from jobs.signals.past import Past, Record, bought_pairs
 from jobs.signals.shop import Catalogue
 
@@ -30,6 +31,7 @@ class Scored:
     record: Record
     catalogue: Catalogue
     measured: Mapping[str, np.ndarray]
+    homes: Homes
     items: np.ndarray
     content: np.ndarray
     scorer: Scorer
@@ -38,16 +40,19 @@ class Scored:
     count_new: int
 
     @staticmethod
-    def read(night: Night, people: pa.StringArray, items: pa.Table) -> Scored:
-        """``people``: the sorted ids of everybody; ``items``: item_id and category of all items."""
+    def read(night: Night, persons: pa.Table, items: pa.Table) -> Scored:
+        """``persons``: person_id and household_id of everybody; ``items``: item_id and category of
+        all items."""
         catalogue = Catalogue.of(items)
         record = Record(night.published("sessions").table("history"), night.as_of, catalogue.ids)
+        homes = Homes.of(persons)
         params = night.params_of("ranker")
         return Scored(
             night,
             record,
             catalogue,
-            shop.measure(record.blocks(people), catalogue),
+            shop.measure(homes.watching(record.blocks(homes.people)), catalogue),
+            homes,
             features.placed(night.arrow("item_factors"), "item_id", catalogue.ids),
             features.placed(night.arrow("content_vectors"), "item_id", catalogue.ids),
             Scorer.of(
@@ -97,5 +102,6 @@ class Measured:
             features.placed(factors, "person_id", people, scored.items.shape[1]),
             scored.content,
         )
-        ground = Ground.of(self.past, scored.catalogue, scored.measured, vectors)
+        mates = scored.homes.mates(people, len(scored.catalogue.ids))
+        ground = Ground.of(self.past, scored.catalogue, scored.measured, mates, vectors)
         return features.values(ground, pairs)

@@ -25,6 +25,8 @@ PERSON = (
 )  # fmt: skip
 # ... and of the latest session, in which something may have been wanted that was not bought.
 SESSION = ("s_days_since", "s_wanted", "s_items")
+# Of the others of a person's household: how many there are, and their purchases of the item.
+HOUSEHOLD = ("h_mates", "h_decayed_60", "h_days_since")
 # Of an item and, named c_, of its category.
 ITEM = (
     "i_buyers", "i_repeated", *(f"i_sold_{days}" for days in SHOP_HALF_LIVES), "i_trend", "i_gap",
@@ -46,4 +48,4 @@ CROSSED = (
     "price_over_paid", "affinity", "taste",
 )  # fmt: skip
 
-MEASURES = (*PAIR, *INTEREST, *PERSON, *SESSION, *ITEM, *CATEGORY, *CROSSED)
+MEASURES = (*PAIR, *INTEREST, *PERSON, *SESSION, *HOUSEHOLD, *ITEM, *CATEGORY, *CROSSED)

@@ -16,6 +16,7 @@ from jobs.ordering import lists
 from jobs.scoring import features
 from jobs.scoring.features import Ground, Named, Vectors
 from jobs.signals import shop
+from jobs.signals.homes import Homes
 from jobs.signals.shop import Catalogue
 from jobs.tables import FEATURES, SOURCES
 from tests.conftest import AS_OF
@@ -45,7 +46,9 @@ def ground(*people: str) -> Ground:
     everybody = past_of(*ROWS, items=ITEMS)
     own = past_of(*[row for row in ROWS if row[0] in people], people=list(people), items=ITEMS)
     vectors = Vectors(VECTORS, np.ones((len(people), 2), np.float32), VECTORS)
-    return Ground.of(own, CATALOGUE, shop.measure([everybody], CATALOGUE), vectors)
+    alone = Homes.of(pa.table({"person_id": list(people), "household_id": list(people)}))
+    mates = alone.mates(alone.people, len(ITEMS))
+    return Ground.of(own, CATALOGUE, shop.measure([everybody], CATALOGUE), mates, vectors)
 
 
 def test_a_row_holds_every_feature_at_its_place():
