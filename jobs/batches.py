@@ -127,6 +127,15 @@ def chunks(batch: Batch, names: Sequence[str]) -> Iterator[pd.DataFrame]:
         yield _frame(batch, _counted(batch, table), names)
 
 
+def narrowest(batch: Batch, names: Sequence[str]) -> list[str]:
+    """One of these columns of the table, a number where there is one: what a count of rows needs,
+    at the least cost. Empty where all of them are derived."""
+    schema = io.schema_of(batch.folder)
+    own = [name for name in names if name in schema.names]
+    texts = [name for name in own if not pa.types.is_primitive(schema.field(name).type)]
+    return [*(name for name in own if name not in texts), *texts][:1]
+
+
 def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """The columns ``names`` of the rows whose ``keys`` some other row has too.
 
@@ -143,9 +152,10 @@ def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.Data
             code = np.unique(code, return_inverse=True)[1]
         code = code * size + own if number else own.astype(np.int64)
     ordered = np.sort(code)
-    twice = np.isin(code, ordered[1:][ordered[1:] == ordered[:-1]])
-    if not twice.any():
+    twice_there = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(twice_there):
         return next(chunks(batch, names)).iloc[:0]
+    twice = np.isin(code, twice_there)
     kept, first = [], 0
     for chunk in chunks(batch, names):
         kept.append(chunk[twice[first : first + len(chunk)]])

@@ -172,6 +172,11 @@ def count_rows(folder: Path, where: ds.Expression | None = None) -> int:
     return sum(pq.read_metadata(path).num_rows for path in parquet_files(folder))
 
 
+def schema_of(folder: Path) -> pa.Schema:
+    """The columns of a table folder, as its first file has them."""
+    return pq.read_schema(parquet_files(folder)[0])
+
+
 def read_arrow(
     folder: Path,
     columns: list[str] | None = None,

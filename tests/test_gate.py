@@ -406,6 +406,13 @@ def test_a_rule_that_may_fail_in_some_rows_counts_all_chunks(
     assert (half.failing, half.rows, len(half.samples)) == (1_000, 2_000, 20)
 
 
+def test_rows_are_counted_by_the_column_that_costs_least(published: Lake) -> None:
+    batch = batch_of(published, "candidates")
+    assert batches.narrowest(batch, ["person_id", "consented", "rank", "score"]) == ["rank"]
+    assert batches.narrowest(batch, ["consented", "item_id", "person_id"]) == ["item_id"]
+    assert batches.narrowest(batch, ["consented"]) == []
+
+
 def test_keys_too_many_for_one_integer_are_told_apart(published: Lake, tmp_path: Path) -> None:
     names = [f"c{number}" for number in range(12)]
     values = {name: [f"{name}-{i % 97}" for i in range(97 * 5)] for name in names}
