@@ -7,7 +7,7 @@ not grow with it; the others at :func:`whole` columns, and uniqueness at the row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,9 @@ class Others:
         """What a row is looked for among."""
         if column not in self._keys:
             names = column.keys or column.columns
-            rows = self.read(column.table, [*names, *(name for name, _ in column.where)])
+            asked = dict.fromkeys([*names, *(name for name, _ in column.where)])
+            # Coded, since the ids of millions of places take ten times as much.
+            rows = io.read_arrow(self._folder_of(column.table), list(asked), coded=names)
             for name, value in column.where:
                 rows = rows.filter(pc.equal(rows[name], pa.scalar(value)))
             self._keys[column] = Keys.of([rows[name] for name in names])
@@ -65,25 +67,29 @@ class Keys:
 
     @staticmethod
     def of(columns: Sequence[pa.ChunkedArray]) -> Keys:
-        values = [_values(column) for column in columns]
-        codes, known = _together(columns, values)
-        return Keys(values, np.unique(codes[known]))
+        coded = [_coded(column) for column in columns]
+        values = [column.dictionary for column in coded]
+        places = (pc.fill_null(column.indices, -1).to_numpy() for column in coded)
+        codes, known = _together(places, values)
+        return Keys(values, matrix.distinct(codes[known]))
 
     def hold(self, columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
         """(n_rows,) bool: which rows of these columns are among them; null is not."""
-        codes, known = _together(columns, self.values)
+        places = (_places(column, own) for column, own in zip(columns, self.values, strict=True))
+        codes, known = _together(places, self.values)
         return known & matrix.among(codes, self.codes)
 
 
 def _together(
-    columns: Sequence[pa.ChunkedArray], values: Sequence[pa.Array]
+    places: Iterable[np.ndarray], values: Sequence[pa.Array]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n_rows,) int64, equal where rows are, and (n_rows,) bool: all of whose values are known."""
-    codes = np.zeros(len(columns[0]), np.int64)
-    known = np.ones(len(columns[0]), bool)
-    for column, own in zip(columns, values, strict=True):
-        place = _places(column, own)
-        known &= place >= 0
+    """(n_rows,) int64, equal where rows are, and (n_rows,) bool: all of whose values are known.
+
+    ``places``: of each column, where its values stand in ``values``, -1 where they do not.
+    """
+    codes, known = np.zeros(1, np.int64), np.ones(1, bool)
+    for place, own in zip(places, values, strict=True):
+        known = known & (place >= 0)
         codes = codes * (len(own) + 1) + place + 1
     return codes, known
 
@@ -139,28 +145,40 @@ def narrowest(batch: Batch, names: Sequence[str]) -> list[str]:
 def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """The columns ``names`` of the rows whose ``keys`` some other row has too.
 
-    Keys become integers column by column and are sorted: three strings of 20 million rows take
-    less than a gigabyte.
+    Keys become integers column by column and are sorted: three strings of 50 million rows take two
+    gigabytes.
     """
-    code = np.zeros(0, np.int64)
-    for number, name in enumerate(keys):
-        column = _counted(batch, io.read_arrow(batch.folder, _read_for(batch, [name]), coded=name))
-        encoded = _coded(column[name])
-        size = len(encoded.dictionary) + 1
-        own = pc.fill_null(encoded.indices, size - 1).to_numpy(zero_copy_only=False)
-        if number and code.max(initial=0) >= np.iinfo(np.int64).max // size:
-            code = np.unique(code, return_inverse=True)[1]
-        code = code * size + own if number else own.astype(np.int64)
-    ordered = np.sort(code)
-    twice_there = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(twice_there):
+    ordered = _numbered(batch, keys)
+    ordered.sort()
+    several = ordered[1:][ordered[1:] == ordered[:-1]]
+    del ordered
+    if not len(several):
         return next(chunks(batch, names)).iloc[:0]
-    twice = np.isin(code, twice_there)
+    # Made a second time, since a sound table need not be held twice.
+    twice = np.isin(_numbered(batch, keys), several)
     kept, first = [], 0
     for chunk in chunks(batch, names):
         kept.append(chunk[twice[first : first + len(chunk)]])
         first += len(chunk)
     return pd.concat(kept, ignore_index=True)
+
+
+def _numbered(batch: Batch, keys: Sequence[str]) -> np.ndarray:
+    """(n_rows,) int64, equal where the rows' keys are; a null is a value of its own."""
+    code = np.zeros(0, np.int64)
+    for number, name in enumerate(keys):
+        rows = io.read_arrow(batch.folder, _read_for(batch, [name]), coded=[name])
+        encoded = _coded(_counted(batch, rows)[name])
+        size = len(encoded.dictionary) + 1
+        own = pc.fill_null(encoded.indices, size - 1).to_numpy(zero_copy_only=False)
+        if not number:
+            code = own.astype(np.int64)
+            continue
+        if code.max(initial=0) >= np.iinfo(np.int64).max // size:
+            code = np.unique(code, return_inverse=True)[1]
+        code *= size
+        code += own
+    return code
 
 
 def _coded(column: pa.ChunkedArray) -> pa.DictionaryArray:

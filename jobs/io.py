@@ -27,7 +27,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,14 +181,14 @@ def read_arrow(
     folder: Path,
     columns: list[str] | None = None,
     where: ds.Expression | None = None,
-    coded: str | None = None,
+    coded: Collection[str] = (),
 ) -> pa.Table:
-    """A table folder as an Arrow table; a column of texts that is ``coded`` comes as a dictionary's
-    places, a fraction of its size where values repeat."""
+    """A table folder as an Arrow table; columns of texts that are ``coded`` come as a dictionary's
+    places, a fraction of their size where values repeat."""
     files = [str(path) for path in parquet_files(folder)]
     if not files:
         raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
-    options = ds.ParquetReadOptions(dictionary_columns={coded} if coded else None)
+    options = ds.ParquetReadOptions(dictionary_columns=set(coded))
     found = ds.dataset(files, format=ds.ParquetFileFormat(read_options=options))
     return found.to_table(columns=columns, filter=where)
 

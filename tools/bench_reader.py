@@ -368,7 +368,8 @@ def _publish(lake: Lake, folder: Path, frames: dict[str, pa.Table]) -> None:
         "eligibility": release.ELIGIBILITY,
         "surfaces": {name: {"grain": grain, **facts} for name, grain in grains.items()},
     }  # fmt: skip
-    stores.write_lmdb(folder / "kv", stores.entries(frames, meta))
+    recommended = {"homepage": lambda: frames["recommendations"]}
+    stores.write_lmdb(folder / "kv", stores.entries(frames, recommended, meta))
     files = {
         name: {"sha256": releases.digest(folder / name), "bytes": (folder / name).stat().st_size}
         for name in sorted(releases.files_of(folder))

@@ -23,13 +23,16 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from jobs import io, params, steps, tables
 from jobs.errors import Fault
@@ -141,7 +144,7 @@ def run(night: Night, chosen: Params) -> None:
             "eligibility": ELIGIBILITY,
             "surfaces": surfaces(night),
         }
-        found = stores.entries(_frames(night, ineligible), meta)
+        found = stores.entries(_frames(night, ineligible), _recommended(night), meta)
         count = stores.write_lmdb(folder / "kv", found)
         files["kv/data.mdb"] = _fingerprint(folder / "kv" / "data.mdb")
         before = releases.newest_before(night.lake, night.as_of)
@@ -317,13 +320,23 @@ def _frames(night: Night, ineligible: pa.Table) -> dict[str, pa.Table]:
             "persons", columns=["person_id", "region", "segment", "personalised", "restrictions"]
         ),
         "blocked_pairs": _distinct(night.arrow("blocked_pairs", columns=["person_id", "item_id"])),
-        "recommendations": night.arrow(
-            "recommendations",
-            columns=["surface", "person_id", "rank", "item_id", "score", "propensity", "sources"],
-        ),
         "context_lists": night.arrow("context_lists"),
         "item_lists": night.arrow("item_lists"),
         "ineligible_items": _distinct(ineligible.select(["item_id", "kind", "value"])),
+    }
+
+
+def _recommended(night: Night) -> dict[str, Callable[[], pa.Table]]:
+    """By surface, what reads the lists of persons; their propensities where one is below 1."""
+    columns = ["surface", "person_id", "rank", "item_id", "score", "sources"]
+    home = night.published("recommendations").table("recommendations")
+    if io.count_rows(home, ds.field("propensity") < 1.0):
+        columns.append("propensity")
+    return {
+        surface: partial(
+            night.arrow, "recommendations", columns, where=ds.field("surface") == surface
+        )
+        for surface in night.params_of("recommendations").surfaces
     }
 
 

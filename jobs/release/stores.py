@@ -25,10 +25,10 @@ from __future__ import annotations
 import hashlib
 import json
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from errno import ENOSPC
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -45,6 +45,7 @@ LONGEST_KEY = 511  # LMDB's limit in bytes
 FIRST_MAP = 1 << 26  # bytes of address space; doubled whenever a store outgrows it
 BATCH = 20_000  # entries a write transaction
 PIPELINE = 1_000  # keys in one message to Redis
+LISTS = 50_000  # lists of a surface that are texts at a time, some 100 MB
 PREFIX = "nightjar:"
 
 Entry = tuple[bytes, bytes]
@@ -131,60 +132,75 @@ def texts(kind: str, rows: pa.Table, keys: Sequence[str], value: str) -> list[En
     return list(zip(found, values, strict=True))
 
 
-def entries(frames: dict[str, pa.Table], meta: dict[str, Any]) -> Iterator[Entry]:
+def entries(
+    frames: dict[str, pa.Table], recommended: Mapping[str, Callable[[], pa.Table]],
+    meta: dict[str, Any],
+) -> Iterator[Entry]:  # fmt: skip
     """Every entry of a release in the order of the keys' bytes.
 
-    ``frames``: the tables identities, persons, blocked_pairs, recommendations, context_lists,
-    item_lists and ineligible_items. One kind at a time is in memory.
+    ``frames``: the tables identities, persons, blocked_pairs, context_lists, item_lists and
+    ineligible_items; ``recommended``: by surface, what reads its rows of recommendations, with
+    their propensity where anything is drawn. One kind is in memory at a time, of the lists of
+    persons one surface, and ``LISTS`` of them as texts.
     """
-    recommended, shared, beside = (
-        frames[name] for name in ("recommendations", "context_lists", "item_lists")
-    )
-    anybodys = pa.chunked_array([*shared["item_id"].chunks, *beside["listed_item_id"].chunks])
-    named = pc.is_in(frames["ineligible_items"]["item_id"], pc.unique(anybodys))
-    excluded = frames["ineligible_items"].filter(named)
     long: list[Entry] = []
-    for kind in (
-        lambda: lists(
-            "b", frames["blocked_pairs"], ["person_id"], None,
-            {"item_id": json_strings(frames["blocked_pairs"]["item_id"])},
-        ),
-        lambda: lists(
-            "c", shared, ["surface", "context_kind", "context"], "rank", _places(shared)
-        ),
-        lambda: lists(
-            "e", excluded, ["item_id"], None,
-            {name: json_strings(excluded[name]) for name in ("kind", "value")},
-        ),
-        lambda: texts("i", frames["identities"], ["key_type", "key"], "person_id"),
-        lambda: [(b"m", _json(meta))],
-        lambda: objects(
-            "n", frames["persons"], ["person_id"],
-            ["region", "segment", "personalised", "restrictions"],
-        ),
-        lambda: lists("r", recommended, ["surface", "person_id"], "rank", _places(recommended)),
-        lambda: lists(
-            "s", beside, ["surface", "item_id"], "rank",
-            {
-                "item_id": json_strings(beside["listed_item_id"]),
-                "score": json_numbers(beside["score"]),
-            },
-        ),
-    ):  # fmt: skip
-        found = sorted(kind())
+    for found in _kinds(frames, recommended, meta):
+        found.sort()
         long += [entry for entry in found if entry[0].startswith(b"z/")]
         yield from (entry for entry in found if not entry[0].startswith(b"z/"))
     yield from sorted(long)
 
 
+def _kinds(
+    frames: dict[str, pa.Table], recommended: Mapping[str, Callable[[], pa.Table]],
+    meta: dict[str, Any],
+) -> Iterator[list[Entry]]:  # fmt: skip
+    """Entries that follow each other, in any order within each list."""
+    shared, beside, blocked = (
+        frames[name] for name in ("context_lists", "item_lists", "blocked_pairs")
+    )
+    yield lists("b", blocked, ["person_id"], None, {"item_id": json_strings(blocked["item_id"])})
+    drawn = pc.any(pc.less(shared["propensity"], 1.0)).as_py()
+    places = _places(shared if drawn else shared.drop_columns("propensity"))
+    yield lists("c", shared, ["surface", "context_kind", "context"], "rank", places)
+    anybodys = pa.chunked_array([*shared["item_id"].chunks, *beside["listed_item_id"].chunks])
+    named = pc.is_in(frames["ineligible_items"]["item_id"], pc.unique(anybodys))
+    excluded = frames["ineligible_items"].filter(named)
+    why = {name: json_strings(excluded[name]) for name in ("kind", "value")}
+    yield lists("e", excluded, ["item_id"], None, why)
+    yield texts("i", frames["identities"], ["key_type", "key"], "person_id")
+    yield [(b"m", _json(meta))]
+    facts = ["region", "segment", "personalised", "restrictions"]
+    yield objects("n", frames["persons"], ["person_id"], facts)
+    for surface in sorted(recommended, key=lambda name: key_of("r", name, "")):
+        for rows in _in_blocks(recommended[surface](), "person_id", LISTS):
+            yield lists("r", rows, ["surface", "person_id"], "rank", _places(rows))
+    yield lists("s", beside, ["surface", "item_id"], "rank", {
+        "item_id": json_strings(beside["listed_item_id"]), "score": json_numbers(beside["score"]),
+    })  # fmt: skip
+
+
+def _in_blocks(rows: pa.Table, name: str, size: int) -> Iterator[pa.Table]:
+    """The rows by the bytes of a column of texts, of ``size`` different ones at a time."""
+    encoded = groups.one(rows[name]).dictionary_encode()
+    place = np.empty(len(encoded.dictionary), np.int64)
+    place[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(len(place))
+    own = place[encoded.indices.to_numpy()]
+    order = np.argsort(own, kind="stable")
+    edges = np.searchsorted(own[order], [*range(0, len(place), size), len(place)])
+    whole = rows.combine_chunks()
+    for first, last in pairwise(edges.tolist()):
+        yield whole.take(pa.array(order[first:last]))
+
+
 def _places(rows: pa.Table) -> dict[str, pa.Array]:
-    """The values of the places of lists; propensities only where something is drawn."""
+    """The values of the places of lists; propensities where the rows have them."""
     found = {
         "item_id": json_strings(rows["item_id"]),
         "score": json_numbers(rows["score"]),
         "sources": _lists_of_strings(rows["sources"]),
     }
-    if pc.any(pc.less(rows["propensity"], 1.0)).as_py():
+    if "propensity" in rows.column_names:
         found["propensity"] = json_numbers(rows["propensity"])
     return found
 
