@@ -368,7 +368,7 @@ def _publish(lake: Lake, folder: Path, frames: dict[str, pa.Table]) -> None:
         "eligibility": release.ELIGIBILITY,
         "surfaces": {name: {"grain": grain, **facts} for name, grain in grains.items()},
     }  # fmt: skip
-    recommended = {"homepage": lambda: frames["recommendations"]}
+    recommended = {"homepage": lambda: frames["recommendations"].drop_columns("propensity")}
     stores.write_lmdb(folder / "kv", stores.entries(frames, recommended, meta))
     files = {
         name: {"sha256": releases.digest(folder / name), "bytes": (folder / name).stat().st_size}

@@ -105,7 +105,10 @@ class _Shop:
             for name in ("item_factors", "content_vectors")
         )
         self.measured: dict[str, np.ndarray] = {}
-        self.homes = Homes.of(pa.table({"person_id": people, "household_id": people}))
+        self.homes = Homes.of(pa.table({
+            "person_id": people, "household_id": people,
+            "personalised": np.ones(len(people), bool),
+        }))  # fmt: skip
 
     def measure(self) -> None:
         self.measured = shop.measure(self.record.blocks(self.people), self.catalogue)

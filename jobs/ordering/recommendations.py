@@ -240,8 +240,8 @@ class Making:
         shared: pools.Lists, known: list[Rule], add: relisting.Add, people: pa.StringArray | None,
     ):  # fmt: skip
         """``items``: the columns of ``listing.COLUMNS``, sorted by id."""
-        columns = ["person_id", "household_id", "region", "segment", "restrictions"]
-        persons = night.arrow("persons", columns)
+        columns = ["household_id", "personalised", "region", "segment", "restrictions"]
+        persons = night.arrow("persons", ["person_id", *columns])
         asked = persons
         if people is not None:
             asked = persons.filter(pc.is_in(persons["person_id"], value_set=people))

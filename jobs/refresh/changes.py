@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from jobs import io, tables
@@ -42,8 +42,9 @@ HOUR = timedelta(hours=1)
 READ, HEALED = "read", "healed"
 EVENTS, FACTS, CAME, WENT = "events", "facts", "came", "went"
 DESCRIBED, SHOWN = "described", "shown"
-# What is known of a person, beside the events, that lists depend on.
-FACTS_OF = ["person_id", "region", "segment", "personalised", "restrictions"]
+# What is known of a person, beside the events, that lists depend on; ``mates`` is who lives there
+# and consents, whatever the household is named after.
+FACTS_OF = ["person_id", "region", "segment", "personalised", "restrictions", "mates"]
 DESCRIPTION = [
     "item_id",
     "title",
@@ -228,7 +229,10 @@ def _states(night: Night) -> dict[datetime, str]:
 def touched_people(night: Night, sessions: Published, identities: Published) -> pa.Table:
     """The table ``touched_people``; who ``went`` is a person no more, by a merge or a split."""
     read = night.spark.read.parquet
-    now, then = night.frame("persons"), read(str(identities.table("persons")))
+    now, then = (
+        _with_mates(persons)
+        for persons in (night.frame("persons"), read(str(identities.table("persons"))))
+    )
     known = [F.col("person_id"), _hash(FACTS_OF[1:]).alias("hash")]
     facts = _differing(
         now.select(*known), then.select(*known)
@@ -242,6 +246,12 @@ def touched_people(night: Night, sessions: Published, identities: Published) -> 
     ).join(now, on="person_id", how="semi")
     found = facts.unionByName(acted.select("person_id", F.lit(EVENTS).alias("reason"))).toArrow()
     return found.sort_by([("person_id", "ascending"), ("reason", "ascending")])
+
+
+def _with_mates(persons: DataFrame) -> DataFrame:
+    home = Window.partitionBy("household_id")
+    consenting = F.collect_list(F.when(F.col("personalised"), F.col("person_id")))
+    return persons.withColumn("mates", F.array_sort(consenting.over(home)))
 
 
 def _hash(names: Sequence[str]) -> Column:

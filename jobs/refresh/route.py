@@ -27,6 +27,7 @@ from jobs.io import Lake, Published
 from jobs.refresh import explored
 from jobs.release import releases
 from jobs.release.releases import Release
+from jobs.scoring import features
 
 log = logging.getLogger("nightjar")
 
@@ -56,6 +57,7 @@ MADE = tuple(step for step, how in ROUTE.items() if how != CARRIED)
 CARRIED_STEPS = tuple(step for step, how in ROUTE.items() if how == CARRIED)
 # What these are set to shapes lists and nothing that is learnt: lists are then made anew.
 CONFIGURES_LISTS = ("filters", "candidates", "recommendations", "item_lists")
+SCORER = "scorer/scorer.json"  # of a release
 # Parameters that a night does not look at: changed for a refresh, they change no night's work.
 OF_REFRESHES = {"index": ("guard",)}
 
@@ -95,6 +97,12 @@ def open_refresh(
         raise NightNeeded(
             f"refresh: the parameters of {', '.join(learnt)} are others than those of the night "
             f"{io.label(base.night)}; run a night with them, then refresh"
+        )
+    version = io.read_json(base.path(SCORER))["feature_version"]
+    if version != features.VERSION:
+        raise NightNeeded(
+            f"refresh: the night {io.label(base.night)} learnt by features of {version}, and this "
+            f"code measures {features.VERSION}; run a night, then refresh"
         )
     if base.as_of >= as_of:
         raise Fault(

@@ -349,5 +349,6 @@ def recorded(
         folder = night.scratch("history") / "history"
         io.kept(sessions.by_person(then.history), folder)
     record = Record(folder, cut, catalogue.ids)
-    homes = Homes.of(then.known.persons.select("person_id", "household_id").toArrow())
+    columns = ["person_id", "household_id", "personalised"]
+    homes = Homes.of(then.known.persons.select(*columns).toArrow())
     return record, shop.measure(homes.watching(record.blocks(homes.people)), catalogue), homes

@@ -13,11 +13,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from jobs import io
 from jobs.retrieval import matrix
 from jobs.signals import behaviour
 from jobs.signals.behaviour import Keyed, Lines
@@ -290,6 +292,12 @@ def read(rows: pa.Table) -> np.ndarray:
     for number, name in enumerate(COLUMNS):
         found[:, number] = rows[name].to_numpy()
     return found
+
+
+def held(folder: Path) -> bool:
+    """Whether a table has every feature of this version as a column; one of an earlier version,
+    which an older code wrote, may not."""
+    return set(COLUMNS) <= set(io.schema_of(folder).names)
 
 
 def hashes(rows: np.ndarray) -> list[str]:

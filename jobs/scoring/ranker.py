@@ -222,7 +222,7 @@ def train(examples: Examples, params: Params, seed: int) -> list[Booster]:
         "max_depth": params.max_depth,
         "min_child_weight": params.min_leaf,
         "subsample": params.row_share,
-        "colsample_bynode": params.feature_share * max(float(telling.mean()), 1 / len(telling)),
+        "colsample_bynode": drawn_share(telling, params.feature_share),
         "tree_method": "hist",
         "max_bin": BUCKETS,
     }
@@ -243,6 +243,15 @@ def varying(values: np.ndarray) -> np.ndarray:
     """(n_features,) bool: whether the column has two values, an unknown one counting as one."""
     first = values[:1]
     return ((values != first) & ~(np.isnan(values) & np.isnan(first))).any(axis=0)
+
+
+def drawn_share(telling: np.ndarray, share: float) -> float:
+    """The share of all features that is this share of those that tell something, one at least.
+
+    XGBoost cuts the number of features off, so half a one more is asked for.
+    """
+    drawn = max(1, int(share * telling.sum() + 1e-9))
+    return min(1.0, (drawn + 0.5) / len(telling))
 
 
 def train_deep(examples: Examples, params: Params, seed: int) -> list[Deep]:

@@ -41,8 +41,8 @@ class Scored:
 
     @staticmethod
     def read(night: Night, persons: pa.Table, items: pa.Table) -> Scored:
-        """``persons``: person_id and household_id of everybody; ``items``: item_id and category of
-        all items."""
+        """``persons``: person_id, household_id and personalised of everybody; ``items``: item_id
+        and category of all items."""
         catalogue = Catalogue.of(items)
         record = Record(night.published("sessions").table("history"), night.as_of, catalogue.ids)
         homes = Homes.of(persons)

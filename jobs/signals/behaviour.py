@@ -1,7 +1,8 @@
 """What a person's past says of a person, of a pair, and of a person and a category.
 
-Every measure is as of one instant and counts person-baskets: an item bought twice in one basket
-was wanted once. Purchases that went back do not count. Where there is nothing to measure a value
+Every measure is as of one instant. Those of purchases count person-baskets: an item bought twice in
+one basket was wanted once, and what went back does not count. Those of interest and of the latest
+session count events. Where there is nothing to measure a value
 is NaN, where nothing was counted it is 0.
 """
 
@@ -169,13 +170,14 @@ def sessions(past: Past, n_items: int) -> dict[str, np.ndarray]:
     """Measures of every person's latest session, (n_people,) each; of who did nothing there is no
     age, and nothing counted.
 
-    ``s_days_since``: the age of the latest event of any kind; ``s_wanted``: looks, carts and
-    purchases in the session, ``s_items``: of how many different items.
+    ``s_days_since``: the age of its last event; ``s_wanted``: the looks, carts and purchases in it,
+    a row each; ``s_items``: of how many different items.
     """
+    session = past.of(past.latest)
     since = np.full(past.n_people, np.inf)
-    np.minimum.at(since, past.person, past.age)
+    np.minimum.at(since, session.person, session.age)
     since[np.isinf(since)] = np.nan
-    now = wanted(past.of(past.latest))
+    now = wanted(session)
     items = matrix.distinct(now.person * n_items + now.item) // n_items
     return {
         "s_days_since": since,
@@ -187,8 +189,9 @@ def sessions(past: Past, n_items: int) -> dict[str, np.ndarray]:
 def leanings(past: Past, category: np.ndarray, prefix: str) -> Keyed:
     """What every (person, category) was looked at; the key is ``person * n + category``.
 
-    ``interest_14``: looks and carts, each halved every 14 days; ``session``: the share of what was
-    wanted in the person's latest session. ``category``: (n_items,) codes, -1 for none.
+    ``interest_14``: looks and carts, each halved every 14 days; ``session``: the share of the
+    looks, carts and purchases of the person's latest session, those of items without a category
+    among them. ``category``: (n_items,) codes, -1 for none.
     """
     shown = wanted(past)
     width = int(category.max(initial=0)) + 1

@@ -1,8 +1,8 @@
 """What those who live with a person bought: the household's need beside the person's own.
 
 A household never merges people. Each keeps its own past; the others' purchases are measures of the
-pair, and who lives alone has none. Who refused personalisation lends nothing: its events are in no
-history.
+pair, and who lives alone has none. Who refused personalisation lives alone here: the others' lists
+know nothing of them, and theirs nothing of the others.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ class Mates:
 
 # What a member bought of an item: codes, its baskets halved every 60 days, the age of the newest.
 BOUGHT = np.dtype(
-    [("home", "i8"), ("member", "i8"), ("item", "i8"), ("decayed", "f8"), ("since", "f8")]
+    [("home", "i4"), ("member", "i4"), ("item", "i4"), ("decayed", "f8"), ("since", "f8")]
 )
+
+
+ABSENT = {"h_decayed_60": 0.0, "h_days_since": np.nan}
+NOBODY = Keyed(np.zeros(0, np.int64), dict.fromkeys(ABSENT, np.zeros(0)), ABSENT)
 
 
 @dataclass
@@ -39,8 +43,9 @@ class Homes:
     """Who lives with whom, and what each of them bought.
 
     ``people``: sorted ids; ``home``: (n_people,) int64 code of the household, -1 for who lives
-    alone; ``size``: (n_homes,) how many live there; ``bought``: rows of ``BOUGHT``, ascending by
-    household, member and item, once everybody's past went through :meth:`watching`.
+    alone; ``size``: (n_homes,) how many of those who consent live there; ``bought``: rows of
+    ``BOUGHT``, ascending by household, member and item, once everybody's past went through
+    :meth:`watching`.
     """
 
     people: pa.StringArray
@@ -50,13 +55,14 @@ class Homes:
 
     @staticmethod
     def of(persons: pa.Table) -> Homes:
-        """``persons``: person_id and household_id, in any order."""
-        rows = persons.select(["person_id", "household_id"]).sort_by("person_id")
+        """``persons``: person_id, household_id and personalised of everybody, in any order."""
+        rows = persons.select(["person_id", "household_id", "personalised"]).sort_by("person_id")
         _, household = matrix.encode(rows["household_id"])
-        size = np.bincount(household, minlength=1)
+        shares = rows["personalised"].to_numpy()
+        size = np.bincount(household[shares], minlength=int(household.max(initial=0)) + 1)
         codes = np.where(size > 1, np.cumsum(size > 1) - 1, -1)
         people = pa.concat_arrays([chunk.cast(pa.string()) for chunk in rows["person_id"].chunks])
-        return Homes(people, codes[household], size[size > 1])
+        return Homes(people, np.where(shares, codes[household], -1), size[size > 1])
 
     def watching(self, pasts: Iterable[Past]) -> Iterator[Past]:
         """The pasts, of all people one block after the other, while their purchases are noted."""
@@ -67,6 +73,7 @@ class Homes:
             first += past.n_people
             yield past
         rows = np.concatenate(noted)
+        noted.clear()
         self.bought = rows[np.lexsort((rows["item"], rows["member"], rows["home"]))]
 
     def _bought(self, past: Past, first: int) -> np.ndarray:
@@ -89,6 +96,8 @@ class Homes:
         every 60 days; ``h_days_since``: since the last of them. A pair's key is ``person * n_items
         + item``.
         """
+        if len(self.size) == 0:
+            return Mates({"h_mates": np.zeros(len(people))}, NOBODY)
         code = matrix.known(people, self.people, "person of the household")
         home = self.home[code]
         living = np.flatnonzero(home >= 0)
@@ -115,6 +124,6 @@ class Homes:
                     "h_decayed_60": np.bincount(group, found["decayed"], len(keys)),
                     "h_days_since": since,
                 },
-                {"h_decayed_60": 0.0, "h_days_since": np.nan},
+                ABSENT,
             ),
         )

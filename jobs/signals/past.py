@@ -127,13 +127,23 @@ def arranged(
         basket[order].astype(np.int64),
         rows["quantity"].to_numpy()[order],
         value[order],
-        in_latest_session(person[order], times[order]),
+        in_latest_session(person[order], times[order], np.isin(kind[order], BACK)),
     )
 
 
-def in_latest_session(person: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """(n,) bool: whether no pause is longer than ``PAUSE`` from a row to the person's last one;
-    ``times``: (n,) int64 microseconds."""
+def in_latest_session(person: np.ndarray, times: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether no pause is longer than ``PAUSE`` from a row to the person's last one.
+
+    ``times``: (n,) int64 microseconds; ``back``: (n,) bool, what went back, which the shop books
+    when it comes and which is no visit.
+    """
+    visits = np.flatnonzero(~back)
+    found = np.zeros(len(person), bool)
+    found[visits] = _of_latest_visit(person[visits], times[visits])
+    return found
+
+
+def _of_latest_visit(person: np.ndarray, times: np.ndarray) -> np.ndarray:
     order = np.lexsort((-times, person))
     starts, group = runs(person[order])
     paused = np.zeros(len(order), bool)

@@ -264,6 +264,25 @@ def test_a_surface_that_is_for_others_than_before_makes_all_of_its_old_grain_ane
     assert changed(fewer, then) == {"home": True, "like": False, "feed": False}
 
 
+def test_who_lives_with_somebody_who_left_or_refused_is_altered(refreshed: Shop) -> None:
+    spark = refreshed.context("changes", hour(6)).spark
+
+    def known(*rows: tuple[str, str, bool]) -> dict[str, list[str]]:
+        frame = spark.createDataFrame(
+            list(rows), "person_id string, household_id string, personalised boolean"
+        )
+        found = changes._with_mates(frame).toArrow()
+        return dict(zip(found["person_id"].to_pylist(), found["mates"].to_pylist(), strict=True))
+
+    home = [("ann", "ann", True), ("ben", "ann", True), ("dot", "dot", True)]
+    assert known(*home) == {"ann": ["ann", "ben"], "ben": ["ann", "ben"], "dot": ["dot"]}
+    refused = known(home[0], ("ben", "ann", False), home[2])
+    assert refused == {"ann": ["ann"], "ben": ["ann"], "dot": ["dot"]}
+    renamed = known(*((name, home and "ben", True) for name, home, _ in home[:2]), home[2])
+    assert renamed == known(*home), "a household is whoever lives there, whatever it is named after"
+    assert "mates" in changes.FACTS_OF
+
+
 def test_what_excludes_items_configures_lists_of_every_grain(refreshed: Shop) -> None:
     night = refreshed.context("changes", hour(6))
     night.refresh = changed_by(refreshed, hour(6))

@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import pytest
 
 from jobs import io, tables
-from jobs.errors import Fault
+from jobs.errors import Fault, NightNeeded
 from jobs.io import Lake
 from jobs.ordering import recommendations
 from jobs.refresh import route
 from jobs.release import releases, rollback
 from jobs.release.reader import Reader
 from jobs.retrieval import candidates, index
+from jobs.scoring import features
 from tests import small_shop
 from tests.refresh.conftest import (
     AS_OF,
@@ -277,7 +278,9 @@ def test_tables_of_retired_refreshes_go_and_those_of_nights_stay(shop: Shop) -> 
     assert shop.lake.at("ranker", io.label(hour(1))) is None
 
 
-def test_what_a_refresh_cannot_go_on_from_is_refused(shop: Shop, tmp_path: Any) -> None:
+def test_what_a_refresh_cannot_go_on_from_is_refused(
+    shop: Shop, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     empty = Lake(tmp_path / "empty").open()
     source = str(shop.source)
     with pytest.raises(Fault, match="no release of a night before"):
@@ -289,6 +292,9 @@ def test_what_a_refresh_cannot_go_on_from_is_refused(shop: Shop, tmp_path: Any) 
     changed = {**PARAMS, "embeddings": {"factors": 16}}
     with pytest.raises(Fault, match="the parameters of embeddings are others"):
         route.open_refresh(shop.lake, hour(1), "run", source, changed)
+    monkeypatch.setattr(features, "VERSION", "behaviour-99")
+    with pytest.raises(NightNeeded, match="learnt by features of behaviour-"):
+        route.open_refresh(shop.lake, hour(1), "run", source, PARAMS)
     assert route.under_way(shop.lake, "run") is None
 
 

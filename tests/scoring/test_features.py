@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs import io
 from jobs.errors import Fault
 from jobs.ordering import lists
 from jobs.scoring import features
@@ -46,9 +47,20 @@ def ground(*people: str) -> Ground:
     everybody = past_of(*ROWS, items=ITEMS)
     own = past_of(*[row for row in ROWS if row[0] in people], people=list(people), items=ITEMS)
     vectors = Vectors(VECTORS, np.ones((len(people), 2), np.float32), VECTORS)
-    alone = Homes.of(pa.table({"person_id": list(people), "household_id": list(people)}))
+    alone = Homes.of(pa.table({
+        "person_id": list(people), "household_id": list(people),
+        "personalised": [True for _ in people],
+    }))  # fmt: skip
     mates = alone.mates(alone.people, len(ITEMS))
     return Ground.of(own, CATALOGUE, shop.measure([everybody], CATALOGUE), mates, vectors)
+
+
+def test_a_table_of_another_version_is_told_by_its_columns(tmp_path):
+    rows = features.stamped(pa.array(["p"]), pa.array(["i"]), np.ones((1, len(FEATURES))), AS_OF)
+    io.write_arrow(tmp_path / "now", rows)
+    io.write_arrow(tmp_path / "then", rows.drop_columns(FEATURES[3]))
+    assert features.held(tmp_path / "now")
+    assert not features.held(tmp_path / "then")
 
 
 def test_a_row_holds_every_feature_at_its_place():

@@ -121,6 +121,30 @@ def test_what_is_only_judged_is_not_trained_on(lake, monkeypatch):
     assert seen == [True, True]
 
 
+def test_a_split_draws_its_share_of_the_features_that_tell_something():
+    values = np.array([[1.0, np.nan, 2.0, np.nan], [1.0, np.nan, 3.0, 4.0]], np.float32)
+    assert ranker.varying(values).tolist() == [False, False, True, True]
+    assert not ranker.varying(values[:0]).any()
+    for count in range(1, 93):
+        telling = np.arange(92) < count
+        for share in (0.1, 0.4, 0.5, 1.0):
+            asked = np.float32(ranker.drawn_share(telling, share))
+            assert int(asked * np.float32(92)) == max(1, int(share * count + 1e-9))
+
+
+def test_what_tells_nothing_is_not_learned_from():
+    generator = np.random.default_rng(3)
+    values = np.full((4_000, len(FEATURES)), np.nan, np.float32)
+    values[:, :3] = generator.normal(size=(4_000, 3))
+    bought = values[:, 0] + generator.normal(size=4_000) > 0
+    rows = Examples(values, np.ones(4_000, bool), bought, bought * 1.0, np.ones(4_000))
+    params = Params(trees=20, members=1, feature_share=0.34)
+    (member,) = ranker.train(rows, params, 7)
+    assert set(member.get_score()) <= {"f0", "f1", "f2"}
+    assert member.num_boosted_rounds() == 20
+    assert len(member.get_dump()[0].splitlines()) > 1, "one feature of three is drawn at each split"
+
+
 def test_too_few_people_for_trees_leave_the_blend_to_rank(lake):
     found = trained(lake, learnable.tables(45), Params(min_ranker_people=50))
     rows = evidence(found)

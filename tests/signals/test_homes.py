@@ -17,17 +17,19 @@ from tests.signals.pasts import equal, past_of
 ITEMS = ["bread", "milk", "tea"]
 BREAD, MILK, TEA = 0, 1, 2
 PEOPLE = ["ann", "ben", "cid", "dot", "eve"]
-# Ann, Ben and Cid live together, Dot with Eve's empty room, Eve with somebody who never bought.
-HOMES = {"ann": "h1", "ben": "h1", "cid": "h1", "dot": "dot", "eve": "eve"}
+HOMES = {"ann": "ann", "ben": "ann", "cid": "ann", "dot": "dot", "eve": "eve"}
 
 
-def homes(of: dict[str, str] = HOMES) -> Homes:
-    names = list(of)[::-1]
-    return Homes.of(pa.table({"person_id": names, "household_id": [of[name] for name in names]}))
+def homes(refused: str = "") -> Homes:
+    names = PEOPLE[::-1]
+    return Homes.of(pa.table({
+        "person_id": names, "household_id": [HOMES[name] for name in names],
+        "personalised": [name != refused for name in names],
+    }))  # fmt: skip
 
 
-def watched(*rows: tuple, blocks: int = 2) -> Homes:
-    made = homes()
+def watched(*rows: tuple, blocks: int = 2, refused: str = "") -> Homes:
+    made = homes(refused)
     people = made.people.to_pylist()
     parts = [people[first : first + blocks] for first in range(0, len(people), blocks)]
     pasts = [
@@ -65,11 +67,23 @@ def test_who_lives_alone_has_no_mates():
     assert {*found.persons, *found.pairs.values} == set(measures.HOUSEHOLD)
 
 
+def test_who_refused_lends_nothing_and_borrows_nothing():
+    bought = [("ben", "milk", "purchase", 60), ("cid", "tea", "purchase", 60)]
+    made = watched(*bought, refused="ann")
+    assert pair(made, "ann", MILK)["h_decayed_60"] == 0
+    assert pair(made, "cid", MILK)["h_decayed_60"] == 0.5
+    assert made.mates(pa.array(PEOPLE), len(ITEMS)).persons["h_mates"].tolist() == [0, 1, 1, 0, 0]
+    # Their events are in no history; were one there, it would be nobody's measure.
+    strange = watched(("ann", "milk", "purchase", 60), *bought, refused="ann")
+    assert pair(strange, "cid", MILK)["h_decayed_60"] == 0.5
+
+
 def test_a_shop_without_people_has_no_homes():
-    none = pa.table(
-        {"person_id": pa.array([], pa.string()), "household_id": pa.array([], pa.string())}
-    )
-    assert len(Homes.of(none).mates(pa.array([], pa.string()), 3).pairs.key) == 0
+    nobody = pa.array([], pa.string())
+    none = Homes.of(pa.table({
+        "person_id": nobody, "household_id": nobody, "personalised": pa.array([], pa.bool_()),
+    }))  # fmt: skip
+    assert len(none.mates(nobody, len(ITEMS)).pairs.key) == 0
 
 
 purchases = st.lists(

@@ -25,11 +25,14 @@ from jobs.tables import FEATURES, SOURCES
 
 ROWS_AT_ONCE = 500_000  # of a night's features; about 200 MB
 PURCHASE, CLICK = definitions.LABELS
+MEASURED = {"examples": "examples", "recommendations": "features"}  # the table with features
 OUTCOME = {PURCHASE: "bought", CLICK: "clicked"}  # the column that says whether there was one
 FAMILIES: dict[str, tuple[str, ...]] = {
     "what the person bought of the item": measures.PAIR,
     "looks and carts": measures.INTEREST,
     "the person": measures.PERSON,
+    "the latest session": measures.SESSION,
+    "the household": measures.HOUSEHOLD,
     "the item": measures.ITEM,
     "the person and the category": measures.CATEGORY,
     "crossed": measures.CROSSED,
@@ -141,8 +144,13 @@ def nights(rows: pa.Table) -> list[str]:
 
 
 def newest_with(night: Night, step: str, labels: list[str]) -> str | None:
-    """The first of these nights that the lake still has this step's output of."""
-    return next((one for one in labels if night.lake.at(step, one) is not None), None)
+    """The first of these nights that the lake still has this step's output of, by the features of
+    this code."""
+    for label in labels:
+        there = night.lake.at(step, label)
+        if there is not None and features.held(there.table(MEASURED[step])):
+            return label
+    return None
 
 
 # --- of a night ------------------------------------------------------------------------------

@@ -176,6 +176,9 @@ def replay(night: Night, label: str, sample: pa.Table) -> Replayed:
     if not sample.num_rows:
         return one
     lists = night.earlier("recommendations", label)
+    if not features.held(lists.table("features")):
+        one.unpublished = sample.num_rows  # by an earlier code, of other features
+        return one
     people = pc.unique(sample["person_id"]).drop_null()
     mine = ds.field("person_id").isin(people)
     published = io.read_arrow(lists.table("features"), where=mine)

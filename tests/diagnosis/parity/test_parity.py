@@ -51,6 +51,10 @@ def shown(rows: int = 60) -> Shown:
 
 
 # --- categories ------------------------------------------------------------------------------
+def test_every_feature_is_of_a_family_that_units_are_looked_for_in():
+    assert set(samples.FAMILY) == set(FEATURES)
+
+
 def test_a_renamed_step_is_told_once_and_not_for_every_path_below_it():
     after = {item: path.replace("c2 >", "drinks >") for item, path in GOODS.items()}
     (move,) = categories.renames(catalogue(GOODS), catalogue(after))
