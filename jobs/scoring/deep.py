@@ -24,7 +24,7 @@ from jobs.params import check
 
 KIND = "deepfm"
 SWITCH = "ranker.deep"
-# Rows whose embeddings are held at a time: 80 features of 8 entries are 40 MB.
+# Rows whose embeddings are held at a time: 90 features of 8 entries are 50 MB.
 BLOCK = 16_000
 # Rows that the importance of features is measured on, each of them scored once a feature.
 SAMPLE = 20_000

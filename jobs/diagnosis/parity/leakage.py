@@ -37,7 +37,7 @@ from jobs.params import check
 from jobs.tables import FEATURES, TABLES
 
 FEW_OUTCOMES = 50  # purchases of a side, below which no probe is read
-CLEAR = 4.0  # standard errors; some 80 features are looked at each day
+CLEAR = 4.0  # standard errors; some 90 features are looked at each day
 TELLS = 0.65  # AUC in training, below which a leak would do nothing
 # Of its strength in training, what a feature that was nothing but a leak may keep in serving.
 KEPT = 0.35

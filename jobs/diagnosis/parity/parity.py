@@ -43,7 +43,7 @@ AT_LARGE = 0.2
 # never, or varied and then a constant.
 KNOWN, NEVER = 0.5, 0.98
 FEW_ROWS = 500  # below, quantiles and shares of a side say nothing
-CLEAR = 4.0  # standard errors; some 250 comparisons are made each day
+CLEAR = 4.0  # standard errors; some 280 comparisons are made each day
 WEAK, STRONG = 0.55, 0.7  # of AUC: hardly a relation to the label, and one that matters
 
 
