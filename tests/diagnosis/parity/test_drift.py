@@ -159,7 +159,7 @@ def test_seven_days_of_mature_outcomes_are_enough(planted, kind, monkeypatch):
 def test_a_small_change_of_all_may_be_season_where_there_is_no_year_before():
     world = World(8)
     parts = (drawn(world, "reference", 1_600, 1),
-             drawn(world, "current", 2_400, 2, Planted(rate=0.8)))  # fmt: skip
+             drawn(world, "current", 2_400, 2, Planted(rate=0.85)))  # fmt: skip
     (symptom,) = found(*parts)
     assert (symptom.kind, symptom.warning) == ("label_drift", True)
     assert "may be the season" in symptom.sentence
