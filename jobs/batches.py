@@ -154,8 +154,9 @@ def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.Data
     del ordered
     if not len(several):
         return next(chunks(batch, names)).iloc[:0]
-    # Made a second time, since a sound table need not be held twice.
-    twice = np.isin(_numbered(batch, keys), several)
+    # Made a second time, alike since the same files are read in their order: a sound table need not
+    # be held twice.
+    twice = matrix.among(_numbered(batch, keys), several)
     kept, first = [], 0
     for chunk in chunks(batch, names):
         kept.append(chunk[twice[first : first + len(chunk)]])

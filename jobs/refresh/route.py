@@ -28,6 +28,7 @@ from jobs.refresh import explored
 from jobs.release import releases
 from jobs.release.releases import Release
 from jobs.scoring import features
+from jobs.scoring.scorer import SCORER
 
 log = logging.getLogger("nightjar")
 
@@ -57,7 +58,6 @@ MADE = tuple(step for step, how in ROUTE.items() if how != CARRIED)
 CARRIED_STEPS = tuple(step for step, how in ROUTE.items() if how == CARRIED)
 # What these are set to shapes lists and nothing that is learnt: lists are then made anew.
 CONFIGURES_LISTS = ("filters", "candidates", "recommendations", "item_lists")
-SCORER = "scorer/scorer.json"  # of a release
 # Parameters that a night does not look at: changed for a refresh, they change no night's work.
 OF_REFRESHES = {"index": ("guard",)}
 
@@ -98,7 +98,7 @@ def open_refresh(
             f"refresh: the parameters of {', '.join(learnt)} are others than those of the night "
             f"{io.label(base.night)}; run a night with them, then refresh"
         )
-    version = io.read_json(base.path(SCORER))["feature_version"]
+    version = io.read_json(base.path("scorer") / SCORER)["feature_version"]
     if version != features.VERSION:
         raise NightNeeded(
             f"refresh: the night {io.label(base.night)} learnt by features of {version}, and this "

@@ -157,14 +157,17 @@ def test_seven_days_of_mature_outcomes_are_enough(planted, kind, monkeypatch):
 
 
 def test_a_small_change_of_all_may_be_season_where_there_is_no_year_before():
-    world = World(8)
-    parts = (drawn(world, "reference", 1_600, 1),
-             drawn(world, "current", 2_400, 2, Planted(rate=0.85)))  # fmt: skip
-    (symptom,) = found(*parts)
+    world = World(8, people=1_400)
+    before = drawn(world, "reference", 3_200, 1)
+    # In log-odds 0.2 less, of which 0.15 is told and 0.3 is no season.
+    small = before, drawn(world, "current", 4_800, 2, Planted(rate=0.85))
+    (symptom,) = found(*small)
     assert (symptom.kind, symptom.warning) == ("label_drift", True)
     assert "may be the season" in symptom.sentence
     # A year ago it was as in the reference: no season.
-    (symptom,) = found(*parts, drawn(world, "last_year", 2_000, 3))
+    (symptom,) = found(*small, drawn(world, "last_year", 4_000, 3))
+    assert (symptom.kind, symptom.warning) == ("label_drift", False)
+    (symptom,) = found(before, drawn(world, "current", 4_800, 2, Planted(rate=0.7)))
     assert (symptom.kind, symptom.warning) == ("label_drift", False)
 
 
