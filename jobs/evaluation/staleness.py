@@ -42,7 +42,8 @@ from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import candidates
 from jobs.scoring import blend, examples, features
-from jobs.signals import sessions
+from jobs.signals import sessions, shop
+from jobs.signals.past import people_of
 from jobs.signals.shop import Catalogue
 from jobs.tables import SOURCES
 
@@ -256,7 +257,9 @@ def nominate(night: Night, ids: Ids, at: datetime) -> Named:
     """What the sources name as of an instant, by the same functions as in the night."""
     then = sessions.at(night, at)
     catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
-    record, measured, _ = examples.recorded(night, then, at, catalogue)
+    record = examples.recorded(night, then, at, catalogue)
+    persons = people_of(then.known.persons.select("person_id").toArrow())
+    measured = shop.measure(record.blocks(persons), catalogue)
     seen = examples.seen_at(night, then, ids.people, record, measured["i_gap"])
     nominated = candidates.nominate(night, seen, night.params_of("candidates"))
     pairs = features.wide(features.coded(nominated, ids.people, ids.items))

@@ -29,9 +29,8 @@ from jobs.retrieval import candidates, embeddings, matrix
 from jobs.retrieval.candidates import Seen
 from jobs.scoring import features
 from jobs.scoring.features import Ground, Pairs, Vectors
-from jobs.signals import interactions, sessions, shop
+from jobs.signals import homes, interactions, sessions
 from jobs.signals.behaviour import Keyed
-from jobs.signals.homes import Homes
 from jobs.signals.past import Past, Record, bought_pairs
 from jobs.signals.shop import Catalogue
 
@@ -85,10 +84,12 @@ def run(night: Night, params: Params) -> None:
         if len(asked.people) == 0:
             log.info("examples cut=%s people=0", io.label(cut))
             continue
-        record, measured, homes = recorded(night, asked.then, cut, catalogue)
+        record = recorded(night, asked.then, cut, catalogue)
+        persons = asked.then.known.persons.select("person_id", "household_id", "personalised")
+        measured, living = homes.measured(record, persons.toArrow(), catalogue)
         past = record.of(asked.people)
         found = nominated(night, asked, record, past, measured["i_gap"])
-        mates = homes.mates(asked.people, len(catalogue.ids))
+        mates = living.mates(asked.people, len(catalogue.ids))
         ground = Ground.of(past, catalogue, measured, mates, found.vectors)
         rows = examples(asked, found.pairs, ground, number, night.seed, params)
         night.add("examples", number + 1, rows)
@@ -338,17 +339,11 @@ def answers_of(
     return found["label"], found["bought"] > 0, found["spent"]
 
 
-def recorded(
-    night: Night, then: sessions.Seen, cut: datetime, catalogue: Catalogue
-) -> tuple[Record, dict[str, np.ndarray], Homes]:
-    """The history of a cut, in files sorted by person, and what it says of every item and of those
-    who live together."""
+def recorded(night: Night, then: sessions.Seen, cut: datetime, catalogue: Catalogue) -> Record:
+    """The history of a cut, in files sorted by person."""
     if then.as_published:
         folder = night.published("sessions").table("history")
     else:
         folder = night.scratch("history") / "history"
         io.kept(sessions.by_person(then.history), folder)
-    record = Record(folder, cut, catalogue.ids)
-    columns = ["person_id", "household_id", "personalised"]
-    homes = Homes.of(then.known.persons.select(*columns).toArrow())
-    return record, shop.measure(homes.watching(record.blocks(homes.people)), catalogue), homes
+    return Record(folder, cut, catalogue.ids)

@@ -17,7 +17,7 @@ from jobs.retrieval import matrix
 from jobs.scoring import features
 from jobs.scoring.features import Ground, Pairs, Vectors
 from jobs.scoring.scorer import Scorer
-from jobs.signals import shop
+from jobs.signals import homes
 from jobs.signals.homes import Homes
 from jobs.signals.past import Past, Record, bought_pairs
 from jobs.signals.shop import Catalogue
@@ -45,14 +45,14 @@ class Scored:
         and category of all items."""
         catalogue = Catalogue.of(items)
         record = Record(night.published("sessions").table("history"), night.as_of, catalogue.ids)
-        homes = Homes.of(persons)
+        measured, living = homes.measured(record, persons, catalogue)
         params = night.params_of("ranker")
         return Scored(
             night,
             record,
             catalogue,
-            shop.measure(homes.watching(record.blocks(homes.people)), catalogue),
-            homes,
+            measured,
+            living,
             features.placed(night.arrow("item_factors"), "item_id", catalogue.ids),
             features.placed(night.arrow("content_vectors"), "item_id", catalogue.ids),
             Scorer.of(

@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.retrieval import matrix
+from jobs.signals import shop
 from jobs.signals.behaviour import Keyed, Lines
-from jobs.signals.past import Past, runs
+from jobs.signals.past import Past, Record, runs
+from jobs.signals.shop import Catalogue
 
 HALF_LIFE = 60  # days
 
@@ -32,7 +34,6 @@ class Mates:
 BOUGHT = np.dtype(
     [("home", "i4"), ("member", "i4"), ("item", "i4"), ("decayed", "f8"), ("since", "f8")]
 )
-
 
 ABSENT = {"h_decayed_60": 0.0, "h_days_since": np.nan}
 NOBODY = Keyed(np.zeros(0, np.int64), dict.fromkeys(ABSENT, np.zeros(0)), ABSENT)
@@ -127,3 +128,12 @@ class Homes:
                 ABSENT,
             ),
         )
+
+
+def measured(
+    record: Record, persons: pa.Table, catalogue: Catalogue
+) -> tuple[dict[str, np.ndarray], Homes]:
+    """What everybody's past says of every item (``shop.measure``) and of those who live together:
+    it is read once for both. ``persons``: as of :meth:`Homes.of`."""
+    homes = Homes.of(persons)
+    return shop.measure(homes.watching(record.blocks(homes.people)), catalogue), homes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -264,23 +265,34 @@ def test_a_surface_that_is_for_others_than_before_makes_all_of_its_old_grain_ane
     assert changed(fewer, then) == {"home": True, "like": False, "feed": False}
 
 
-def test_who_lives_with_somebody_who_left_or_refused_is_altered(refreshed: Shop) -> None:
-    spark = refreshed.context("changes", hour(6)).spark
+def test_who_lives_with_somebody_who_left_or_refused_is_altered(
+    refreshed: Shop, tmp_path: Path
+) -> None:
+    night = refreshed.context("changes", hour(6))
+    night.refresh = changed_by(refreshed, hour(6))
+    published = night.published("identities")
+    persons = io.read_arrow(published.table("persons")).sort_by("person_id")
+    ids, agree = persons["person_id"].to_pylist(), persons["personalised"].to_pylist()
+    first, second, third = [name for name, agrees in zip(ids, agree, strict=True) if agrees][:3]
 
-    def known(*rows: tuple[str, str, bool]) -> dict[str, list[str]]:
-        frame = spark.createDataFrame(
-            list(rows), "person_id string, household_id string, personalised boolean"
-        )
-        found = changes._with_mates(frame).toArrow()
-        return dict(zip(found["person_id"].to_pylist(), found["mates"].to_pylist(), strict=True))
+    def altered(homes: dict[str, str], refused: str = "") -> set[str]:
+        """Who is touched by facts, had these people lived so, and one of them refused, before."""
+        then = persons.drop_columns(["household_id", "personalised"])
+        then = then.append_column("household_id", pa.array([homes.get(name, name) for name in ids]))
+        words = [agrees and name != refused for name, agrees in zip(ids, agree, strict=True)]
+        then = then.append_column("personalised", pa.array(words)).select(persons.schema.names)
+        home = tmp_path / str(len(list(tmp_path.iterdir())))
+        io.write_arrow(home / "persons", then)
+        base = dataclasses.replace(published, folder=home)
+        found = changes.touched_people(night, night.published("sessions"), base).to_pylist()
+        return {row["person_id"] for row in found if row["reason"] == changes.FACTS}
 
-    home = [("ann", "ann", True), ("ben", "ann", True), ("dot", "dot", True)]
-    assert known(*home) == {"ann": ["ann", "ben"], "ben": ["ann", "ben"], "dot": ["dot"]}
-    refused = known(home[0], ("ben", "ann", False), home[2])
-    assert refused == {"ann": ["ann"], "ben": ["ann"], "dot": ["dot"]}
-    renamed = known(*((name, home and "ben", True) for name, home, _ in home[:2]), home[2])
-    assert renamed == known(*home), "a household is whoever lives there, whatever it is named after"
-    assert "mates" in changes.FACTS_OF
+    assert altered({}) == set()
+    assert altered({first: first, second: first}) == {first, second}, "they lived together"
+    three = dict.fromkeys((first, second, third), second)
+    assert altered(three) == {first, second, third}
+    assert altered(three, refused=third) == {first, second, third}, "third agrees now"
+    assert altered({first: third}) == {first, third}
 
 
 def test_what_excludes_items_configures_lists_of_every_grain(refreshed: Shop) -> None:
