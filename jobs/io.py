@@ -196,35 +196,44 @@ def read_arrow(
 def read_people(folder: Path, people: pa.StringArray, columns: list[str] | None = None) -> pa.Table:
     """The rows of a table folder that are of these people, whose ids are sorted, by its column
     ``person_id``; groups of rows that hold none of them, by their statistics, are not read."""
+    return read_rows(folder, people, columns, "person_id")
+
+
+def read_rows(folder: Path, ids: pa.StringArray, columns: list[str] | None, by: str) -> pa.Table:
+    """The same by any column of texts."""
     files = parquet_files(folder)
     if not files:
         raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
-    return pa.concat_tables([people_in(path, people, columns) for path in files])
+    found = [rows_of(path, ids, columns, by) for path in files]
+    # Files of Spark's allow nulls where those of Arrow do not.
+    return pa.concat_tables(found, promote_options="default")
 
 
-def people_in(path: Path, people: pa.StringArray, columns: list[str] | None = None) -> pa.Table:
-    """The same of one file."""
-    with pq.ParquetFile(path) as file:
-        groups = groups_of(file.metadata, people)
-        if not groups:
-            return file.schema_arrow.empty_table().select(columns or file.schema_arrow.names)
-        own = columns if columns is None or "person_id" in columns else [*columns, "person_id"]
-        rows = file.read_row_groups(groups, own)
-    return rows.filter(pc.is_in(rows["person_id"], value_set=people)).select(
-        columns or rows.schema.names
-    )
-
-
-def groups_of(metadata: pq.FileMetaData, people: pa.StringArray) -> list[int]:
-    """The row groups of a Parquet file that may hold some of these people, whose ids are sorted."""
+def rows_of(
+    path: Path, ids: pa.StringArray, columns: list[str] | None = None, by: str = "person_id"
+) -> pa.Table:
+    """The rows of a Parquet file that are of these sorted ids by the column ``by``; of groups of
+    rows without any of them no other column is read."""
     found = []
-    place = metadata.schema.names.index("person_id")
+    with pq.ParquetFile(path) as file:
+        names = columns or file.schema_arrow.names
+        for group in groups_of(file.metadata, ids, by):
+            held = pc.is_in(file.read_row_group(group, [by])[by], value_set=ids)
+            if pc.any(held).as_py():
+                found.append(file.read_row_group(group, names).filter(held).select(names))
+        return pa.concat_tables(found or [file.schema_arrow.empty_table().select(names)])
+
+
+def groups_of(metadata: pq.FileMetaData, ids: pa.StringArray, by: str = "person_id") -> list[int]:
+    """The row groups of a Parquet file that may hold some of these sorted ids."""
+    found = []
+    place = metadata.schema.names.index(by)
     for number in range(metadata.num_row_groups):
         spread = metadata.row_group(number).column(place).statistics
         if spread is not None and spread.has_min_max:
             least, most = pa.array([spread.min]), pa.array([spread.max])
-            first = pc.search_sorted(people, least)[0].as_py()
-            if first == len(people) or people[first].as_py() > most[0].as_py():
+            first = pc.search_sorted(ids, least)[0].as_py()
+            if first == len(ids) or ids[first].as_py() > most[0].as_py():
                 continue
         found.append(number)
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -52,9 +52,8 @@ def parts(rows: pa.Table, people: int = PEOPLE) -> Iterator[pa.Table]:
         yield rows.slice(first, last - first)
 
 
-def without(base: Path, staged: Path, people: pa.StringArray) -> int:
-    """Stage a table of the base without the rows of these people, whose ids are sorted, by its
-    column ``person_id``.
+def without(base: Path, staged: Path, ids: pa.StringArray, by: str = "person_id") -> int:
+    """Stage a table of the base without the rows of these sorted ids by the column ``by``.
 
     Files without any of them are shared. Returns the number of the next part: what is added begins
     there, behind the base's own files.
@@ -65,17 +64,69 @@ def without(base: Path, staged: Path, people: pa.StringArray) -> int:
         place = re.match(r"part-(\d+)", path.name)
         number = max(number, int(place[1]) + 1 if place else 0)
         target = staged / path.relative_to(base)
-        if io.people_in(path, people, ["person_id"]).num_rows == 0:
+        if io.rows_of(path, ids, [by], by).num_rows == 0:
             releases.link(path, target)
             continue
         rows = pq.read_table(path)
-        kept = rows.filter(pc.invert(pc.is_in(rows["person_id"], value_set=people)))
+        kept = rows.filter(pc.invert(pc.is_in(rows[by], value_set=ids)))
         if kept.num_rows:
             target.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(
                 kept, target, compression=io.COMPRESSION, row_group_size=io.ROWS_PER_GROUP
             )
     return number
+
+
+def unshared(base: Path, staged: Path) -> tuple[list[Path], list[Path]]:
+    """The files of each of two folders of a table that the other does not share with it."""
+    files = [io.parquet_files(folder) for folder in (base, staged)]
+    places = [{(told.st_dev, told.st_ino) for told in map(Path.stat, some)} for some in files]
+    apart = places[0] ^ places[1]
+    then, now = (
+        [path for path in some if (path.stat().st_dev, path.stat().st_ino) in apart]
+        for some in files
+    )
+    return then, now
+
+
+def differing(then: pa.Table, now: pa.Table, by: str) -> tuple[pa.Table, pa.Table]:
+    """The rows of each of two tables that the other has not got as they are; in both the values of
+    ``by`` are unique, and the columns are the same and hold no lists."""
+    place = pc.index_in(now[by], value_set=then[by].combine_chunks())
+    same = pc.is_valid(place)
+    there = then.take(place)
+    for name in now.schema.names:
+        ours, theirs = now[name], there[name]
+        neither = pc.and_(pc.is_null(ours), pc.is_null(theirs))
+        same = pc.and_(same, pc.or_(pc.fill_null(pc.equal(ours, theirs), False), neither))
+    stood = pc.is_in(then[by], value_set=now[by].filter(same).combine_chunks())
+    return then.filter(pc.invert(stood)), now.filter(pc.invert(same))
+
+
+def among(rows: pa.Table, chosen: pa.Table, names: Sequence[str]) -> pa.Array:
+    """(n,) booleans: whether a row's values of these columns stand together in a row of ``chosen``.
+
+    Null is among nothing.
+    """
+    found = np.ones(rows.num_rows, bool)
+    for name in reversed(names):
+        distinct = pc.unique(chosen[name]).cast(rows.schema.field(name).type).drop_null()
+        found &= np.asarray(pc.is_in(rows[name], value_set=distinct), bool)
+    # Together they are asked for only where each is there, which is seldom.
+    place = np.flatnonzero(found)
+    asked, texts = joined(rows.take(pa.array(place)), names), joined(chosen, names)
+    found[place] = np.asarray(pc.is_in(asked, value_set=texts.drop_null()), bool)
+    return pa.array(found)
+
+
+def joined(rows: pa.Table, names: Sequence[str]) -> pa.Array:
+    """(n,) texts that are equal where the values of all columns are; null where one is."""
+    columns = [rows[name].combine_chunks().cast(pa.string()) for name in names]
+    # With its length before it no value can be taken for the end of another.
+    sized = [
+        text for column in columns for text in (pc.binary_length(column).cast(pa.string()), column)
+    ]
+    return pc.binary_join_element_wise(*sized, ":")
 
 
 def both(*ids: pa.Array | pa.ChunkedArray) -> pa.StringArray:

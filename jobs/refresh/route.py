@@ -1,9 +1,9 @@
 """What a refresh does at each step, from which release it goes on, and when it must not.
 
-A refresh is a run of the steps for an hour of the day. Signals and filters are computed as in the
-night, so that they are the rebuild's; the model and what judges it are carried over from the night;
-vectors, index, candidates and lists go on from the release before it, its *base*, and change only
-for the people and items that changed.
+A refresh is a run of the steps for an hour of the day. Signals and filters are the rebuild's: some
+computed as in the night, events and sessions anew only where something changed. The model and what
+judges it are carried over from the night; vectors, index, candidates and lists go on from the
+release before it, its *base*, and change only for the people and items that changed.
 
 The base is the newest refresh of the newest night, or that night itself. A night published since
 then is the base of the next refresh, whatever was refreshed meanwhile.
@@ -36,10 +36,10 @@ ANEW, ONWARD, CARRIED = "anew", "onward", "carried"
 # In the order of a refresh.
 ROUTE: dict[str, str] = {
     "source": ANEW,
-    "events": ANEW,
+    "events": ONWARD,
     "catalogue": ANEW,
     "identities": ANEW,
-    "sessions": ANEW,
+    "sessions": ONWARD,
     "interactions": ANEW,
     "filters": ANEW,
     "audits": CARRIED,

@@ -4,28 +4,39 @@ Reads the contract table ``events`` (a row per delivery of an event). Writes
 ``events`` (a row per event received before ``as_of``, its newest revision),
 ``events_rejected`` (a row per quarantined row, with its reason),
 ``events_counts`` (a row per outcome; the outcomes of received rows add up to what was read) and
-``events_volume`` (one row: the newest day against the same weekday before it).
+``events_volume`` (one row: the newest day against the same weekday before it). A refresh judges
+again what came since its base and what that touches; everything else stands.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs import io
+from jobs import io, tables
 from jobs.errors import Fault
+from jobs.io import Published
 from jobs.night import Night
 from jobs.params import check
+from jobs.refresh import onward
+from jobs.signals import deliveries
+from jobs.signals.deliveries import AHEAD, CROWDED
 from jobs.sources import contract
 from jobs.tables import EVENT_TYPES
 
 DAY = 86_400_000_000  # microseconds
+# Raise this with every change to how events are judged: a refresh then goes on from none before it.
+RULES = 1
+NOTE = "judged"
+PENDING = "not_yet_received"
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,8 @@ class Params:
 
 def run(night: Night, params: Params) -> None:
     """Judge the source's events and stage the four tables."""
-    raw = contract.read(night.spark, night.source_folder(), "events")
+    files = night.source_files("events")
+    raw = contract.read(night.spark, night.source_folder(), "events", files)
     if raw is None:
         raise Fault(f"events: {night.source_folder()} has no table events; it is required")
     # Saves reading and sorting the source once per table below.
@@ -63,7 +75,7 @@ def run(night: Night, params: Params) -> None:
             for outcome, rows in zip(
                 counts["outcome"].to_pylist(), counts["rows"].to_pylist(), strict=True
             )
-            if outcome != "not_yet_received"
+            if outcome != PENDING
         )
         if received == 0:
             raise Fault(_nothing_received(judged, night))
@@ -72,10 +84,74 @@ def run(night: Night, params: Params) -> None:
         night.write("events_rejected", rejected(judged))
     finally:
         judged.unpersist()
+    night.notes[NOTE] = {"rules": RULES}
+    _write_volume(night, params)
+
+
+def _write_volume(night: Night, params: Params) -> None:
     times = io.read_arrow(night.staged / "events", ["event_time"])["event_time"]
     night.write("events_volume", volume(times.to_numpy(), night.as_of, params.volume_weeks))
 
 
+# --- in a refresh ----------------------------------------------------------------------------
+def refresh(night: Night, params: Params) -> None:
+    """Stage the four tables, going on from the base where its files and rules are those of now."""
+    base = night.base("events")
+    by_our_rules = base.manifest["notes"].get(NOTE, {}).get("rules") == RULES
+    again = deliveries.since(night, base) if by_our_rules else None
+    if again is None:
+        run(night, params)
+        return
+    rows = again.rows.persist(StorageLevel.MEMORY_AND_DISK)
+    then = judge(rows.where("then").drop("then"), io.parse_as_of(base.as_of), params)
+    now = judge(rows.drop("then"), night.as_of, params).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        before, after = (_as_counts(count_outcomes(one).toArrow()) for one in (then, now))
+        _go_on(night, base, "events", kept(now).toArrow(), again.ids)
+        anew = rejected(now).toArrow()
+    finally:
+        now.unpersist()
+        rows.unpersist()
+    stood = io.read_arrow(base.table("events_rejected"))
+    stood = stood.filter(pc.invert(pc.is_in(stood["event_id"], value_set=again.ids)))
+    night.write("events_rejected", pa.concat_tables([stood, anew.cast(stood.schema)]))
+    counts = _as_counts(io.read_arrow(base.table("events_counts")))
+    counts.subtract(before)
+    counts.update(after)
+    night.write("events_counts", _counted(night, counts))
+    night.notes[NOTE] = {"rules": RULES, "again": len(again.ids), "deliveries": after.total()}
+    _write_volume(night, params)
+
+
+def _go_on(night: Night, base: Published, name: str, anew: pa.Table, ids: pa.StringArray) -> None:
+    """Stage a table of the base in which the rows of these events are now those of ``anew``."""
+    schema = tables.TABLES[name].schema
+    stood = io.read_rows(base.table(name), ids, schema.names, "event_id").cast(schema)
+    gone, came = onward.differing(stood, anew.select(schema.names).cast(schema), "event_id")
+    first = onward.without(
+        base.table(name), night.staged / name, onward.both(gone["event_id"]), "event_id"
+    )
+    if came.num_rows or not io.parquet_files(night.staged / name):
+        night.add(name, first, came)
+
+
+def _as_counts(rows: pa.Table) -> Counter[str]:
+    return Counter(dict(zip(rows["outcome"].to_pylist(), rows["rows"].to_pylist(), strict=True)))
+
+
+def _counted(night: Night, counts: Counter[str]) -> pa.Table:
+    """The table ``events_counts``; what is not yet received is whatever else the source has."""
+    of_source = night.arrow("source_tables", ["table", "rows"])
+    every = of_source.filter(pc.equal(of_source["table"], "events"))["rows"][0].as_py()
+    del counts[PENDING]
+    received = counts.total()
+    counts[PENDING] = every - received
+    found = sorted((outcome, rows) for outcome, rows in counts.items() if rows)
+    outcomes, rows = zip(*found, strict=True)
+    return with_shares(pa.table({"outcome": list(outcomes), "rows": list(rows)}), received)
+
+
+# --- one by one ------------------------------------------------------------------------------
 def judge(raw: DataFrame, as_of: datetime, params: Params) -> DataFrame:
     """Each row of the source with its ``outcome``.
 
@@ -96,7 +172,7 @@ def judge(raw: DataFrame, as_of: datetime, params: Params) -> DataFrame:
     )
     rows = settle(rows)
     first_verdict = (
-        F.when(F.col("pending"), "not_yet_received")
+        F.when(F.col("pending"), PENDING)
         .when((F.col("place") > 1) & (F.col("revision") < F.col("newest_revision")), "superseded")
         .when(F.col("place") > 1, "duplicate")
         .otherwise(_impossible(params, now))
@@ -121,7 +197,7 @@ def judge(raw: DataFrame, as_of: datetime, params: Params) -> DataFrame:
         rows.join(F.broadcast(crowded), on=["key_type", "key", "event_date"], how="left")
         .withColumn(
             "outcome",
-            F.when(bot_like, "rejected: bot_like_volume").otherwise(F.col("outcome")),
+            F.when(bot_like, f"rejected: {CROWDED}").otherwise(F.col("outcome")),
         )
         .select(
             "event_id", "revision", "event_time", "received_time", "first_received", "key_type",
@@ -185,7 +261,7 @@ def _impossible(params: Params, now: Column) -> Column:
         ("no_key", blank("key") | blank("key_type")),
         ("no_item", blank("item_id")),
         ("no_time", event_time.isNull()),
-        ("time_in_the_future", (event_time >= now) | (event_time > F.col("received_time") + ahead)),
+        (AHEAD, (event_time >= now) | (event_time > F.col("received_time") + ahead)),
         ("unknown_type", ~F.coalesce(F.col("event_type").isin(*EVENT_TYPES), F.lit(False))),
         ("not_a_number", F.isnan("quantity") | F.coalesce(F.isnan("value"), F.lit(False))),
         ("quantity_not_positive", F.col("quantity") <= 0),
@@ -220,7 +296,7 @@ def with_shares(counts: pa.Table, received: int) -> pa.Table:
     """The table ``events_counts``: shares of the rows received; pending rows have share 0."""
     outcomes, rows = counts["outcome"].to_pylist(), counts["rows"].to_pylist()
     shares = [
-        0.0 if outcome == "not_yet_received" else number / received
+        0.0 if outcome == PENDING else number / received
         for outcome, number in zip(outcomes, rows, strict=True)
     ]
     return pa.table({"outcome": outcomes, "rows": rows, "share": shares})

@@ -10,6 +10,8 @@ account, belongs to the account that logged in within the same session, where ex
 moves single events: it never merges persons and never reaches into another session. Where two
 accounts claim an event it stays with its key, since a wrong merge is worse than a missed one.
 
+A refresh makes the rows of those persons again whose events, keys or claims changed.
+
 A session ends when its person (for a login: its key) does nothing for a while. That is the whole
 definition: the client's own ``session_id`` neither ends a session nor holds one together.
 """
@@ -21,6 +23,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
@@ -28,11 +32,15 @@ from pyspark.sql import functions as F
 from jobs import io
 from jobs.night import Night
 from jobs.params import check
-from jobs.signals import identities
+from jobs.refresh import onward
+from jobs.signals import identities, stitched
 
 KEY = ["key_type", "key"]
 # The note that says when the first event happened that an account claims, null where none does.
 FIRST_CLAIMED = "first_claimed"
+NOTE = "stitched"
+# Raise this with every change to what becomes of an event: a refresh then goes on from none before.
+RULES = 1
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ def run(night: Night, params: Params) -> None:
     events, keyed, persons = (night.frame(name) for name in ("events", "identities", "persons"))
     logins = identities.at(night, night.as_of).logins
     accounts = night.params_of("identities").account_types
+    night.notes[NOTE] = {"rules": RULES}
     claims = claimed(events, keyed, persons, logins, accounts, params)
     if claims is None:
         resolved = resolve(events, keyed, persons, None, accounts)
@@ -83,14 +92,66 @@ def run(night: Night, params: Params) -> None:
             disputed = claims.where(F.col("person_id").isNull()).count()
             night.notes["events_claimed_once"] = claims.count() - disputed
             night.notes["events_claimed_twice"] = disputed
-            first = claims.agg(F.min("event_time").alias("first")).toArrow()["first"][0].as_py()
-            night.notes[FIRST_CLAIMED] = first.isoformat() if first else None
+            night.notes[FIRST_CLAIMED] = _first(claims)
             resolved = resolve(events, keyed, persons, claims, accounts)
             night.write("history", by_person(stitch(resolved, params)))
         finally:
             claims.unpersist()
     written = night.spark.read.parquet(str(night.staged / "history"))
     night.write("sessions", sessions(written))
+
+
+def refresh(night: Night, params: Params) -> None:
+    """Stage the tables, going on from the base where its events, links and rules allow it."""
+    base = night.base("sessions")
+    notes = base.manifest["notes"]
+    by_our_rules = notes.get(NOTE, {}).get("rules") == RULES
+    part = stitched.since(night, base) if by_our_rules else None
+    if part is None:
+        run(night, params)
+        return
+    events, keyed, persons, logins = (
+        _held(night, name, rows)
+        for name, rows in (("events", part.events), ("identities", part.identities),
+                           ("persons", part.persons), ("logins", part.logins))
+    )  # fmt: skip
+    accounts = night.params_of("identities").account_types
+    claims = claimed(events, keyed, persons, logins, accounts, params)
+    firsts = [notes[FIRST_CLAIMED]] if FIRST_CLAIMED in notes else []
+    if claims is not None:
+        claims = io.kept(claims, night.scratch("again") / "claims")
+        firsts.append(_first(claims))
+    if firsts:
+        night.notes[FIRST_CLAIMED] = None if None in firsts else min(firsts)
+    found = stitch(resolve(events, keyed, persons, claims, accounts), params).toArrow()
+    found = found.filter(pc.is_in(found["person_id"], value_set=part.people))
+    found = found.filter(onward.among(found, part.keys, KEY))
+    found = found.sort_by([(name, "ascending") for name in ("person_id", "event_time", "event_id")])
+    firsts_of = {
+        name: onward.without(base.table(name), night.staged / name, part.people)
+        for name in ("history", "sessions")
+    }
+    if found.num_rows:
+        night.add("history", firsts_of["history"], found)
+        again = _held(night, "history", found)
+        night.add("sessions", firsts_of["sessions"], sessions(again).toArrow())
+    night.notes[NOTE] = {
+        "rules": RULES, "people": len(part.people), "keys": part.keys.num_rows,
+        "events": part.events.num_rows,
+    }  # fmt: skip
+
+
+def _held(night: Night, name: str, rows: pa.Table) -> DataFrame:
+    """Rows of Arrow as a Spark frame, by way of a file, so that no plan carries them along."""
+    folder = night.scratch("again") / name
+    io.write_arrow(folder, rows)
+    return night.spark.read.parquet(str(folder))
+
+
+def _first(claims: DataFrame) -> str | None:
+    """When the first of the claimed events happened."""
+    first = claims.agg(F.min("event_time").alias("first")).toArrow()["first"][0].as_py()
+    return first.isoformat() if first else None
 
 
 def at(night: Night, cut: datetime) -> Seen:
@@ -118,9 +179,9 @@ def claimed_before(night: Night, cut: datetime) -> bool:
     a late one that closes a pause. Who claimed it twice, or without consent, left no trace there.
     """
     notes = night.published("sessions").manifest.get("notes", {})
-    if "events_claimed_once" not in notes:
+    if FIRST_CLAIMED not in notes:
         return False
-    first = notes.get(FIRST_CLAIMED)
+    first = notes[FIRST_CLAIMED]
     return first is None or io.parse_as_of(first) < cut
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import reduce
 from pathlib import Path
@@ -50,7 +50,11 @@ class Contracted:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a table of a source holds; ``digest`` covers each file's path, size and footer."""
+    """What a table of a source holds; ``digest`` covers each file's path, size and footer.
+
+    ``marks``: by the path of each Parquet file, under the source's folder, what tells that it is
+    as it was: its size, its footer and when it was last written.
+    """
 
     table: str
     present: bool
@@ -58,6 +62,7 @@ class Facts:
     files: int
     bytes: int
     digest: str
+    marks: dict[str, str] = field(default_factory=dict)
 
 
 def _columns(**columns: pa.DataType | tuple) -> tuple[Contracted, ...]:
@@ -147,17 +152,25 @@ def check(folder: Path) -> list[Facts]:
     return facts
 
 
-def read(spark: SparkSession, folder: Path, table: str) -> DataFrame | None:
+def read(
+    spark: SparkSession, folder: Path, table: str, only: Collection[str] | None = None
+) -> DataFrame | None:
     """A contract table with exactly the contract's columns and types, times in UTC.
 
-    ``None`` where the source has no such (optional) table. Missing optional columns are null.
-    Texts are valid UTF-8; an id that was not keeps its bytes in hexadecimal behind a ``~``, so
-    that two different ids never become one. Raises ``Fault`` as :func:`check` does.
+    ``only``: of the table's Parquet files, those with these paths under the folder. ``None`` where
+    the source has no such (optional) table, or ``only`` names no file. Missing optional columns are
+    null. Texts are valid UTF-8; an id that was not keeps its bytes in hexadecimal behind a ``~``,
+    so that two different ids never become one. Raises ``Fault`` as :func:`check` does, and where a
+    file of ``only`` is gone.
     """
     files, faults = _inspect(folder, table)
+    if only is not None:
+        there = {str(file.path.relative_to(folder)): file for file in files}
+        files = [file for name, file in there.items() if name in only]
+        faults += [f"{name} is gone since this run began" for name in sorted({*only} - {*there})]
     _refuse(folder, faults)
     if not files:
-        if _yaml_file(folder, table) is None:
+        if only is not None or _yaml_file(folder, table) is None:
             return None
         return spark.createDataFrame(_read_yaml(folder, table), _spark_schema(table))
     if any("ns" in file.reading.values() for file in files):
@@ -177,11 +190,13 @@ def read(spark: SparkSession, folder: Path, table: str) -> DataFrame | None:
 class _File:
     """A readable Parquet file: ``reading`` holds, per contract column present and not to be read
     as null throughout, how Spark has to read it: a DDL type, or ``ns``; ``twins`` says that an
-    extra column is named like one of the contract's but for its case."""
+    extra column is named like one of the contract's but for its case; ``written`` is when it was
+    last, in nanoseconds."""
 
     path: Path
     rows: int
     size: int
+    written: int
     footer: bytes
     reading: dict[str, str]
     nulls: frozenset[str]
@@ -252,8 +267,9 @@ def _inspect_file(path: Path, table: str) -> tuple[_File | None, list[str]]:
                 found.append(f"{table}.{column.name} is {got}, expected {_expected(column)}")
         names = {column.name for column in CONTRACT[table]}
         twins = any(name.lower() in names and name not in names for name in present.names)
-        size, rows = path.stat().st_size, parquet.metadata.num_rows
-        return _File(path, rows, size, footer, reading, frozenset(nulls), twins), found
+        told, rows = path.stat(), parquet.metadata.num_rows
+        size, written = told.st_size, told.st_mtime_ns
+        return _File(path, rows, size, written, footer, reading, frozenset(nulls), twins), found
 
 
 def _footer(path: Path) -> bytes:
@@ -371,9 +387,14 @@ def _facts(folder: Path, table: str, files: list[_File]) -> Facts:
     for file in files:
         digest.update(f"{file.path.relative_to(folder)}\0{file.size}\0".encode(errors="replace"))
         digest.update(file.footer)
+    marks = {
+        str(file.path.relative_to(folder)):
+        f"{file.size}-{file.written}-{hashlib.sha256(file.footer).hexdigest()[:16]}"
+        for file in files
+    }  # fmt: skip
     return Facts(
         table, bool(files), sum(file.rows for file in files), len(files),
-        sum(file.size for file in files), digest.hexdigest() if files else "",
+        sum(file.size for file in files), digest.hexdigest() if files else "", marks,
     )  # fmt: skip
 
 

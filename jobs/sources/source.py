@@ -3,7 +3,8 @@
 Reads a folder in the contract's shape as it is (never writing into it), or what a named adapter
 converts. Writes
 
-- ``source.json``: name, folder, adapter, version, digest and the adapter's counts.
+- ``source.json``: name, folder, adapter, version, digest, the adapter's counts, and by table the
+  ``files`` of this run, each with what tells that it is as it was.
 - ``source_tables``: one row per table of the contract.
 
 A conversion lies in the lake under ``sources/<adapter>/<digest>/``, built aside and renamed when
@@ -74,8 +75,10 @@ def run(night: Night, params: Params) -> None:
     night.notes.update(source.notes)
     io.write_json(
         night.staged / "source.json",
-        {**asdict(source), "folder": str(source.folder), "digest": digest},
-    )
+        {**asdict(source), "folder": str(source.folder), "digest": digest,
+         "files": {fact.table: fact.marks for fact in facts}},
+    )  # fmt: skip
+    # The schema takes what it has a column for.
     rows = [asdict(fact) for fact in facts]
     night.write("source_tables", pa.Table.from_pylist(rows, tables.TABLES["source_tables"].schema))
 

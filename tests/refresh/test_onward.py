@@ -67,3 +67,56 @@ def test_a_file_that_held_nobody_else_is_gone(tmp_path: Path) -> None:
     io.write_arrow(tmp_path / "base", table(range(2, 4)), 1)
     onward.without(tmp_path / "base", tmp_path / "staged", pa.array(["p000", "p001"]))
     assert [path.name for path in io.parquet_files(tmp_path / "staged")] == ["part-00001.parquet"]
+
+
+def test_rows_are_found_by_any_column_and_only_groups_that_hold_some_are_read(
+    tmp_path: Path,
+) -> None:
+    rows = pa.table({"key": ["b", None, "a", "d", "c", "b"], "value": range(6)})
+    pq.write_table(rows, tmp_path / "rows.parquet", row_group_size=2)
+    found = io.rows_of(tmp_path / "rows.parquet", pa.array(["b", "c"]), ["value"], "key")
+    assert found.to_pydict() == {"value": [0, 4, 5]}
+    none = io.rows_of(tmp_path / "rows.parquet", pa.array(["x"]), None, "key")
+    assert none.num_rows == 0
+    assert none.schema.names == ["key", "value"]
+    assert io.read_rows(tmp_path, pa.array(["d"]), None, "key").to_pylist() == [
+        {"key": "d", "value": 3}
+    ]
+
+
+def test_a_table_goes_on_without_rows_of_any_column(tmp_path: Path) -> None:
+    for number, keys in enumerate((["a", None], ["b", "c"])):
+        io.write_arrow(tmp_path / "base", pa.table({"key": keys, "value": [1, 2]}), number)
+    assert onward.without(tmp_path / "base", tmp_path / "staged", pa.array(["c"]), "key") == 2
+    assert io.read_arrow(tmp_path / "staged")["key"].to_pylist() == ["a", None, "b"]
+    then, now = onward.unshared(tmp_path / "base", tmp_path / "staged")
+    assert [path.name for path in (*then, *now)] == ["part-00001.parquet"] * 2
+    assert onward.unshared(tmp_path / "base", tmp_path / "base") == ([], [])
+
+
+def test_rows_differ_by_any_value_and_null_is_a_value(tmp_path: Path) -> None:
+    then = pa.table({
+        "id": ["a", "b", "c", "d", "e", "gone"], "number": [1.0, None, 3.0, None, 5.0, 6.0],
+        "text": ["x", "x", None, None, "x", "x"],
+    })  # fmt: skip
+    now = pa.table({
+        "id": ["e", "d", "came", "c", "b", "a"], "number": [5.0, None, 0.0, None, 2.0, 1.0],
+        "text": ["y", None, "x", None, "x", "x"],
+    })  # fmt: skip
+    before, after = onward.differing(then, now, "id")
+    assert before["id"].to_pylist() == ["b", "c", "e", "gone"]
+    assert after["id"].to_pylist() == ["e", "came", "c", "b"]
+    for empty, full in ((then.slice(0, 0), now), (now, then.slice(0, 0))):
+        found = onward.differing(empty, full, "id")
+        assert [one.num_rows for one in found] == [empty.num_rows, full.num_rows]
+
+
+def test_rows_are_among_others_by_all_columns_together() -> None:
+    rows = pa.table({
+        "type": ["a", "a", "b", "b", None, "a:1", "a"], "key": ["1", "2", "1", "2", "1", "2", None]
+    })  # fmt: skip
+    chosen = pa.table({"type": ["a", "b", "a", None], "key": ["1", "2", "1:2", "1"]})
+    found = onward.among(rows, chosen, ["type", "key"])
+    assert found.to_pylist() == [True, False, False, True, False, False, False]
+    assert onward.among(rows.slice(0, 0), chosen, ["type", "key"]).to_pylist() == []
+    assert onward.among(rows, chosen.slice(0, 0), ["type", "key"]).to_pylist() == [False] * 7

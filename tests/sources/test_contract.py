@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -285,3 +286,36 @@ def test_rules_in_yaml_and_in_parquet_at_once_are_refused(tmp_path):
     )
     with pytest.raises(Fault, match=r"rules are in .* and in Parquet files; keep one"):
         contract.check(tmp_path)
+
+
+def test_a_file_has_a_mark_of_its_own_that_follows_its_content_and_its_writing(tmp_path):
+    for number, value in enumerate((1.0, 2.0)):
+        put(tmp_path, "events", events(value=pa.array([value, value])), f"part-{number}.parquet")
+
+    def marks() -> dict[str, str]:
+        return next(one for one in contract.check(tmp_path) if one.table == "events").marks
+
+    before = marks()
+    assert set(before) == {"events/part-0.parquet", "events/part-1.parquet"}
+    assert marks() == before
+    # Of one size and footer: but for the time of its writing nothing tells it from the other.
+    path = tmp_path / "events" / "part-1.parquet"
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+    after = marks()
+    assert after["events/part-0.parquet"] == before["events/part-0.parquet"]
+    assert after["events/part-1.parquet"] != before["events/part-1.parquet"]
+
+
+def test_only_the_files_asked_for_are_read_and_one_that_is_gone_is_named(session, tmp_path):
+    for number in range(3):
+        put(
+            tmp_path,
+            "events",
+            events(event_id=pa.array([f"e{number}", None])),
+            f"p{number}.parquet",
+        )
+    read = contract.read(session, tmp_path, "events", ["events/p0.parquet", "events/p2.parquet"])
+    assert sorted(read.toArrow()["event_id"].drop_null().to_pylist()) == ["e0", "e2"]
+    assert contract.read(session, tmp_path, "events", []) is None
+    with pytest.raises(Fault, match=r"events/p9\.parquet is gone since this run began"):
+        contract.read(session, tmp_path, "events", ["events/p0.parquet", "events/p9.parquet"])
