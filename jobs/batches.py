@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from jobs import io, tables
 from jobs.night import Night
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 # A million places of lists with all that their gate looks at are about 1.5 GB.
 CHUNK_ROWS = 1_000_000
 HOUR_MICROSECONDS = 3_600e6
+# A hash of several columns: that of the columns before, times an odd number, plus the next one's.
+SPREAD, NO_VALUE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)
 Locate = Callable[[str], Path]
 
 
@@ -133,22 +136,20 @@ def chunks(batch: Batch, names: Sequence[str]) -> Iterator[pd.DataFrame]:
         yield _frame(batch, _counted(batch, table), names)
 
 
-def narrowest(batch: Batch, names: Sequence[str]) -> list[str]:
-    """One of these columns of the table, a number where there is one: what a count of rows needs,
-    at the least cost. Empty where all of them are derived."""
-    schema = io.schema_of(batch.folder)
-    own = [name for name in names if name in schema.names]
-    texts = [name for name in own if not pa.types.is_primitive(schema.field(name).type)]
-    return [*(name for name in own if name not in texts), *texts][:1]
+def counted(batch: Batch) -> pd.DataFrame:
+    """As many rows as count, of a byte each: what a rule about their number looks at."""
+    held = ds.field(batch.where) if batch.where else None
+    return pd.DataFrame({"row": np.zeros(io.count_rows(batch.folder, held), np.int8)})
 
 
 def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """The columns ``names`` of the rows whose ``keys`` some other row has too.
 
-    Keys become integers column by column and are sorted: three strings of 50 million rows take two
-    gigabytes.
+    Keys become hashes of 64 bits, a chunk at a time, and are sorted: 170 million rows take 1.4
+    gigabytes, whatever their keys are. A row whose hash is another's by chance is among them too;
+    whoever judges them looks at the values.
     """
-    ordered = _numbered(batch, keys)
+    ordered = _hashed(batch, keys)
     ordered.sort()
     several = ordered[1:][ordered[1:] == ordered[:-1]]
     del ordered
@@ -156,7 +157,7 @@ def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.Data
         return next(chunks(batch, names)).iloc[:0]
     # Made a second time, alike since the same files are read in their order: a sound table need not
     # be held twice.
-    twice = matrix.among(_numbered(batch, keys), several)
+    twice = matrix.among(_hashed(batch, keys), several)
     kept, first = [], 0
     for chunk in chunks(batch, names):
         kept.append(chunk[twice[first : first + len(chunk)]])
@@ -164,22 +165,23 @@ def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.Data
     return pd.concat(kept, ignore_index=True)
 
 
-def _numbered(batch: Batch, keys: Sequence[str]) -> np.ndarray:
+def _hashed(batch: Batch, keys: Sequence[str]) -> np.ndarray:
     """(n_rows,) int64, equal where the rows' keys are; a null is a value of its own."""
-    code = np.zeros(0, np.int64)
-    for number, name in enumerate(keys):
-        rows = io.read_arrow(batch.folder, _read_for(batch, [name]), coded=[name])
-        encoded = _coded(_counted(batch, rows)[name])
-        size = len(encoded.dictionary) + 1
-        own = pc.fill_null(encoded.indices, size - 1).to_numpy(zero_copy_only=False)
-        if not number:
-            code = own.astype(np.int64)
-            continue
-        if code.max(initial=0) >= np.iinfo(np.int64).max // size:
-            code = np.unique(code, return_inverse=True)[1]
-        code *= size
-        code += own
-    return code
+    found, first = np.zeros(batch.rows, np.uint64), 0
+    asked = _read_for(batch, keys)
+    for table in io.read_chunks(batch.folder, asked, CHUNK_ROWS, coded=keys):
+        rows = _counted(batch, table)
+        part = found[first : first + rows.num_rows]
+        for name in keys:
+            # Hashed are the different values alone.
+            encoded = _coded(rows[name])
+            values = encoded.dictionary.to_numpy(zero_copy_only=False)
+            hashes = np.append(pd.util.hash_array(values, categorize=False), NO_VALUE)
+            place = pc.fill_null(encoded.indices, len(values)).to_numpy(zero_copy_only=False)
+            part *= SPREAD
+            part += hashes[place]
+        first += rows.num_rows
+    return found[:first].view(np.int64)
 
 
 def _coded(column: pa.ChunkedArray) -> pa.DictionaryArray:

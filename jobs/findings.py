@@ -88,11 +88,9 @@ def judge(name: str, batch: Batch, expectations: list[Expectation]) -> list[Find
     apart = [e for e in unique if not e.configuration.kwargs.get("row_condition")]
     by_row = [e for e in numbered if e not in unique and _is_row_rule(e) and _by_chunk(e, batch)]
     rest = [e for e in numbered if e not in apart and e not in by_row]
-    # Failing rows are shown by all columns; a row count needs one, to have rows at all.
-    used = _used(expectations)
-    names = used if any(map(_is_row_rule, rest)) else _used(rest)
-    names = names or batches.narrowest(batch, used) or used[:1]
-    results = _asked(batches.whole(batch, names), rest)
+    # Failing rows are shown by all columns; a row count needs none of them.
+    names = _used(expectations if any(map(_is_row_rule, rest)) else rest)
+    results = _asked(batches.whole(batch, names) if names else batches.counted(batch), rest)
     for expectation in apart:
         keys = columns_of(expectation)
         results |= _asked(batches.repeated(batch, keys, _used(expectations)), [expectation])

@@ -239,12 +239,16 @@ def groups_of(metadata: pq.FileMetaData, ids: pa.StringArray, by: str = "person_
     return found
 
 
-def read_chunks(folder: Path, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
-    """A table folder in Arrow tables of ``rows`` rows or somewhat more; one of no row if empty."""
+def read_chunks(
+    folder: Path, columns: list[str] | None, rows: int, coded: Collection[str] = ()
+) -> Iterator[pa.Table]:
+    """A table folder in Arrow tables of ``rows`` rows or somewhat more; one of no row if empty.
+    ``coded`` as of :func:`read_arrow`."""
     files = [str(path) for path in parquet_files(folder)]
     if not files:
         raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
-    found = ds.dataset(files, format="parquet")
+    options = ds.ParquetReadOptions(dictionary_columns=set(coded))
+    found = ds.dataset(files, format=ds.ParquetFileFormat(read_options=options))
     scan = found.scanner(columns=columns, batch_size=rows, batch_readahead=1, fragment_readahead=1)
     held: list[pa.RecordBatch] = []
     some = False

@@ -6,10 +6,12 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -406,14 +408,44 @@ def test_a_rule_that_may_fail_in_some_rows_counts_all_chunks(
     assert (half.failing, half.rows, len(half.samples)) == (1_000, 2_000, 20)
 
 
-def test_rows_are_counted_by_the_column_that_costs_least(published: Lake) -> None:
+def test_rows_that_count_are_counted_without_reading_them(tmp_path: Path) -> None:
+    rows = pa.table({"text": ["a", "b", "c", "d"], "held": [True, None, False, True]})
+    io.write_arrow(tmp_path / "rows", rows)
+    batch = batches.Batch(tmp_path / "rows", {}, batches.Others(lambda table: tmp_path / table))
+    assert batches.counted(batch).shape == (4, 1)
+    assert batches.counted(replace(batch, where="held")).shape == (2, 1)
+
+
+def test_a_null_key_repeats_a_null_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 2)
+    rows = pa.table({
+        "a": ["x", None, "y", None, "", None, "y"], "b": [1, 2, 3, 2, 2, None, 3],
+        "held": [True] * 6 + [False],
+    })  # fmt: skip
+    for number in range(0, 7, 3):
+        io.write_arrow(tmp_path / "rows", rows.slice(number, 3), number)
+    batch = batches.Batch(tmp_path / "rows", {}, batches.Others(lambda table: tmp_path / table))
+    found = batches.repeated(batch, ["a", "b"], ["b"])
+    assert found["b"].tolist() == [2, 3, 2, 3]
+    assert batches.repeated(replace(batch, where="held"), ["a", "b"], ["b"])["b"].tolist() == [2, 2]
+
+
+def test_rows_that_hash_alike_by_chance_are_judged_by_their_values(
+    published: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch = batch_of(published, "candidates")
-    assert batches.narrowest(batch, ["person_id", "consented", "rank", "score"]) == ["rank"]
-    assert batches.narrowest(batch, ["consented", "item_id", "person_id"]) == ["item_id"]
-    assert batches.narrowest(batch, ["consented"]) == []
+    suite = gate.load("candidates").suite(good.AS_OF)
+    alike = lambda values, **_: np.ones(len(values), np.uint64)  # noqa: E731
+    monkeypatch.setattr("pandas.util.hash_array", alike)
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 100)
+    keys = ["person_id", "item_id", "source"]
+    assert len(batches.repeated(batch, keys, keys)) == batch.rows
+    assert all(finding.success for finding in findings.judge("candidates", batch, suite))
 
 
-def test_keys_too_many_for_one_integer_are_told_apart(published: Lake, tmp_path: Path) -> None:
+def test_keys_of_many_columns_are_told_apart(published: Lake, tmp_path: Path) -> None:
     names = [f"c{number}" for number in range(12)]
     values = {name: [f"{name}-{i % 97}" for i in range(97 * 5)] for name in names}
     values["c11"] = [str(i) for i in range(97 * 5 - 2)] + ["7", "7"]
