@@ -143,14 +143,6 @@ class Night:
         """The folder, in the source contract's shape, that the step ``source`` prepared."""
         return Path(io.read_json(self.published("source").table("source.json"))["folder"])
 
-    def source_files(self, table: str) -> dict[str, str]:
-        """The files of a contract table that the step ``source`` found, by their path under that
-        folder, with what tells that each is as it was."""
-        found: dict[str, dict[str, str]] = io.read_json(
-            self.published("source").table("source.json")
-        )["files"]
-        return found[table]
-
     # --- writing -----------------------------------------------------------------------------
     @property
     def staged(self) -> Path:

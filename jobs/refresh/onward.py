@@ -77,16 +77,27 @@ def without(base: Path, staged: Path, ids: pa.StringArray, by: str = "person_id"
     return number
 
 
-def unshared(base: Path, staged: Path) -> tuple[list[Path], list[Path]]:
-    """The files of each of two folders of a table that the other does not share with it."""
-    files = [io.parquet_files(folder) for folder in (base, staged)]
-    places = [{(told.st_dev, told.st_ino) for told in map(Path.stat, some)} for some in files]
-    apart = places[0] ^ places[1]
-    then, now = (
-        [path for path in some if (path.stat().st_dev, path.stat().st_ino) in apart]
-        for some in files
-    )
-    return then, now
+def moved(base: Path, staged: Path, by: str) -> tuple[pa.Table, pa.Table]:
+    """The rows that a table has lost, and those that it has won, since it went on from its base by
+    :func:`without` on the column ``by``, whose values are unique, and parts behind that."""
+    files = {path.relative_to(staged): path for path in io.parquet_files(staged)}
+    lost = []
+    for path in io.parquet_files(base):
+        still = files.pop(path.relative_to(base), None)
+        if still is not None and still.samefile(path):
+            continue
+        ids = pq.read_table(path, columns=[by])[by].combine_chunks()
+        if still is not None:
+            stood = pq.read_table(still, columns=[by])[by].combine_chunks()
+            ids = ids.filter(pc.invert(pc.is_in(ids, value_set=stood)))
+        if len(ids):
+            lost.append(io.rows_of(path, both(ids), None, by))
+    return _together(lost, base), _together([pq.read_table(path) for path in files.values()], base)
+
+
+def _together(some: list[pa.Table], like: Path) -> pa.Table:
+    none = io.schema_of(like).empty_table()
+    return pa.concat_tables([none, *some], promote_options="default")
 
 
 def differing(then: pa.Table, now: pa.Table, by: str) -> tuple[pa.Table, pa.Table]:

@@ -24,13 +24,15 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs import io
+from jobs import io, tables
 from jobs.io import Published
 from jobs.night import Night
 from jobs.refresh import onward
 from jobs.signals.links import KEY
 from jobs.sources import contract
 
+# Where more than this share of the base's events is judged again, all of them are quicker.
+MOST = 0.2
 DAY_OF_KEY = [*KEY, "event_date"]
 # Reasons that do not stand for ever: other events of the key, or the clock, may take them back.
 CROWDED, AHEAD = "bot_like_volume", "time_in_the_future"
@@ -51,45 +53,62 @@ class Again:
 def since(night: Night, base: Published) -> Again | None:
     """What a refresh judges again; ``None`` where it cannot go on from ``base``, its base's step
     ``events``."""
-    files = night.source_files("events")
-    before = io.read_json(night.base("source").table("source.json")).get("files", {})
-    before = before.get("events", {})
-    if not before or any(files.get(name) != mark for name, mark in before.items()):
+    now, before = files(night.published("source")) or {}, files(night.base("source"))
+    if not before or any(now.get(name) != mark for name, mark in before.items()):
         return None
-    read_up_to = io.parse_as_of(base.as_of)
     folder, columns = night.source_folder(), [column.name for column in contract.CONTRACT["events"]]
+    rows = contract.read(night.spark, folder, "events", before)
+    assert rows is not None
     arrived = F.coalesce("received_time", "event_time")
 
     def received_by(cut: datetime) -> Column:
         return ~F.coalesce(arrived >= F.lit(cut), F.lit(False))
 
-    rows = contract.read(night.spark, folder, "events", before)
-    assert rows is not None
-    rows = rows.withColumn("then", received_by(read_up_to))
-    added = contract.read(night.spark, folder, "events", files.keys() - before.keys())
+    rows = rows.withColumn("then", received_by(read_up_to(base)))
+    added = contract.read(night.spark, folder, "events", now.keys() - before.keys())
     if added is not None:
         rows = rows.unionAll(added.withColumn("then", F.lit(False)))
     rows = rows.where(received_by(night.as_of))
     new = rows.where(~F.col("then"))
-    told = new.select("event_id", *KEY, F.to_date("event_time").alias("event_date"))
-    ids = touched(told.distinct().toArrow(), base)
-    chosen = night.spark.createDataFrame(pa.table({"event_id": ids})).withColumn("is", F.lit(True))
+    told = new.select("event_id", *KEY, F.to_date("event_time").alias("event_date")).distinct()
+    most = int(MOST * io.count_rows(base.table("events")))
+    came = told.limit(most + 1).toArrow()
+    ids = touched(came, base, night.as_of)
+    if max(came.num_rows, len(ids)) > most:
+        return None
+    chosen = night.spark.createDataFrame(pa.table({"event_id": ids}), "event_id string")
+    chosen = chosen.withColumn("is", F.lit(True))
     unnamed = F.col("event_id").isNull() & ~F.col("then")
     again = rows.join(F.broadcast(chosen), on="event_id", how="left").where(F.col("is") | unnamed)
     return Again(again.select(*columns, "then"), ids)
 
 
-def touched(new: pa.Table, base: Published) -> pa.StringArray:
-    """The sorted ids of the events to be judged again.
+def files(source: Published) -> dict[str, str] | None:
+    """The files of ``events`` that a run's step ``source`` found, each with what tells that it is
+    as it was; None where it does not say."""
+    found: dict[str, str] | None = io.read_json(source.table("source.json")).get("event_files")
+    return found
+
+
+def read_up_to(base: Published) -> datetime:
+    """What was received from then on the base has not read."""
+    return io.parse_as_of(base.manifest["as_of"])
+
+
+def touched(new: pa.Table, base: Published, as_of: datetime) -> pa.StringArray:
+    """The sorted ids of the events to be judged again at ``as_of``.
 
     ``new``: event_id, key_type, key, event_date of what came since the base.
     """
     held = io.read_arrow(base.table("events"), ["event_id", *DAY_OF_KEY])
     refused = io.read_arrow(base.table("events_rejected"))
     refused = refused.append_column("event_date", refused["event_time"].cast(pa.date32()))
-    ahead = refused.filter(pc.equal(refused["reason"], AHEAD))
+    # Of these the clock has come to some; all others were ahead of what received them.
+    since, now = (pa.scalar(time, tables.TIME) for time in (read_up_to(base), as_of))
+    reached = (pc.field("event_time") >= since) & (pc.field("event_time") < now)
+    ahead = refused.filter((pc.field("reason") == AHEAD) & reached)
     crowded = refused.filter(pc.equal(refused["reason"], CROWDED)).select(held.schema.names)
-    counted = pa.concat_tables([held, crowded])
+    counted = pa.concat_tables([held, crowded], promote_options="default")
     named = onward.both(new["event_id"], ahead["event_id"]).drop_null()
     mine = counted.filter(pc.is_in(counted["event_id"], value_set=named))
     days = pa.concat_tables(

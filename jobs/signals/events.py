@@ -62,7 +62,7 @@ class Params:
 
 def run(night: Night, params: Params) -> None:
     """Judge the source's events and stage the four tables."""
-    files = night.source_files("events")
+    files = deliveries.files(night.published("source"))
     raw = contract.read(night.spark, night.source_folder(), "events", files)
     if raw is None:
         raise Fault(f"events: {night.source_folder()} has no table events; it is required")
@@ -103,7 +103,7 @@ def refresh(night: Night, params: Params) -> None:
         run(night, params)
         return
     rows = again.rows.persist(StorageLevel.MEMORY_AND_DISK)
-    then = judge(rows.where("then").drop("then"), io.parse_as_of(base.as_of), params)
+    then = judge(rows.where("then").drop("then"), deliveries.read_up_to(base), params)
     now = judge(rows.drop("then"), night.as_of, params).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         before, after = (_as_counts(count_outcomes(one).toArrow()) for one in (then, now))

@@ -117,15 +117,16 @@ def refresh(night: Night, params: Params) -> None:
     )  # fmt: skip
     accounts = night.params_of("identities").account_types
     claims = claimed(events, keyed, persons, logins, accounts, params)
-    firsts = [notes[FIRST_CLAIMED]] if FIRST_CLAIMED in notes else []
+    firsts = [notes.get(FIRST_CLAIMED)]
     if claims is not None:
         claims = io.kept(claims, night.scratch("again") / "claims")
         firsts.append(_first(claims))
-    if firsts:
-        night.notes[FIRST_CLAIMED] = None if None in firsts else min(firsts)
-    found = stitch(resolve(events, keyed, persons, claims, accounts), params).toArrow()
+    if any(firsts):
+        night.notes[FIRST_CLAIMED] = min(filter(None, firsts))
+    # The others bear witness to who was in a client session, and are nobody's here.
+    mine = events.join(_held(night, "keys", part.keys), on=KEY, how="semi")
+    found = stitch(resolve(mine, keyed, persons, claims, accounts), params).toArrow()
     found = found.filter(pc.is_in(found["person_id"], value_set=part.people))
-    found = found.filter(onward.among(found, part.keys, KEY))
     found = found.sort_by([(name, "ascending") for name in ("person_id", "event_time", "event_id")])
     firsts_of = {
         name: onward.without(base.table(name), night.staged / name, part.people)

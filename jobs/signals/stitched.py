@@ -23,7 +23,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from jobs import io, tables
 from jobs.io import Published
@@ -33,7 +32,7 @@ from jobs.signals import continuing, events, identities
 from jobs.signals.links import KEY, PAIR
 
 ROWS = 1_000_000  # events that are looked through together
-# Where more of the persons than this are touched, all of them together are quicker.
+# Where more than this share of the persons or events is touched, all of them are quicker.
 MOST = 0.2
 
 
@@ -68,15 +67,14 @@ def since(night: Night, base: Published) -> Again | None:
     moved = pa.concat_tables([
         rows.select(KEY) for rows in onward.differing(then.states, now.states, "name")
     ])  # fmt: skip
-    gone, came = changed_events(night)
+    folder = night.published("events").table("events")
+    gone, came = onward.moved(night.base("events").table("events"), folder, "event_id")
     touched = [moved, gone.select(KEY), came.select(KEY)]
     # Where every key is an account's, and was, nobody claims anything.
     alone = not (now.anonymous or then.anonymous)
     logins = NO_LOGINS if alone else identities.at(night, night.as_of).logins.toArrow()
-    folder = night.published("events").table("events")
     if not alone:
-        read_up_to = io.parse_as_of(base.as_of)
-        touched += _ends(logins.filter(_stirred(read_up_to)))
+        touched += _ends(logins.filter(_stirred(io.parse_as_of(base.manifest["as_of"]))))
         touched += _ends(_with_end(logins, moved))
         keys = _distinct(touched)
         beside = onward.both(gone["session_id"], _client_sessions(folder, keys)).drop_null()
@@ -102,12 +100,14 @@ NO_LOGINS = pa.schema(
 
 def _with_rows(
     people: pa.StringArray, keys: pa.Table, now: Keys, logins: pa.Table, folder: Path
-) -> Again:
+) -> Again | None:
     """What decides of the events of these keys: they, whatever else is in their client sessions,
     and every key of the persons of all these."""
     columns = tables.TABLES["events"].schema.names
     sessions = _client_sessions(folder, keys) if now.anonymous else pa.array([], pa.string())
     rows = _chosen(folder, columns, keys, sessions)
+    if rows is None:
+        return None
     logins = _with_end(logins, keys)
     named = _distinct([rows.select(KEY), keys, *_ends(logins)])
     holders = now.persons_of(named)
@@ -160,21 +160,6 @@ class Keys:
         return self.identities.filter(held).select(KEY)
 
 
-def changed_events(night: Night) -> tuple[pa.Table, pa.Table]:
-    """The rows of ``events`` that only the base has, and those that it has not; files that both
-    share hold none of either."""
-    schema = tables.TABLES["events"].schema
-    files = onward.unshared(
-        night.base("events").table("events"), night.published("events").table("events")
-    )
-    then, now = (
-        pa.concat_tables([schema.empty_table(), *(pq.read_table(path).select(schema.names)
-                                                  .cast(schema) for path in some)])
-        for some in files
-    )  # fmt: skip
-    return onward.differing(then, now, "event_id")
-
-
 def _stirred(since: datetime) -> pc.Expression:
     """Logins that the base did not see: known only now, or by its clock still to come."""
     moment = pa.scalar(since, tables.TIME)
@@ -219,10 +204,17 @@ def _owners(history: Path, keys: pa.Table) -> pa.StringArray:
     ])  # fmt: skip
 
 
-def _chosen(events: Path, columns: list[str], keys: pa.Table, sessions: pa.StringArray) -> pa.Table:
-    """The events of these keys, and those in these client sessions."""
-    found = []
+def _chosen(
+    events: Path, columns: list[str], keys: pa.Table, sessions: pa.StringArray
+) -> pa.Table | None:
+    """The events of these keys, and those in these client sessions; None where they are too many,
+    as of a client that calls all its sessions the same."""
+    most, found, rows = MOST * io.count_rows(events), [], 0
     for part in io.read_chunks(events, columns, ROWS):
         beside = pc.is_in(part["session_id"], value_set=sessions)
-        found.append(part.filter(pc.or_(onward.among(part, keys, KEY), beside.combine_chunks())))
+        mine = part.filter(pc.or_(onward.among(part, keys, KEY), beside.combine_chunks()))
+        found.append(mine)
+        rows += mine.num_rows
+        if rows > most:
+            return None
     return pa.concat_tables(found)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -163,11 +164,10 @@ def read(
     so that two different ids never become one. Raises ``Fault`` as :func:`check` does, and where a
     file of ``only`` is gone.
     """
-    files, faults = _inspect(folder, table)
+    files, faults = _inspect(folder, table, only)
     if only is not None:
-        there = {str(file.path.relative_to(folder)): file for file in files}
-        files = [file for name, file in there.items() if name in only]
-        faults += [f"{name} is gone since this run began" for name in sorted({*only} - {*there})]
+        gone = {*only} - {_name(file.path, folder) for file in files}
+        faults += [f"{name} is gone since this run began" for name in sorted(gone)]
     _refuse(folder, faults)
     if not files:
         if only is not None or _yaml_file(folder, table) is None:
@@ -203,8 +203,16 @@ class _File:
     twins: bool
 
 
-def _inspect(folder: Path, table: str) -> tuple[list[_File], list[str]]:
-    """The files of a table, and what is wrong with them, a sentence each."""
+def _name(path: Path, folder: Path) -> str:
+    """A file's path under the source's folder, as valid UTF-8."""
+    return os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
+
+
+def _inspect(
+    folder: Path, table: str, only: Collection[str] | None = None
+) -> tuple[list[_File], list[str]]:
+    """The files of a table, or those of a name among ``only``, and what is wrong with them, a
+    sentence each."""
     home = folder / table
     if _yaml_file(folder, table) is not None:
         return [], _yaml_faults(folder, table)
@@ -220,7 +228,7 @@ def _inspect(folder: Path, table: str) -> tuple[list[_File], list[str]]:
         return [], [f"the table {table} holds no Parquet file ({home}/*.parquet){left_out}"]
     files: list[_File] = []
     faults: dict[str, list[str]] = {}
-    for path in paths:
+    for path in paths if only is None else [one for one in paths if _name(one, folder) in only]:
         file, found = _inspect_file(path, table)
         if file is not None:
             files.append(file)
@@ -388,7 +396,7 @@ def _facts(folder: Path, table: str, files: list[_File]) -> Facts:
         digest.update(f"{file.path.relative_to(folder)}\0{file.size}\0".encode(errors="replace"))
         digest.update(file.footer)
     marks = {
-        str(file.path.relative_to(folder)):
+        _name(file.path, folder):
         f"{file.size}-{file.written}-{hashlib.sha256(file.footer).hexdigest()[:16]}"
         for file in files
     }  # fmt: skip

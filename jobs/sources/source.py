@@ -3,8 +3,9 @@
 Reads a folder in the contract's shape as it is (never writing into it), or what a named adapter
 converts. Writes
 
-- ``source.json``: name, folder, adapter, version, digest, the adapter's counts, and by table the
-  ``files`` of this run, each with what tells that it is as it was.
+- ``source.json``: name, folder, adapter, version, digest, the adapter's counts, and
+  ``event_files``, the files of ``events`` that this run reads, each with what tells that it is as
+  it was.
 - ``source_tables``: one row per table of the contract.
 
 A conversion lies in the lake under ``sources/<adapter>/<digest>/``, built aside and renamed when
@@ -76,7 +77,7 @@ def run(night: Night, params: Params) -> None:
     io.write_json(
         night.staged / "source.json",
         {**asdict(source), "folder": str(source.folder), "digest": digest,
-         "files": {fact.table: fact.marks for fact in facts}},
+         "event_files": next(fact.marks for fact in facts if fact.table == "events")},
     )  # fmt: skip
     # The schema takes what it has a column for.
     rows = [asdict(fact) for fact in facts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -89,9 +90,24 @@ def test_a_table_goes_on_without_rows_of_any_column(tmp_path: Path) -> None:
         io.write_arrow(tmp_path / "base", pa.table({"key": keys, "value": [1, 2]}), number)
     assert onward.without(tmp_path / "base", tmp_path / "staged", pa.array(["c"]), "key") == 2
     assert io.read_arrow(tmp_path / "staged")["key"].to_pylist() == ["a", None, "b"]
-    then, now = onward.unshared(tmp_path / "base", tmp_path / "staged")
-    assert [path.name for path in (*then, *now)] == ["part-00001.parquet"] * 2
-    assert onward.unshared(tmp_path / "base", tmp_path / "base") == ([], [])
+    io.write_arrow(tmp_path / "staged", pa.table({"key": ["d"], "value": [7]}), 2)
+    lost, won = onward.moved(tmp_path / "base", tmp_path / "staged", "key")
+    assert (lost.to_pylist(), won.to_pylist()) == (
+        [{"key": "c", "value": 2}], [{"key": "d", "value": 7}],
+    )  # fmt: skip
+    none = onward.moved(tmp_path / "base", tmp_path / "base", "key")
+    assert [rows.num_rows for rows in none] == [0, 0]
+
+
+def test_what_a_table_has_lost_is_told_where_files_cannot_be_shared(tmp_path: Path) -> None:
+    for number, keys in enumerate((["a", "b"], ["c"], ["d", "e"])):
+        io.write_arrow(tmp_path / "base", pa.table({"key": keys}), number)
+    shutil.copytree(tmp_path / "base", tmp_path / "copied")
+    onward.without(tmp_path / "base", tmp_path / "staged", pa.array(["b", "c"]), "key")
+    shutil.copytree(tmp_path / "staged", tmp_path / "apart")
+    for there, missing in (("copied", []), ("staged", ["b", "c"]), ("apart", ["b", "c"])):
+        lost, won = onward.moved(tmp_path / "base", tmp_path / there, "key")
+        assert (lost["key"].to_pylist(), won.num_rows) == (missing, 0), there
 
 
 def test_rows_differ_by_any_value_and_null_is_a_value(tmp_path: Path) -> None:

@@ -334,3 +334,84 @@ def test_events_are_judged_anew_by_other_rules(
     shop.refresh(now, now + timedelta(hours=1))
     assert "again" in shop.notes("events", now + timedelta(hours=1))[events.NOTE]
     assert "people" in shop.notes("sessions", now + timedelta(hours=1))[sessions.NOTE]
+
+
+# --- single cases ----------------------------------------------------------------------------
+ANNE, BOB = ("account", "1001"), ("account", "1002")
+CARD, TILL = ("loyalty_card", "c"), ("cookie", "till")
+MORNING = AS_OF - timedelta(hours=14)
+
+
+def seen(name: str, key: tuple[str, str], minutes: float, session: str | None = None) -> Row:
+    """A view, so many minutes after ten in the morning of the day before the night."""
+    at = MORNING + timedelta(minutes=minutes)
+    return dict.fromkeys(small_shop.EVENTS.names) | {
+        "event_id": name, "key_type": key[0], "key": key[1], "event_time": at, "received_time": at,
+        "event_type": "view", "item_id": "i0001", "session_id": session,
+    }  # fmt: skip
+
+
+def login(key: tuple[str, str], account: tuple[str, str], minutes: float) -> Row:
+    return {"key_type_a": key[0], "key_a": key[1], "key_type_b": account[0], "key_b": account[1],
+            "source": "login", "confidence": 1.0, "action": None,
+            "observed_time": MORNING + timedelta(minutes=minutes)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, engine: spark.Engine) -> Signals:
+    """A clean shop in which nothing waits to be received. Anne has a card; she and Bob log in on a
+    till, which is neither's, and she and the till are in one client session."""
+    home = tmp_path_factory.mktemp("calm")
+    small_shop.write(home / "shop", people=40, items=60, days=10, days_after=0, dirt=False)
+    rows_of = [
+        seen("a1", ANNE, 0, "S"), seen("t1", TILL, 25, "S"), seen("a2", ANNE, 50),
+        seen("b1", BOB, 13), seen("c1", CARD, -600),
+    ]  # fmt: skip
+    pq.write_table(
+        pa.Table.from_pylist(rows_of, small_shop.EVENTS),
+        home / "shop" / "events" / "part-1.parquet",
+    )
+    links = [login(TILL, ANNE, 0), login(TILL, BOB, 12), login(CARD, ANNE, -700)]
+    small_shop.write_table(home / "shop", "identity_links", pa.Table.from_pylist(links, LINKS))
+    shop = Signals(Lake(home / "lake").open(), home / "shop", engine)
+    shop.night(AS_OF)
+    return shop
+
+
+def test_an_hour_in_which_nothing_came_leaves_everything(calm: Signals, tmp_path: Path) -> None:
+    shop = calm.copied(tmp_path)
+    shop.refresh(AS_OF, hour(1))
+    assert shop.notes("events", hour(1))[events.NOTE]["again"] == 0
+    assert shop.notes("sessions", hour(1))[sessions.NOTE]["people"] == 0
+    for name in ("events", "history"):
+        now, then = (shop.lake.published(tables.TABLES[name].step, at).table(name)
+                     for at in (hour(1), AS_OF))  # fmt: skip
+        assert all(path.samefile(then / path.name) for path in io.parquet_files(now))
+    same(shop, hour(1), tmp_path)
+
+
+def test_who_only_bears_witness_to_a_client_session_is_nobodys(
+    calm: Signals, tmp_path: Path
+) -> None:
+    """Anne's card buys, so that she is made again. The till's view between two sessions of hers,
+    which Bob's login disputes, would make one of them if his login were not looked at."""
+    shop = calm.copied(tmp_path)
+    came = [seen("c2", CARD, 14 * 60 + 30)]
+    pq.write_table(
+        pa.Table.from_pylist(came, small_shop.EVENTS), shop.source / "events" / "part-2.parquet"
+    )
+    shop.refresh(AS_OF, hour(1))
+    assert shop.notes("sessions", hour(1))[sessions.NOTE]["people"] == 1
+    mine = {row["event_id"]: row["session"] for row in shop.table("history", hour(1)).to_pylist()
+            if row["event_id"] in ("a1", "a2", "t1", "c2")}  # fmt: skip
+    assert len(set(mine.values())) == 4
+    same(shop, hour(1), tmp_path)
+
+
+def test_a_delivery_of_everything_again_is_judged_anew(calm: Signals, tmp_path: Path) -> None:
+    shop = calm.copied(tmp_path)
+    again = pq.ParquetFile(shop.source / "events" / "part-0.parquet").read()
+    pq.write_table(again, shop.source / "events" / "part-9.parquet")
+    shop.refresh(AS_OF, hour(1))
+    assert "again" not in shop.notes("events", hour(1))[events.NOTE]
+    same(shop, hour(1), tmp_path)

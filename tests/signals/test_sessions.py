@@ -545,7 +545,7 @@ def test_a_login_moves_what_it_must_once_it_is_known_and_disputes_are_counted(st
     history = io.read_arrow(made.staged / "history").to_pylist()
     assert persons(history) == {key: key for key in devices} | {"device:d": "account:1"}
     assert made.notes == {
-        "events_claimed_once": 1, "events_claimed_twice": 1,
+        "stitched": {"rules": sessions.RULES}, "events_claimed_once": 1, "events_claimed_twice": 1,
         "first_claimed": (EVENING + timedelta(minutes=1)).isoformat(),
     }  # fmt: skip
     found = io.read_arrow(made.staged / "sessions").to_pylist()
