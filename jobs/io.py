@@ -30,6 +30,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,9 +205,36 @@ def read_rows(folder: Path, ids: pa.StringArray, columns: list[str] | None, by: 
     files = parquet_files(folder)
     if not files:
         raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
-    found = [rows_of(path, ids, columns, by) for path in files]
+    near = [path for path in files if _spans(path, ids, by)]
+    found = [rows_of(path, ids, columns, by) for path in near or files[:1]]
     # Files of Spark's allow nulls where those of Arrow do not.
     return pa.concat_tables(found, promote_options="default")
+
+
+def _spans(path: Path, ids: pa.StringArray, by: str) -> bool:
+    """Whether a file may hold some of these sorted ids, by what was read of its footer once: who
+    asks for block after block of people would else open every file for each."""
+    told = path.stat()
+    span = _span(str(path), told.st_mtime_ns, told.st_size, by)
+    return span is None or _within(ids, *span)
+
+
+@lru_cache(maxsize=100_000)
+def _span(path: str, written: int, size: int, by: str) -> tuple[str, str] | None:
+    """The least and greatest value of a column of texts, None where the file does not say; of a
+    file as of when it was ``written``."""
+    metadata = pq.read_metadata(path)
+    place = metadata.schema.names.index(by)
+    found = [metadata.row_group(n).column(place).statistics for n in range(metadata.num_row_groups)]
+    if not found or any(one is None or not one.has_min_max for one in found):
+        return None
+    return min(one.min for one in found), max(one.max for one in found)
+
+
+def _within(ids: pa.StringArray, least: str, most: str) -> bool:
+    """Whether one of these sorted ids may lie there, both ends included."""
+    first = pc.search_sorted(ids, pa.array([least]))[0].as_py()
+    return bool(first < len(ids) and ids[first].as_py() <= most)
 
 
 def rows_of(
@@ -230,12 +258,9 @@ def groups_of(metadata: pq.FileMetaData, ids: pa.StringArray, by: str = "person_
     place = metadata.schema.names.index(by)
     for number in range(metadata.num_row_groups):
         spread = metadata.row_group(number).column(place).statistics
-        if spread is not None and spread.has_min_max:
-            least, most = pa.array([spread.min]), pa.array([spread.max])
-            first = pc.search_sorted(ids, least)[0].as_py()
-            if first == len(ids) or ids[first].as_py() > most[0].as_py():
-                continue
-        found.append(number)
+        told = spread is not None and spread.has_min_max
+        if not told or _within(ids, spread.min, spread.max):
+            found.append(number)
     return found
 
 

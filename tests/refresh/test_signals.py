@@ -408,10 +408,15 @@ def test_who_only_bears_witness_to_a_client_session_is_nobodys(
     same(shop, hour(1), tmp_path)
 
 
-def test_a_delivery_of_everything_again_is_judged_anew(calm: Signals, tmp_path: Path) -> None:
+def test_a_delivery_of_much_of_the_past_is_judged_with_everything(
+    calm: Signals, tmp_path: Path
+) -> None:
     shop = calm.copied(tmp_path)
-    again = pq.ParquetFile(shop.source / "events" / "part-0.parquet").read()
-    pq.write_table(again, shop.source / "events" / "part-9.parquet")
+    rows_of = pq.ParquetFile(shop.source / "events" / "part-0.parquet").read().to_pylist()
+    late = [{**row, "event_id": f"late {row['event_id']}", "received_time": hour(0.5)}
+            for row in rows_of[: len(rows_of) // 3]]  # fmt: skip
+    made = pa.Table.from_pylist(late, small_shop.EVENTS)
+    pq.write_table(made, shop.source / "events" / "part-9.parquet")
     shop.refresh(AS_OF, hour(1))
     assert "again" not in shop.notes("events", hour(1))[events.NOTE]
     same(shop, hour(1), tmp_path)
