@@ -120,8 +120,9 @@ def refresh(night: Night, params: Params) -> None:
         base, plan.merged, plan.lost, plan.anew, plan.remodelled, scored, writer.add
     )
     listings = make(
-        night, surfaces, items, shared, known, merging.add, plan.people, stand, merging.close
-    )
+        night, surfaces, items, shared, known, merging.add, plan.people, plan.lists, stand,
+        merging.close,
+    )  # fmt: skip
     following = {name for name, one in params.surfaces.items() if one.follows}
     anew = changes.reconfigured(night) | following
     shelves = of_contexts(night, params, items, shared, known, anew)
@@ -148,6 +149,7 @@ class Plan:
 
     ``anew``: lists that are made as a whole; ``lost``: surface, person_id, item_id of places in
     other lists that may not stand any more; ``people``: sorted, whose lists are looked at;
+    ``lists``: by surface whose list there is made, as a whole or for what it offers to a gap;
     ``merged``: those among them of whose lists something stands; ``remodelled``: surface and
     person_id of the model's lists that are replaced where the published one stands; ``filled``: how
     many people lost a place; ``everybody``: all lists of all people are anew.
@@ -157,6 +159,7 @@ class Plan:
     lost: pa.Table
     remodelled: pa.Table
     people: pa.StringArray
+    lists: dict[str, pa.StringArray]
     merged: pa.StringArray
     filled: int
     everybody: bool
@@ -179,9 +182,11 @@ def planned(
     model = replace(may, known=[]).lost(base.table("model_lists"), gone)
     remodelled = anew.without(model).select(relisting.LIST)
     people = onward.both(anew.people, short, remodelled["person_id"])
+    lists = {name: anew.on(name, lost, remodelled) for name in surfaces}
     standing = pc.invert(pc.is_in(people, value_set=anew.whole))
     everybody = changes.everybody_anew(night)
-    return Plan(anew, lost, remodelled, people, people.filter(standing), len(short), everybody)
+    merged = people.filter(standing)
+    return Plan(anew, lost, remodelled, people, lists, merged, len(short), everybody)
 
 
 def counts_places(known: list[Rule], surface: str) -> bool:
@@ -212,14 +217,16 @@ def of_persons(
 def make(
     night: Night, surfaces: Mapping[str, Surface], items: pa.Table, shared: pools.Lists,
     known: list[Rule], add: relisting.Add, people: pa.StringArray | None = None,
-    stand: pa.Table | None = None, made: Callable[[pa.StringArray], None] | None = None,
+    wanted: Mapping[str, pa.StringArray] | None = None, stand: pa.Table | None = None,
+    made: Callable[[pa.StringArray], None] | None = None,
 ) -> dict[str, Listing]:  # fmt: skip
     """Make the lists of these people, None for everybody, and ``add`` them part by part;
+    ``wanted``: by surface whose lists there are asked for, where it is not everybody's among them;
     ``stand``: surface and item_id of places in other people's lists, which stay; ``made`` is told
     whose lists are all added."""
     if people is not None and len(people) == 0:
         return {}
-    making = Making(night, surfaces, items, shared, known, add, people)
+    making = Making(night, surfaces, items, shared, known, add, people, wanted)
     if stand is not None:
         for name, one in making.listings.items():
             mine = stand.filter(pc.equal(stand["surface"], name))["item_id"]
@@ -238,6 +245,7 @@ class Making:
     def __init__(
         self, night: Night, surfaces: Mapping[str, Surface], items: pa.Table,
         shared: pools.Lists, known: list[Rule], add: relisting.Add, people: pa.StringArray | None,
+        wanted: Mapping[str, pa.StringArray] | None,
     ):  # fmt: skip
         """``items``: the columns of ``listing.COLUMNS``, sorted by id."""
         columns = ["household_id", "personalised", "region", "segment", "restrictions"]
@@ -251,6 +259,10 @@ class Making:
             for name, one in surfaces.items()
         }
         self._night, self._shared, self._add = night, shared, add
+        self._wanted = {
+            name: np.asarray(pc.is_in(self.persons["person_id"], value_set=ids), bool)
+            for name, ids in (wanted or {}).items()
+        }
         self._item_ids = pa.concat_arrays(items["item_id"].chunks)
         self._scored = Scored.read(night, persons, items)
         self._lately = {
@@ -279,7 +291,12 @@ class Making:
         pairs = gathered.pairs
         may = self._allowed.holds(first + pairs.person, pairs.item)
         measured = self._scored.block(pa.concat_arrays(people["person_id"].chunks))
-        chosen = self._choose(gathered, may, measured)
+        asked = {
+            name: self._wanted[name][first : first + len(ids)]
+            if self._wanted else np.ones(len(ids), bool)
+            for name in self.listings
+        }  # fmt: skip
+        chosen = self._choose(gathered, may, measured, asked)
         needed, used = (np.zeros(len(pairs.item), bool) for _ in range(2))
         for name, mine in chosen.items():
             needed[mine.rows] |= self.listings[name].surface.scored
@@ -290,7 +307,8 @@ class Making:
             listing = self.listings[name]
             foretold = probability[mine.rows] if listing.surface.scored else None
             ordered, score = self._order(name, gathered, mine, foretold, first)
-            self._count_starved(listing, gathered, mine, ordered, people, may, first)
+            short = listing.short(mine, ordered, len(ids)) & asked[name]
+            self._count_starved(listing, gathered, short, people, may, first)
             self._places(name, gathered, mine, ordered, score, own)
             used[mine.rows[ordered.published.pair]] |= listing.surface.scored
         listed = pairs.of(used)
@@ -299,13 +317,18 @@ class Making:
             self._item_ids.take(pa.array(listed.item)), rows[used[needed]], self._night.as_of,
         ))  # fmt: skip
 
-    def _choose(self, gathered: Gathered, may: np.ndarray, measured: Measured) -> dict[str, Chosen]:
-        """What each surface may show; where the ranker orders, what is worth its features."""
+    def _choose(
+        self, gathered: Gathered, may: np.ndarray, measured: Measured, asked: dict[str, np.ndarray]
+    ) -> dict[str, Chosen]:
+        """What each surface may show to who asks for it, (n_people,) bool each; where the ranker
+        orders, what is worth its features. Surfaces that nobody asks for are left out."""
         new_only = any(listing.surface.new_only for listing in self.listings.values())
         known = measured.bought(gathered.pairs) if new_only else None
         found = {}
         for name, listing in self.listings.items():
-            chosen = listing.choose(gathered, may, known)
+            if not asked[name].any():
+                continue
+            chosen = listing.choose(gathered, may & asked[name][gathered.pairs.person], known)
             if listing.surface.scored:
                 new = listing.surface.new_only
                 chosen = chosen.of(self._scored.nearest(chosen.pairs, chosen.alone, new))
@@ -321,11 +344,10 @@ class Making:
         return self.listings[name].order(gathered, chosen, foretold, bought, shown)
 
     def _count_starved(
-        self, listing: Listing, gathered: Gathered, chosen: Chosen, ordered: Ordered,
-        people: pa.Table, may: np.ndarray, first: int,
+        self, listing: Listing, gathered: Gathered, short: np.ndarray, people: pa.Table,
+        may: np.ndarray, first: int,
     ) -> None:  # fmt: skip
-        """Count by rule what was taken from people whose lists are short."""
-        short = listing.short(chosen, ordered, people.num_rows)
+        """Count by rule what was taken from people whose lists are ``short``, (n_people,) bool."""
         if short.any():
             pairs = gathered.pairs
             lost = ~may & short[pairs.person]

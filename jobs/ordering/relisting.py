@@ -107,6 +107,12 @@ class Anew:
         also = None if self.also is None else _theirs(self.also, people)
         return Anew(due, whole, self.following, also)
 
+    def on(self, surface: str, *others: pa.Table) -> pa.StringArray:
+        """Whose list on this surface is one of these, or of ``others``, rows as of ``also``."""
+        also = [rows.filter(pc.field("surface") == surface)["person_id"]
+                for rows in (self.also, *others) if rows is not None]  # fmt: skip
+        return both(self.whole, *([self.due] if surface in self.following else []), *also)
+
     def of(self, rows: pa.Table) -> pa.Table:
         """The rows that belong to these lists, by surface and person_id."""
         return rows.filter(self._mine(rows))
