@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
+import psutil
 import pytest
 import scipy.sparse as sp
 
@@ -30,6 +33,24 @@ def test_making_the_data_counts_neither_as_time_nor_as_memory_of_the_night():
     night.memory["source"] = 100 * bench.GIB
     assert night.total == 2.0
     assert night.peak == 2 * bench.GIB
+
+
+def test_memory_that_a_child_shares_until_it_is_another_program_counts_once():
+    program = "import os, time; held = bytearray(200_000_000); os.fork(); print(1, flush=True); time.sleep(60)"  # fmt: skip # noqa: E501
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    try:
+        assert [parent.stdout.readline() for _ in range(2)] == [b"1\n"] * 2
+        root = psutil.Process(parent.pid)
+        apart = sum(one.memory_info().rss for one in [root, *root.children()])
+        assert 200_000_000 < bench.resident(root) < 300_000_000
+        # Another program counts, whoever began it.
+        both = bench.resident(psutil.Process())
+        assert both > psutil.Process().memory_info().rss + bench.resident(root) * 0.9
+        assert apart > bench.resident(root)
+    finally:
+        for one in [*psutil.Process(parent.pid).children(), parent]:
+            one.kill()
+        parent.communicate()
 
 
 def test_recall_is_the_mean_share_of_what_each_buyer_bought():
