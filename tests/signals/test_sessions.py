@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -729,3 +730,19 @@ def test_the_order_of_rows_does_not_matter_and_a_rerun_is_equal(session):
         shop.events.reverse()
         shop.logins.reverse()
     assert one == outcomes(session, ANY_ORDER, params)
+
+
+def test_a_block_of_people_is_read_without_the_rest(session, tmp_path):
+    rows = session.range(5 * io.ROWS_PER_GROUP).select(
+        F.format_string("p%07d", "id").alias("person_id"),
+        F.col("id").alias("event_time"),
+        F.col("id").alias("event_id"),
+    )
+    io.kept(sessions.by_person(rows.coalesce(1)), tmp_path / "history")
+    files = [pq.read_metadata(path) for path in io.parquet_files(tmp_path / "history")]
+    sizes = [file.row_group(n).num_rows for file in files for n in range(file.num_row_groups)]
+    assert sum(sizes) == 5 * io.ROWS_PER_GROUP
+    assert max(sizes) <= io.ROWS_PER_GROUP
+    few = pa.array([f"p{number:07d}" for number in range(1000, 1010)])
+    read = [file.row_group(n).num_rows for file in files for n in io.groups_of(file, few)]
+    assert 0 < sum(read) <= 2 * io.ROWS_PER_GROUP
