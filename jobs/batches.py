@@ -157,10 +157,10 @@ def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.Data
         return next(chunks(batch, names)).iloc[:0]
     # Made a second time, alike since the same files are read in their order: a sound table need not
     # be held twice.
-    twice = matrix.among(_hashed(batch, keys), several)
+    hashes = _hashed(batch, keys)
     kept, first = [], 0
     for chunk in chunks(batch, names):
-        kept.append(chunk[twice[first : first + len(chunk)]])
+        kept.append(chunk[matrix.among(hashes[first : first + len(chunk)], several)])
         first += len(chunk)
     return pd.concat(kept, ignore_index=True)
 

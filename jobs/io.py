@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 COMPRESSION = "zstd"
 ROWS_PER_GROUP = 128_000
+# The same where Spark writes; else a file of two million rows is one group, and all of it is read
+# for every block of people.
+SPARK_GROUPS = {"parquet.block.row.count.limit": str(ROWS_PER_GROUP)}
 LONGEST_NAME = 200  # of a folder named by a user's text; any filesystem takes 255 bytes
 
 
@@ -154,7 +157,7 @@ def append_arrow(folder: Path, name: str, table: pa.Table) -> Path:
 
 def kept(frame: DataFrame, folder: Path) -> DataFrame:
     """A Spark frame written to a folder and read back: computed once, and its plan cut off."""
-    frame.write.parquet(str(folder))
+    frame.write.options(**SPARK_GROUPS).parquet(str(folder))
     # With its schema Spark starts no job to read the footers.
     return frame.sparkSession.read.schema(frame.schema).parquet(str(folder))
 

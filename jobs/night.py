@@ -168,7 +168,8 @@ class Night:
             from pyspark.sql.pandas.types import to_arrow_schema
 
             self._check(table, to_arrow_schema(rows.schema, timezone="UTC"))
-            rows.select(*table.schema.names).write.mode("append").parquet(str(folder))
+            ours = rows.select(*table.schema.names)
+            ours.write.mode("append").options(**io.SPARK_GROUPS).parquet(str(folder))
 
     def reset(self) -> None:
         """Empty the staged folder: a re-run leaves nothing of the attempt before it."""

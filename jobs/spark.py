@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs import io
 from jobs.errors import Fault
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ FIXED_CONF = {
     "spark.sql.ansi.enabled": "true",
     "spark.sql.execution.arrow.pyspark.fallback.enabled": "false",
     "spark.sql.parquet.compression.codec": "zstd",
-    # Else a file of two million rows is one group, all of it read for every block of people.
-    "spark.hadoop.parquet.block.row.count.limit": str(io.ROWS_PER_GROUP),
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.connect.grpc.binding.address": "127.0.0.1",
     "spark.connect.grpc.maxInboundMessageSize": str(512 * 1024 * 1024),

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -114,14 +115,18 @@ def refresh(night: Night, params: Params) -> None:
     })  # fmt: skip
     for name in relisting.OF_PERSONS:
         writer.add(name, TABLES[name].schema.empty_table())
-    stand = io.read_arrow(night.staged / "recommendations", ["surface", "item_id"])
+    columns = ["surface", "item_id"]
+    stand = pa.concat_tables([
+        io.read_arrow(night.staged / "recommendations", columns),
+        plan.standing(base.table("recommendations")).select(columns),
+    ], promote_options="default")  # fmt: skip
     scored = [name for name, one in surfaces.items() if one.scored]
     merging = relisting.Merging(
         base, plan.merged, plan.lost, plan.anew, plan.remodelled, scored, writer.add
     )
     listings = make(
-        night, surfaces, items, shared, known, merging.add, plan.people, plan.lists, stand,
-        merging.close,
+        night, surfaces, items, shared, known, merging.add, plan.people, wanted=plan.lists,
+        stand=stand, made=merging.close,
     )  # fmt: skip
     following = {name for name, one in params.surfaces.items() if one.follows}
     anew = changes.reconfigured(night) | following
@@ -163,6 +168,21 @@ class Plan:
     merged: pa.StringArray
     filled: int
     everybody: bool
+
+    def standing(self, base: Path) -> pa.Table:
+        """surface, person_id and item_id of the places of ``merged`` people in lists that nothing
+        is done with."""
+        rows = io.read_people(base, self.merged, relisting.PLACE)
+        kept = [
+            rows.filter(
+                pc.and_(
+                    pc.equal(rows["surface"], name),
+                    pc.invert(pc.is_in(rows["person_id"], value_set=people)),
+                )
+            )
+            for name, people in self.lists.items()
+        ]
+        return pa.concat_tables([rows.slice(0, 0), *kept])
 
 
 def planned(
@@ -216,7 +236,7 @@ def of_persons(
 
 def make(
     night: Night, surfaces: Mapping[str, Surface], items: pa.Table, shared: pools.Lists,
-    known: list[Rule], add: relisting.Add, people: pa.StringArray | None = None,
+    known: list[Rule], add: relisting.Add, people: pa.StringArray | None = None, *,
     wanted: Mapping[str, pa.StringArray] | None = None, stand: pa.Table | None = None,
     made: Callable[[pa.StringArray], None] | None = None,
 ) -> dict[str, Listing]:  # fmt: skip

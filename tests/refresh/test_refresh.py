@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 import pytest
 
 from jobs import io, tables
+from jobs.diagnosis.replay import rebuilding
 from jobs.errors import Fault, NightNeeded
 from jobs.io import Lake
-from jobs.ordering import recommendations
-from jobs.refresh import route
+from jobs.ordering import recommendations, relisting
+from jobs.ordering.surfaces import SURFACES
+from jobs.refresh import onward, route
 from jobs.release import releases, rollback
 from jobs.release.reader import Reader
 from jobs.retrieval import candidates, index
@@ -343,3 +345,44 @@ def test_a_boost_that_comes_into_force_makes_all_lists_anew_and_is_counted(shop:
     assert notes["people_anew"] == shop.table("persons", hour(1)).num_rows
     causes = set(shop.table("overrides", hour(1))["cause"].to_pylist())
     assert "push" in causes - set(shop.table("overrides", AS_OF)["cause"].to_pylist())
+
+
+def test_a_nights_lists_of_some_people_made_again_are_its_own(published: Shop) -> None:
+    people = published.table("persons", AS_OF).filter(pc.field("personalised"))["person_id"]
+    some = onward.both(people.slice(0, 40))
+    made = rebuilding.again(published.context("replay", AS_OF), io.label(AS_OF), some)
+    assert made is not None
+    ours, theirs = lists(made["recommendations"]), lists(
+        published.table("recommendations", AS_OF).filter(
+            pc.is_in(published.table("recommendations", AS_OF)["person_id"], value_set=some)
+        )
+    )  # fmt: skip
+    assert ours.keys() == theirs.keys()
+    assert len(ours) > 40
+    for (surface, person), items in ours.items():
+        # From there on a list looks at what other people are shown.
+        depth = (SURFACES[surface].tail_from or 1_000) - 1
+        assert items[:depth] == theirs[surface, person][:depth], (surface, person)
+    pairs = [
+        {(row["person_id"], row["item_id"]): row["feature_hash"] for row in table.to_pylist()}
+        for table in (made["features"], published.table("features", AS_OF))
+    ]
+    both = pairs[0].keys() & pairs[1].keys()
+    assert len(both) > 0.9 * len(pairs[0])
+    assert all(pairs[0][pair] == pairs[1][pair] for pair in both)
+
+
+def test_lists_that_nothing_is_done_with_still_count_as_shown(tmp_path: Path) -> None:
+    places = [("homepage", "a", "x"), ("homepage", "b", "y"), ("digest", "a", "z"),
+              ("digest", "b", "x"), ("homepage", "c", "w")]  # fmt: skip
+    names = ["surface", "person_id", "item_id"]
+    table = pa.table({name: [row[n] for row in places] for n, name in enumerate(names)})
+    io.write_arrow(tmp_path / "base", table)
+    nobody, none = pa.array([], pa.string()), table.slice(0, 0)
+    made = {"homepage": pa.array(["a"]), "digest": nobody}
+    merged = pa.array(["a", "b"])
+    plan = recommendations.Plan(
+        relisting.Anew(nobody, nobody, ()), none, none, merged, made, merged, 1, False
+    )
+    found = rows(plan.standing(tmp_path / "base"), *names)
+    assert found == [("digest", "a", "z"), ("digest", "b", "x"), ("homepage", "b", "y")]

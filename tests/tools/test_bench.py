@@ -36,7 +36,10 @@ def test_making_the_data_counts_neither_as_time_nor_as_memory_of_the_night():
 
 
 def test_memory_that_a_child_shares_until_it_is_another_program_counts_once():
-    program = "import os, time; held = bytearray(200_000_000); os.fork(); print(1, flush=True); time.sleep(60)"  # fmt: skip # noqa: E501
+    program = (
+        "import os, time; held = bytearray(200_000_000); os.fork(); "
+        "os.write(1, b'1\\n'); time.sleep(60)"
+    )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     try:
         assert [parent.stdout.readline() for _ in range(2)] == [b"1\n"] * 2

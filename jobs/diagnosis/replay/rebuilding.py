@@ -54,7 +54,7 @@ def again(night: Night, label: str, people: pa.StringArray) -> dict[str, pa.Tabl
         rules.loaded(then.arrow("rules_in_force"), items),
         add,
         people,
-        _stands(then, people),
+        stand=_stands(then, people),
     )
     night.inputs |= then.inputs
     return {
