@@ -570,7 +570,7 @@ def test_the_policy_of_identities_says_whose_keys_are_accounts(staged):
 def test_a_source_without_links_has_sessions_all_the_same(staged):
     made = staged([event("a", "device:d", 0)], None, {"device:d": "device:d"})
     assert persons(io.read_arrow(made.staged / "history").to_pylist()) == {"a": "device:d"}
-    assert made.notes == {}
+    assert made.notes == {"stitched": {"rules": sessions.RULES}}
 
 
 # --- the same in plain Python ----------------------------------------------------------------
