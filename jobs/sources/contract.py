@@ -54,7 +54,8 @@ class Facts:
     """What a table of a source holds; ``digest`` covers each file's path, size and footer.
 
     ``marks``: by the path of each Parquet file, under the source's folder, what tells that it is
-    as it was: its size, its footer and when it was last written.
+    as it was: its size, its footer and when it was last written. That says nothing of what the
+    table holds: facts are equal whatever these are.
     """
 
     table: str
@@ -63,7 +64,7 @@ class Facts:
     files: int
     bytes: int
     digest: str
-    marks: dict[str, str] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 def _columns(**columns: pa.DataType | tuple) -> tuple[Contracted, ...]:
