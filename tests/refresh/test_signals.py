@@ -413,7 +413,8 @@ def test_a_delivery_of_much_of_the_past_is_judged_with_everything(
 ) -> None:
     shop = calm.copied(tmp_path)
     rows_of = pq.ParquetFile(shop.source / "events" / "part-0.parquet").read().to_pylist()
-    late = [{**row, "event_id": f"late {row['event_id']}", "received_time": hour(0.5)}
+    late = [{**row, "event_id": f"late {row['event_id']}", "received_time": hour(0.5),
+             "event_time": row["event_time"] - timedelta(days=15)}
             for row in rows_of[: len(rows_of) // 3]]  # fmt: skip
     made = pa.Table.from_pylist(late, small_shop.EVENTS)
     pq.write_table(made, shop.source / "events" / "part-9.parquet")
