@@ -197,14 +197,11 @@ def read_arrow(
     return found.to_table(columns=columns, filter=where)
 
 
-def read_people(folder: Path, people: pa.StringArray, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a table folder that are of these people, whose ids are sorted, by its column
-    ``person_id``; groups of rows that hold none of them, by their statistics, are not read."""
-    return read_rows(folder, people, columns, "person_id")
-
-
-def read_rows(folder: Path, ids: pa.StringArray, columns: list[str] | None, by: str) -> pa.Table:
-    """The same by any column of texts."""
+def read_rows(
+    folder: Path, ids: pa.StringArray, columns: list[str] | None = None, by: str = "person_id"
+) -> pa.Table:
+    """The rows of a table folder that are of these sorted ids, by its column of texts ``by``;
+    groups of rows that hold none of them, by their statistics, are not read."""
     files = parquet_files(folder)
     if not files:
         raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")

@@ -137,7 +137,7 @@ class Night:
         a fraction of the time that the whole takes."""
         folder = self.published(tables.TABLES[table].step).table(table)
         self._count(table, folder)
-        return io.read_people(folder, people, columns)
+        return io.read_rows(folder, people, columns)
 
     def source_folder(self) -> Path:
         """The folder, in the source contract's shape, that the step ``source`` prepared."""

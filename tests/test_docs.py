@@ -121,6 +121,7 @@ def test_a_red_gate_is_shown_with_its_rows_and_what_it_breaks(pages: dict[str, s
     assert "recall is at least 0.95 where kind is overall; 1 of 1 rows do not" in night
     assert "Searches miss more than they may" in night
     assert '<a class="red"\nhref="2017-12-01.html#index">index</a>' in pages["index.html"]
+    assert re.search(r"served yet\.\sA red gate stops", pages["index.html"])
 
 
 def test_the_night_shows_every_expectation_with_what_was_found(pages: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ Lists are made for a block of people after the other, so memory does not grow wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -115,10 +115,15 @@ def refresh(night: Night, params: Params) -> None:
     })  # fmt: skip
     for name in relisting.OF_PERSONS:
         writer.add(name, TABLES[name].schema.empty_table())
-    columns = ["surface", "item_id"]
+    # Whoever spreads lists over the catalogue counts what the others show.
+    spread = [name for name, one in surfaces.items() if one.tail_from]
+    columns, others = (
+        ["surface", "item_id"],
+        pc.field("surface").isin(pa.array(spread, pa.string())),
+    )
     stand = pa.concat_tables([
-        io.read_arrow(night.staged / "recommendations", columns),
-        plan.standing(base.table("recommendations")).select(columns),
+        io.read_arrow(night.staged / "recommendations", columns, others),
+        plan.standing(base.table("recommendations"), spread).select(columns),
     ], promote_options="default")  # fmt: skip
     scored = [name for name, one in surfaces.items() if one.scored]
     merging = relisting.Merging(
@@ -169,18 +174,18 @@ class Plan:
     filled: int
     everybody: bool
 
-    def standing(self, base: Path) -> pa.Table:
-        """surface, person_id and item_id of the places of ``merged`` people in lists that nothing
-        is done with."""
-        rows = io.read_people(base, self.merged, relisting.PLACE)
+    def standing(self, base: Path, surfaces: Collection[str]) -> pa.Table:
+        """surface, person_id and item_id of the places of ``merged`` people in lists on these
+        surfaces that nothing is done with."""
+        rows = io.read_rows(base, self.merged, relisting.PLACE)
         kept = [
             rows.filter(
                 pc.and_(
                     pc.equal(rows["surface"], name),
-                    pc.invert(pc.is_in(rows["person_id"], value_set=people)),
+                    pc.invert(pc.is_in(rows["person_id"], value_set=self.lists[name])),
                 )
             )
-            for name, people in self.lists.items()
+            for name in surfaces
         ]
         return pa.concat_tables([rows.slice(0, 0), *kept])
 

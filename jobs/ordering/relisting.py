@@ -20,7 +20,7 @@ from jobs.filtering.allowed import Allowed
 from jobs.io import Published
 from jobs.ordering import rules
 from jobs.ordering.rules import Rule
-from jobs.refresh.onward import both
+from jobs.refresh.onward import among, both
 from jobs.release import groups
 from jobs.retrieval import matrix
 from jobs.tables import TABLES
@@ -127,7 +127,7 @@ class Anew:
         mine = pc.or_(whole, pc.and_(due, following))
         if self.also is None or self.also.num_rows == 0:
             return mine
-        return pc.or_(mine, pa.array(_holds(rows, self.also, LIST)))
+        return pc.or_(mine, among(rows, self.also, LIST))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Merging:
             name: pa.concat_tables([TABLES[name].schema.empty_table(), *found])
             for name, found in parts.items()
         }
-        before = {name: io.read_people(self.base.table(name), mine) for name in OF_PERSONS}
+        before = {name: io.read_rows(self.base.table(name), mine) for name in OF_PERSONS}
         lost, remodelled = (_theirs(rows, mine) for rows in (self.lost, self.remodelled))
         whole = merged(before, now, lost, self.anew.among(mine), remodelled, self.scored)
         for name, rows in whole.items():
@@ -196,13 +196,13 @@ def merged(
     of people with a list that is anew, where it is made of what is known now.
     """
     kept = anew.without(before["recommendations"])
-    standing = kept.filter(pa.array(~_holds(kept, lost, PLACE)))
+    standing = kept.filter(pc.invert(among(kept, lost, PLACE)))
     offered = now["recommendations"]
     room: dict[tuple[str, str], int] = {}
     for row in lost.select(LIST).to_pylist():
         room[row["surface"], row["person_id"]] = room.get((row["surface"], row["person_id"]), 0) + 1
     taken = {tuple(row.values()) for row in standing.select(PLACE).to_pylist()} if room else set()
-    filling = offered.filter(pa.array(_holds(offered, lost, LIST)))
+    filling = offered.filter(among(offered, lost, LIST))
     filling = filling.sort_by([(name, "ascending") for name in (*LIST, "rank")])
     places = []
     for number, row in enumerate(filling.select(PLACE).to_pylist()):
@@ -220,10 +220,10 @@ def merged(
     rows = _scored_once(rows, before["recommendations"], offered, anew, scored)
     model = pa.concat_tables([remodelled.select(LIST), lost.select(LIST)])
     theirs = anew.without(before["model_lists"])
-    stands = theirs.filter(pa.array(~_holds(theirs, model, LIST)))
+    stands = theirs.filter(pc.invert(among(theirs, model, LIST)))
     ours = now["model_lists"]
     replaced = anew.without(ours)
-    replaced = replaced.filter(pa.array(_holds(replaced, model, LIST)))
+    replaced = replaced.filter(among(replaced, model, LIST))
     return {
         "recommendations": rows,
         "features": _of_listed(rows, before["features"], now["features"], anew, scored),
@@ -291,18 +291,10 @@ def _of_listed(
         (before.filter(pc.invert(fresh[0])), now.filter(pc.invert(fresh[1]))),
         (now.filter(fresh[1]), before.filter(fresh[0])),
     ):
-        mine = first.filter(pa.array(_holds(first, ranked, PAIR)))
-        other = second.filter(pa.array(_holds(second, ranked, PAIR) & ~_holds(second, mine, PAIR)))
-        found += [mine, other]
+        mine = first.filter(among(first, ranked, PAIR))
+        other = second.filter(among(second, ranked, PAIR))
+        found += [mine, other.filter(pc.invert(among(other, mine, PAIR)))]
     return pa.concat_tables(found)
-
-
-def _holds(rows: pa.Table, other: pa.Table, names: list[str]) -> np.ndarray:
-    """(n_rows,) bool: which rows agree with one of ``other`` in the columns ``names``."""
-    plain = pa.schema([(name, pa.string()) for name in names])
-    both = pa.concat_tables([rows.select(names).cast(plain), other.select(names).cast(plain)])
-    code = groups.codes(both, names)
-    return np.isin(code[: rows.num_rows], code[rows.num_rows :])
 
 
 def _with(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:

@@ -24,6 +24,8 @@ from jobs.release import releases
 # People of a file: fewer would make more files than a folder is comfortable with (a hundred a table
 # and source at 50,000 people), and for one person who changed a file is written again.
 PEOPLE = 500
+# Where more than this share of a table's rows is touched, all of them anew are quicker.
+MOST = 0.2
 
 
 class Writer:

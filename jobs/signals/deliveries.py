@@ -31,8 +31,6 @@ from jobs.refresh import onward
 from jobs.signals.links import KEY
 from jobs.sources import contract
 
-# Where more than this share of the base's events is judged again, all of them are quicker.
-MOST = 0.2
 DAY_OF_KEY = [*KEY, "event_date"]
 # Reasons that do not stand for ever: other events of the key, or the clock, may take them back.
 CROWDED, AHEAD = "bot_like_volume", "time_in_the_future"
@@ -71,7 +69,7 @@ def since(night: Night, base: Published) -> Again | None:
     rows = rows.where(received_by(night.as_of))
     new = rows.where(~F.col("then"))
     told = new.select("event_id", *KEY, F.to_date("event_time").alias("event_date")).distinct()
-    most = int(MOST * io.count_rows(base.table("events")))
+    most = int(onward.MOST * io.count_rows(base.table("events")))
     came = told.limit(most + 1).toArrow()
     ids = touched(came, base, night.as_of)
     if max(came.num_rows, len(ids)) > most:

@@ -107,7 +107,7 @@ def refresh(night: Night, params: Params) -> None:
     now = judge(rows.drop("then"), night.as_of, params).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         before, after = (_as_counts(count_outcomes(one).toArrow()) for one in (then, now))
-        _go_on(night, base, "events", kept(now).toArrow(), again.ids)
+        _go_on(night, base, kept(now).toArrow(), again.ids)
         anew = rejected(now).toArrow()
     finally:
         now.unpersist()
@@ -123,16 +123,15 @@ def refresh(night: Night, params: Params) -> None:
     _write_volume(night, params)
 
 
-def _go_on(night: Night, base: Published, name: str, anew: pa.Table, ids: pa.StringArray) -> None:
-    """Stage a table of the base in which the rows of these events are now those of ``anew``."""
-    schema = tables.TABLES[name].schema
-    stood = io.read_rows(base.table(name), ids, schema.names, "event_id").cast(schema)
+def _go_on(night: Night, base: Published, anew: pa.Table, ids: pa.StringArray) -> None:
+    """Stage the base's ``events`` in which the rows with these ids are now those of ``anew``."""
+    schema, folder = tables.TABLES["events"].schema, base.table("events")
+    stood = io.read_rows(folder, ids, schema.names, "event_id").cast(schema)
     gone, came = onward.differing(stood, anew.select(schema.names).cast(schema), "event_id")
-    first = onward.without(
-        base.table(name), night.staged / name, onward.both(gone["event_id"]), "event_id"
-    )
-    if came.num_rows or not io.parquet_files(night.staged / name):
-        night.add(name, first, came)
+    staged = night.staged / "events"
+    first = onward.without(folder, staged, onward.both(gone["event_id"]), "event_id")
+    if came.num_rows or not io.parquet_files(staged):
+        night.add("events", first, came)
 
 
 def _as_counts(rows: pa.Table) -> Counter[str]:

@@ -128,14 +128,14 @@ def refresh(night: Night, params: Params) -> None:
     found = stitch(resolve(mine, keyed, persons, claims, accounts), params).toArrow()
     found = found.filter(pc.is_in(found["person_id"], value_set=part.people))
     found = found.sort_by([(name, "ascending") for name in ("person_id", "event_time", "event_id")])
-    firsts_of = {
+    behind = {  # the parts that are there already
         name: onward.without(base.table(name), night.staged / name, part.people)
         for name in ("history", "sessions")
     }
     if found.num_rows:
-        night.add("history", firsts_of["history"], found)
+        night.add("history", behind["history"], found)
         again = _held(night, "history", found)
-        night.add("sessions", firsts_of["sessions"], sessions(again).toArrow())
+        night.add("sessions", behind["sessions"], sessions(again).toArrow())
     night.notes[NOTE] = {
         "rules": RULES, "people": len(part.people), "keys": part.keys.num_rows,
         "events": part.events.num_rows,

@@ -32,8 +32,6 @@ from jobs.signals import continuing, events, identities
 from jobs.signals.links import KEY, PAIR
 
 ROWS = 1_000_000  # events that are looked through together
-# Where more than this share of the persons or events is touched, all of them are quicker.
-MOST = 0.2
 
 
 @dataclass(frozen=True)
@@ -77,17 +75,17 @@ def since(night: Night, base: Published) -> Again | None:
         touched += _ends(logins.filter(_stirred(io.parse_as_of(base.manifest["as_of"]))))
         touched += _ends(_with_end(logins, moved))
         keys = _distinct(touched)
-        beside = onward.both(gone["session_id"], _client_sessions(folder, keys)).drop_null()
+        beside = onward.both(gone["session_id"], _of_keys(folder, keys, "session_id")).drop_null()
         touched.append(io.read_arrow(folder, KEY, pc.field("session_id").isin(beside)))
     keys = _distinct(touched)
-    owned = [] if alone else [_owners(base.table("history"), keys)]
+    owned = [] if alone else [_of_keys(base.table("history"), keys, "person_id")]
     mine = keys if alone else _distinct([keys, *_ends(_with_end(logins, keys))])
     people = onward.both(now.persons_of(mine), then.persons_of(keys), *owned)
-    if len(people) > MOST * now.persons.num_rows:
+    if len(people) > onward.MOST * now.persons.num_rows:
         return None
     whole = [keys, now.keys_of(people)]
     if not alone:
-        whole.append(io.read_people(base.table("history"), people, KEY))
+        whole.append(io.read_rows(base.table("history"), people, KEY))
     keys = _distinct(whole)
     return _with_rows(people, keys, now, logins, folder)
 
@@ -104,7 +102,7 @@ def _with_rows(
     """What decides of the events of these keys: they, whatever else is in their client sessions,
     and every key of the persons of all these."""
     columns = tables.TABLES["events"].schema.names
-    sessions = _client_sessions(folder, keys) if now.anonymous else pa.array([], pa.string())
+    sessions = _of_keys(folder, keys, "session_id") if now.anonymous else pa.array([], pa.string())
     rows = _chosen(folder, columns, keys, sessions)
     if rows is None:
         return None
@@ -187,21 +185,14 @@ def _distinct(some: Sequence[pa.Table]) -> pa.Table:
 KEYS = pa.schema([(name, pa.string()) for name in KEY])
 
 
-def _client_sessions(events: Path, keys: pa.Table) -> pa.StringArray:
-    """The client sessions with an event of these keys."""
+def _of_keys(events: Path, keys: pa.Table, name: str) -> pa.StringArray:
+    """What stands in a column of texts of ``events`` or ``history`` where the key is one of these,
+    sorted and once each."""
     found = [
-        part["session_id"].filter(onward.among(part, keys, KEY))
-        for part in io.read_chunks(events, [*KEY, "session_id"], ROWS)
+        part[name].filter(onward.among(part, keys, KEY))
+        for part in io.read_chunks(events, [*KEY, name], ROWS)
     ]
     return onward.both(*found).drop_null()
-
-
-def _owners(history: Path, keys: pa.Table) -> pa.StringArray:
-    """Whose events of these keys are in a published ``history``."""
-    return onward.both(*[
-        part["person_id"].filter(onward.among(part, keys, KEY))
-        for part in io.read_chunks(history, [*KEY, "person_id"], ROWS)
-    ])  # fmt: skip
 
 
 def _chosen(
@@ -209,7 +200,7 @@ def _chosen(
 ) -> pa.Table | None:
     """The events of these keys, and those in these client sessions; None where they are too many,
     as of a client that calls all its sessions the same."""
-    most, found, rows = MOST * io.count_rows(events), [], 0
+    most, found, rows = onward.MOST * io.count_rows(events), [], 0
     for part in io.read_chunks(events, columns, ROWS):
         beside = pc.is_in(part["session_id"], value_set=sessions)
         mine = part.filter(pc.or_(onward.among(part, keys, KEY), beside.combine_chunks()))

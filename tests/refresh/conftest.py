@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pytest
@@ -42,10 +42,13 @@ class Shop:
     source: Path
     engine: spark.Engine
 
-    def night(self, as_of: datetime, names: list[str] | None = None) -> None:
+    def night(
+        self, as_of: datetime, names: Iterable[str] = tuple(steps.STEPS),
+        params: dict[str, dict[str, Any]] = PARAMS,
+    ) -> None:  # fmt: skip
         """Run a night, or its first steps."""
-        with self._held(as_of, "night") as line:
-            for step in names or steps.STEPS:
+        with self.held(as_of, "night", params) as line:
+            for step in names:
                 command(["run", step, *line])
                 command(["gate", step, *line])
 
@@ -68,7 +71,7 @@ class Shop:
         self, as_of: datetime, run: str, params: dict[str, dict[str, Any]] = PARAMS
     ) -> Iterator[list[str]]:
         """A refresh under way: the command line of its steps."""
-        with self._held(as_of, run, params) as line:
+        with self.held(as_of, run, params) as line:
             run_id = f"{run} {as_of}"
             chain = route.open_refresh(self.lake, as_of, run_id, str(self.source), params)
             route.carry_over(self.lake, as_of, run_id, chain)
@@ -90,9 +93,10 @@ class Shop:
         return made
 
     @contextmanager
-    def _held(
-        self, as_of: datetime, run: str, params: dict[str, dict[str, Any]] = PARAMS
+    def held(
+        self, as_of: datetime, run: str, params: dict[str, dict[str, Any]]
     ) -> Iterator[list[str]]:
+        """The lake locked for a run: the command line of its steps."""
         run_id = f"{run} {as_of}"
         lock.acquire(self.lake, run_id)
         self.engine.save(engine_file(self.lake))
@@ -122,11 +126,14 @@ def shop(tmp_path: Path, published: Shop) -> Shop:
     return moved(published, tmp_path)
 
 
-def moved(shop: Shop, home: Path) -> Shop:
+S = TypeVar("S", bound=Shop)
+
+
+def moved(shop: S, home: Path) -> S:
     """The shop at another place: its source copied, its lake's files shared."""
     shutil.copytree(shop.lake.root, home / "lake", copy_function=os.link)
     shutil.copytree(shop.source, home / "shop")
-    there = Shop(Lake(home / "lake").open(), home / "shop", shop.engine)
+    there = replace(shop, lake=Lake(home / "lake").open(), source=home / "shop")
     _renamed(there, str(shop.source))
     return there
 

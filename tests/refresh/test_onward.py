@@ -38,11 +38,11 @@ def test_parts_hold_so_many_people_each_whole_and_together_all_rows() -> None:
 
 def test_a_few_people_are_read_from_the_files_that_may_hold_them(base: Path) -> None:
     wanted = pa.array(["a", "p007", "p0075", "p042", "z"])
-    found = io.read_people(base, wanted)
+    found = io.read_rows(base, wanted)
     assert sorted(set(found["person_id"].to_pylist())) == ["p007", "p042"]
     assert found.num_rows == 6
-    assert io.read_people(base, wanted, ["value"]).schema.names == ["value"]
-    assert io.read_people(base, pa.array([], pa.string())).num_rows == 0
+    assert io.read_rows(base, wanted, ["value"]).schema.names == ["value"]
+    assert io.read_rows(base, pa.array([], pa.string())).num_rows == 0
     held = [io.groups_of(pq.read_metadata(path), wanted) for path in io.parquet_files(base)]
     assert [number for number, groups in enumerate(held) if groups] == [0, 4]
 

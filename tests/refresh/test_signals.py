@@ -7,12 +7,7 @@ its keys. The one run knows no night before.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,14 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import io, lock, spark, tables
+from jobs import io, spark, tables
 from jobs.__main__ import command
 from jobs.io import Lake
-from jobs.night import engine_file
 from jobs.refresh import route
 from jobs.signals import deliveries, events, sessions
 from tests import small_shop
-from tests.refresh.conftest import AS_OF, hour, rows
+from tests.refresh.conftest import AS_OF, Shop, hour, moved, rows
 
 STEPS = ("source", "events", "identities", "sessions")
 EXACT = (
@@ -43,58 +37,26 @@ LINKS = small_shop.LINKS.append(pa.field("action", pa.string()))
 Row = dict[str, Any]
 
 
-@dataclass
-class Signals:
-    """A lake, the shop that it reads, and the engine of its runs."""
+class Signals(Shop):
+    """A shop whose runs end with its sessions."""
 
-    lake: Lake
-    source: Path
-    engine: spark.Engine
+    def until_sessions(self, as_of: datetime) -> None:
+        self.night(as_of, STEPS, PARAMS)
 
-    def night(self, as_of: datetime) -> None:
-        with self._line(as_of, "night") as line:
-            self._run(line)
-
-    def refresh(self, base: datetime, as_of: datetime) -> None:
+    def go_on(self, base: datetime, as_of: datetime) -> None:
         """A refresh of the night of ``AS_OF`` that goes on from ``base``."""
-        with self._line(as_of, "refresh") as line:
+        with self.held(as_of, "refresh", PARAMS) as line:
             io.write_json(route.file(self.lake), {
                 "run_id": f"refresh {as_of}", "base": io.label(base), "night": io.label(AS_OF),
                 "night_created": "",
             })  # fmt: skip
-            self._run(line)
-            route.close(self.lake, f"refresh {as_of}")
-
-    def table(self, name: str, as_of: datetime) -> pa.Table:
-        return io.read_arrow(self.lake.published(tables.TABLES[name].step, as_of).table(name))
+            for step in STEPS:
+                command(["run", step, *line])
+                command(["gate", step, *line])
 
     def notes(self, step: str, as_of: datetime) -> Row:
         found: Row = self.lake.published(step, as_of).manifest["notes"]
         return found
-
-    def copied(self, home: Path) -> Signals:
-        """The same at another place, its lake's files shared."""
-        shutil.copytree(self.lake.root, home / "lake", copy_function=os.link)
-        shutil.copytree(self.source, home / "shop")
-        return Signals(Lake(home / "lake").open(), home / "shop", self.engine)
-
-    def _run(self, line: list[str]) -> None:
-        for step in STEPS:
-            command(["run", step, *line])
-            command(["gate", step, *line])
-
-    @contextmanager
-    def _line(self, as_of: datetime, run: str) -> Iterator[list[str]]:
-        run_id = f"{run} {as_of}"
-        lock.acquire(self.lake, run_id)
-        self.engine.save(engine_file(self.lake))
-        try:
-            yield [
-                f"--lake={self.lake.root}", f"--source={self.source}", f"--run-id={run_id}",
-                f"--as-of={as_of.isoformat()}", f"--params={json.dumps(PARAMS)}",
-            ]  # fmt: skip
-        finally:
-            lock.release(self.lake, run_id)
 
 
 @dataclass
@@ -247,7 +209,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory, engine: spark.Engine) -> Si
     small_shop.write(home / "shop", people=420, items=120, days=20)
     Hours(home / "shop", np.random.default_rng(1), 0, AS_OF - timedelta(days=2), AS_OF).happen()
     shop = Signals(Lake(home / "lake").open(), home / "shop", engine)
-    shop.night(AS_OF)
+    shop.until_sessions(AS_OF)
     return shop
 
 
@@ -260,14 +222,14 @@ class Refreshed:
 @pytest.fixture(scope="module", params=[5, 6])
 def refreshed(request: Any, nights: Signals, tmp_path_factory: pytest.TempPathFactory) -> Refreshed:
     shop, random = (
-        nights.copied(tmp_path_factory.mktemp("hours")),
+        moved(nights, tmp_path_factory.mktemp("hours")),
         np.random.default_rng(request.param),
     )
     ends = [AS_OF]
     for number in range(1, 4):
         until = ends[-1] + (hour(1) - hour(0)) * int(random.integers(1, 9))
         Hours(shop.source, random, number, ends[-1], until).happen()
-        shop.refresh(ends[-1], until)
+        shop.go_on(ends[-1], until)
         ends.append(until)
     return Refreshed(shop, ends)
 
@@ -275,7 +237,7 @@ def refreshed(request: Any, nights: Signals, tmp_path_factory: pytest.TempPathFa
 def same(shop: Signals, now: datetime, home: Path) -> None:
     """The tables are those of a run that knows no night before."""
     rebuilt = Signals(Lake(home / "rebuilt").open(), shop.source, shop.engine)
-    rebuilt.night(now)
+    rebuilt.until_sessions(now)
     for name in EXACT:
         ours, theirs = (Counter(map(repr, rows(lake.table(name, now)))) for lake in (shop, rebuilt))
         assert theirs, name
@@ -311,11 +273,11 @@ def test_the_hours_held_what_is_hard(refreshed: Refreshed) -> None:
 def test_events_are_judged_anew_where_a_file_that_was_read_is_another(
     refreshed: Refreshed, tmp_path: Path
 ) -> None:
-    shop, last = refreshed.shop.copied(tmp_path), refreshed.ends[-1]
+    shop, last = moved(refreshed.shop, tmp_path), refreshed.ends[-1]
     now = last + timedelta(hours=1)
     path = shop.source / "events" / "part-1.parquet"
     pq.write_table(pq.ParquetFile(path).read().slice(3), path)
-    shop.refresh(last, now)
+    shop.go_on(last, now)
     assert "again" not in shop.notes("events", now)[events.NOTE]
     assert "people" not in shop.notes("sessions", now)[sessions.NOTE]
     same(shop, now, tmp_path)
@@ -324,14 +286,14 @@ def test_events_are_judged_anew_where_a_file_that_was_read_is_another(
 def test_events_are_judged_anew_by_other_rules(
     refreshed: Refreshed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop, last = refreshed.shop.copied(tmp_path), refreshed.ends[-1]
+    shop, last = moved(refreshed.shop, tmp_path), refreshed.ends[-1]
     monkeypatch.setattr(events, "RULES", events.RULES + 1)
     monkeypatch.setattr(sessions, "RULES", sessions.RULES + 1)
     now = last + timedelta(hours=1)
-    shop.refresh(last, now)
+    shop.go_on(last, now)
     assert "again" not in shop.notes("events", now)[events.NOTE]
     assert "people" not in shop.notes("sessions", now)[sessions.NOTE]
-    shop.refresh(now, now + timedelta(hours=1))
+    shop.go_on(now, now + timedelta(hours=1))
     assert "again" in shop.notes("events", now + timedelta(hours=1))[events.NOTE]
     assert "people" in shop.notes("sessions", now + timedelta(hours=1))[sessions.NOTE]
 
@@ -374,13 +336,13 @@ def calm(tmp_path_factory: pytest.TempPathFactory, engine: spark.Engine) -> Sign
     links = [login(TILL, ANNE, 0), login(TILL, BOB, 12), login(CARD, ANNE, -700)]
     small_shop.write_table(home / "shop", "identity_links", pa.Table.from_pylist(links, LINKS))
     shop = Signals(Lake(home / "lake").open(), home / "shop", engine)
-    shop.night(AS_OF)
+    shop.until_sessions(AS_OF)
     return shop
 
 
 def test_an_hour_in_which_nothing_came_leaves_everything(calm: Signals, tmp_path: Path) -> None:
-    shop = calm.copied(tmp_path)
-    shop.refresh(AS_OF, hour(1))
+    shop = moved(calm, tmp_path)
+    shop.go_on(AS_OF, hour(1))
     assert shop.notes("events", hour(1))[events.NOTE]["again"] == 0
     assert shop.notes("sessions", hour(1))[sessions.NOTE]["people"] == 0
     for name in ("events", "history"):
@@ -395,12 +357,12 @@ def test_who_only_bears_witness_to_a_client_session_is_nobodys(
 ) -> None:
     """Anne's card buys, so that she is made again. The till's view between two sessions of hers,
     which Bob's login disputes, would make one of them if his login were not looked at."""
-    shop = calm.copied(tmp_path)
+    shop = moved(calm, tmp_path)
     came = [seen("c2", CARD, 14 * 60 + 30)]
     pq.write_table(
         pa.Table.from_pylist(came, small_shop.EVENTS), shop.source / "events" / "part-2.parquet"
     )
-    shop.refresh(AS_OF, hour(1))
+    shop.go_on(AS_OF, hour(1))
     assert shop.notes("sessions", hour(1))[sessions.NOTE]["people"] == 1
     mine = {row["event_id"]: row["session"] for row in shop.table("history", hour(1)).to_pylist()
             if row["event_id"] in ("a1", "a2", "t1", "c2")}  # fmt: skip
@@ -411,13 +373,13 @@ def test_who_only_bears_witness_to_a_client_session_is_nobodys(
 def test_a_delivery_of_much_of_the_past_is_judged_with_everything(
     calm: Signals, tmp_path: Path
 ) -> None:
-    shop = calm.copied(tmp_path)
+    shop = moved(calm, tmp_path)
     rows_of = pq.ParquetFile(shop.source / "events" / "part-0.parquet").read().to_pylist()
     late = [{**row, "event_id": f"late {row['event_id']}", "received_time": hour(0.5),
              "event_time": row["event_time"] - timedelta(days=15)}
             for row in rows_of[: len(rows_of) // 3]]  # fmt: skip
     made = pa.Table.from_pylist(late, small_shop.EVENTS)
     pq.write_table(made, shop.source / "events" / "part-9.parquet")
-    shop.refresh(AS_OF, hour(1))
+    shop.go_on(AS_OF, hour(1))
     assert "again" not in shop.notes("events", hour(1))[events.NOTE]
     same(shop, hour(1), tmp_path)
