@@ -7,7 +7,7 @@ from datetime import datetime
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.columns import Column, Share
-from expectations.rules import WARNING, between, contains, filled, rows, total, unique
+from expectations.rules import WARNING, between, column, contains, filled, rows, total, unique
 from jobs import limits
 
 CAPS = tuple(f"link: {name}" for name in ("too_many_of_type", "would_join_two", "person_too_large"))
@@ -35,6 +35,37 @@ def suite(as_of: datetime) -> list[Expectation]:
         between("A negative count is a broken count.", "rows", 0),
         contains(
             "How many keys and persons there are is not told.", "outcome", ("keys", "persons")
+        ),
+        contains(
+            "Whether caps hold and which types found persons is not told.",
+            "outcome",
+            ("over_cap", "without_accounts"),
+        ),
+        between(
+            "Two accounts in one person: one would be shown what the other bought.",
+            "rows",
+            0,
+            0,
+            when=column("outcome") == "over_cap",
+        ),
+        between(
+            "No key is of a type that says who somebody is (identities.max_of_type), so nothing "
+            "keeps two people apart who share a device; name the type of your logins there.",
+            "rows",
+            0,
+            0,
+            when=column("outcome") == "without_accounts",
+            severity=WARNING,
+        ),
+        between(
+            "Links of a source that the policy does not know join nothing; identity_links names "
+            "the source, and identities.exact_sources, guessing_sources or household_sources say "
+            "what it is worth.",
+            "rows",
+            0,
+            0,
+            when=column("outcome") == "link: unknown_source",
+            severity=WARNING,
         ),
         total(
             "Half of the links that might merge break a cap: a feed ties wrong keys, and persons "

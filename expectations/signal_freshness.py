@@ -45,8 +45,9 @@ def suite(as_of: datetime) -> list[Expectation]:
             "median",
         ),
         among(
-            "How fast behaviour drifts was never measured on this source, and a default stands "
-            "in: run `make staleness`.",
+            "How fast behaviour drifts was never measured on this source, or its measurement was "
+            "too noisy to tell, and a default stands in: run `make staleness`, on more cuts or "
+            "people where it was unclear.",
             "population",
             ["measured"],
             when=column("measure") == "drift_window",

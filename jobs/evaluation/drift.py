@@ -22,13 +22,18 @@ FILE = "staleness.json"
 
 @dataclass(frozen=True)
 class Drift:
-    """A measured window in days, with its interval, as of the night it was measured for."""
+    """A measured window in days, with its interval, as of the night it was measured for.
+
+    ``clear``: whether the measurement tells a window. Where noise hides whether anything is lost it
+    does not, and ``days`` is only the largest age that was looked at.
+    """
 
     source: str
     as_of: datetime
     days: float
     low: float | None
     high: float | None
+    clear: bool
     file: Path
 
 
@@ -59,6 +64,7 @@ def load(path: Path) -> Drift:
             days=_days(facts["drift_window_days"]),
             low=_end(facts.get("low")),
             high=_end(facts.get("high")),
+            clear=facts["verdict"] != "unclear",
             file=path,
         )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:

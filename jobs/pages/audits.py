@@ -138,7 +138,7 @@ def freshness(signals: pa.Table, feeds: pa.Table) -> Section:
         "behaviour drifts, lists rank what they used to want.",
         "Where the gate is red, mend the feed that it names and run the night again; a feed that "
         "was ended on purpose is named in audits.ended_feeds. Where the window is assumed, run "
-        "make staleness.",
+        "make staleness; where it is unclear, run it on more cuts or people.",
         parts,
     )
 

@@ -67,6 +67,7 @@ SHARED = {
     "person_factors": "model/person_factors",
     "item_vectors": "model/item_vectors",
     "ranking_evidence": "reports/ranking_evidence",
+    "slice_evidence": "reports/slice_evidence",
     "reliability": "reports/reliability",
     "feature_importance": "reports/feature_importance",
     "delivery": "reports/delivery",

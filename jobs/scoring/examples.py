@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs import io, tables
-from jobs.evaluation import outcomes
+from jobs.evaluation import outcomes, slices
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import candidates, embeddings, matrix
@@ -35,6 +35,10 @@ from jobs.signals.past import Past, Record, bought_pairs
 from jobs.signals.shop import Catalogue
 
 log = logging.getLogger("nightjar")
+
+OF_PERSONS = (
+    "person_id", "household_id", "personalised", "region", "segment", "first_seen",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,15 +89,15 @@ def run(night: Night, params: Params) -> None:
             log.info("examples cut=%s people=0", io.label(cut))
             continue
         record = recorded(night, asked.then, cut, catalogue)
-        persons = asked.then.known.persons.select("person_id", "household_id", "personalised")
-        measured, living = homes.measured(record, persons.toArrow(), catalogue)
+        persons = asked.then.known.persons.select(*OF_PERSONS).toArrow()
+        measured, living = homes.measured(record, persons, catalogue)
         past = record.of(asked.people)
         found = nominated(night, asked, record, past, measured["i_gap"])
         mates = living.mates(asked.people, len(catalogue.ids))
         ground = Ground.of(past, catalogue, measured, mates, found.vectors)
         rows = examples(asked, found.pairs, ground, number, night.seed, params)
         night.add("examples", number + 1, rows)
-        people.append(example_people(asked, ground))
+        people.append(example_people(asked, ground, persons, found.events))
         log.info("examples cut=%s rows=%d", io.label(cut), rows.num_rows)
     night.write("example_people", pa.concat_tables(people))
 
@@ -194,10 +198,12 @@ def sample(before: DataFrame, after: DataFrame, seed: int, count: int) -> pa.Str
 # --- what was named for them ------------------------------------------------------------------
 @dataclass(frozen=True)
 class Found:
-    """The candidates of the people asked, and what they were found with."""
+    """The candidates of the people asked, and what they were found with; ``events``: (n_people,)
+    behind their interactions."""
 
     pairs: Pairs
     vectors: Vectors
+    events: np.ndarray
 
 
 def nominated(
@@ -205,7 +211,8 @@ def nominated(
 ) -> Found:
     """Run the sources as of the cut for the people asked, of whom ``past`` is; the nearest pairs of
     each remain, and the nearest of those that are new to the person."""
-    seen = seen_at(night, asked.then, asked.people, record, item_gap)
+    behind = weighed(night, asked.then, record.as_of)
+    seen = seen_at(night, asked.then, asked.people, record, item_gap, behind)
     rows = candidates.nominate(night, seen, night.params_of("candidates"))
     pairs = features.wide(features.coded(rows, asked.people, record.items))
     params = night.params_of("ranker")
@@ -215,10 +222,13 @@ def nominated(
     near = features.nearest(pairs.person, pairs.item, prior, params.scored)
     of_new = np.where(known, -np.inf, prior)
     near |= ~known & features.nearest(pairs.person, pairs.item, of_new, params.scored_new)
-    return Found(
-        pairs.of(near),
-        vectors_of(seen, asked.people, record.items),
-    )
+    vectors = vectors_of(seen, asked.people, record.items)
+    return Found(pairs.of(near), vectors, slices.events_of(behind, asked.people))
+
+
+def weighed(night: Night, then: sessions.Seen, cut: datetime) -> pa.Table:
+    """The rows of ``interactions`` as of a cut."""
+    return interactions.interactions(then.history, cut, night.params_of("interactions")).toArrow()
 
 
 def seen_at(
@@ -227,15 +237,15 @@ def seen_at(
     people: pa.StringArray,
     record: Record,
     item_gap: np.ndarray,
+    behind: pa.Table,
 ) -> Seen:
     """What the sources may look at as of a cut, for these people.
 
     ``then``: what had happened and been received by the cut, under the persons known at it;
-    ``record``: the same, read by person.
+    ``record``: the same, read by person; ``behind``: the rows of :func:`weighed`.
     """
     cut = record.as_of
-    rows = interactions.interactions(then.history, cut, night.params_of("interactions")).toArrow()
-    pairs = matrix.build(rows)
+    pairs = matrix.build(behind)
     items = night.arrow("items", candidates.OF_ITEMS)
     times = [items[name].cast(tables.TIME) for name in ("first_seen", "created_time")]
     before = [pc.fill_null(pc.less(time, pa.scalar(cut, tables.TIME)), False) for time in times]
@@ -300,8 +310,13 @@ def examples(
     )
 
 
-def example_people(asked: Asked, ground: Ground) -> pa.Table:
-    """The rows of ``example_people`` of one cut."""
+def example_people(asked: Asked, ground: Ground, persons: pa.Table, events: np.ndarray) -> pa.Table:
+    """The rows of ``example_people`` of one cut.
+
+    ``persons``: who was known at it, ``OF_PERSONS``; ``events``: (n_people,) of those asked.
+    """
+    known = pc.index_in(asked.people, value_set=persons["person_id"].combine_chunks())
+    facts = persons.take(known)
     n_people = len(asked.people)
     person, item = asked.person[asked.bought], asked.item_id.filter(pa.array(asked.bought))
     code = matrix.positions(item, ground.catalogue.ids)
@@ -313,6 +328,10 @@ def example_people(asked: Asked, ground: Ground) -> pa.Table:
             "as_of": pa.repeat(pa.scalar(asked.cut, tables.TIME), n_people),
             "wanted": np.bincount(person, minlength=n_people),
             "wanted_new": np.bincount(person[new], minlength=n_people),
+            "region": facts["region"],
+            "segment": facts["segment"],
+            "first_seen": facts["first_seen"],
+            "events": events,
         },
         schema=tables.TABLES["example_people"].schema,
     )

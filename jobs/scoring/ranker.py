@@ -1,8 +1,8 @@
 """The ranker: what a person will buy, learned from earlier cuts and judged on other people.
 
 Reads ``examples`` and ``example_people``. Writes ``ranker_models``, ``blend_weights``,
-``ranking_evidence`` (a row per ranking judged), ``calibration``, ``reliability`` and
-``feature_importance``.
+``ranking_evidence`` (a row per ranking judged) and ``slice_evidence`` (the same by kinds of
+people), ``calibration``, ``reliability`` and ``feature_importance``.
 
 Gradient-boosted trees (XGBoost, Chen and Guestrin, 2016) on log loss. What is trained on the cuts
 before the newest one is judged at the newest, beside the blend and every source alone, as the night
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs import limits
-from jobs.evaluation import metrics
+from jobs.evaluation import metrics, slices
 from jobs.night import Night
 from jobs.params import check
 from jobs.retrieval import matrix
@@ -130,7 +130,7 @@ class Examples:
 
 
 def run(night: Night, params: Params) -> None:
-    """Stage the six tables."""
+    """Stage the seven tables."""
     people = night.arrow("example_people")
     cuts = sorted(set(people["as_of"].to_pylist()), reverse=True)
     asked = people.filter(pc.equal(people["as_of"], pc.max(people["as_of"])))
@@ -142,7 +142,9 @@ def run(night: Night, params: Params) -> None:
         night.notes["untuned"] = (
             f"{asked.num_rows} people at {len(cuts)} cuts, {params.min_people} at 2 needed"
         )
-        stage(night, [], importance([]), dict(params.prior), untuned(asked.num_rows), None)
+        none = TABLES["slice_evidence"].schema.empty_table()
+        judged = Evidence(untuned(asked.num_rows), none)
+        stage(night, [], importance([]), dict(params.prior), judged, None)
         return
     rows = night.arrow("examples").sort_by(
         [("as_of", "descending"), ("person_id", "ascending"), ("item_id", "ascending")]
@@ -184,7 +186,15 @@ def run(night: Night, params: Params) -> None:
         if networks
         else importance(members),
         dict(zip(SOURCES, published.tolist(), strict=True)),
-        evidence(held, rankings, chosen, SOURCES[best], night.seed),
+        Evidence(
+            evidence(held, rankings, chosen, SOURCES[best], night.seed),
+            by_slice(
+                held.all,
+                rankings,
+                slices.of_people(asked, cuts[0], night.params_of("audits")),
+                night.seed,
+            ),
+        ),
         Judgement(rankings[chosen], held.all.bought, held.all.person % 2),
     )
 
@@ -264,6 +274,14 @@ def train_deep(examples: Examples, params: Params, seed: int) -> list[Deep]:
 
 # --- what it is worth --------------------------------------------------------------------------
 @dataclass(frozen=True)
+class Evidence:
+    """The tables ``ranking_evidence`` and ``slice_evidence``."""
+
+    whole: pa.Table
+    slices: pa.Table
+
+
+@dataclass(frozen=True)
 class Judgement:
     """Scores of the published ranking on days it was not trained on, and what came; (n,).
 
@@ -306,6 +324,27 @@ def evidence(
             }
         )
     return pa.Table.from_pylist(rows, TABLES["ranking_evidence"].schema)
+
+
+def by_slice(
+    held: Judged, rankings: Mapping[str, np.ndarray],
+    kinds: Mapping[tuple[str, str], np.ndarray], seed: int,
+) -> pa.Table:  # fmt: skip
+    """The table ``slice_evidence``; ``kinds``: of :func:`slices.of_people`, of the same people."""
+    reached = np.column_stack([held.ndcg(score) for score in rankings.values()])
+    rows = []
+    for (kind, value), members in kinds.items():
+        if kind == slices.ALL:
+            continue
+        found = zip(rankings, *metrics.intervals(reached[members], seed), strict=True)
+        rows += [
+            {
+                "ranking": name, "slice_kind": kind, "slice": value, "people": int(members.sum()),
+                "ndcg_at_10": float(mean), "ndcg_low": float(low), "ndcg_high": float(high),
+            }
+            for name, mean, low, high in found
+        ]  # fmt: skip
+    return pa.Table.from_pylist(rows, TABLES["slice_evidence"].schema)
 
 
 def untuned(people: int) -> pa.Table:
@@ -396,13 +435,14 @@ def stage(
     members: Sequence[Booster | Deep],
     looked_at: pa.Table,
     weights: Mapping[str, float],
-    judged: pa.Table,
+    judged: Evidence,
     judgement: Judgement | None,
 ) -> None:
-    """Write the six tables."""
+    """Write the seven tables."""
     night.write("ranker_models", model_table(members))
     night.write("blend_weights", blend.weight_table(weights))
-    night.write("ranking_evidence", judged)
+    night.write("ranking_evidence", judged.whole)
+    night.write("slice_evidence", judged.slices)
     nothing = np.zeros(0)
     night.write(
         "calibration",

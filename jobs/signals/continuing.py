@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 NOTE = "identities"
 # Raise this with every change to what links, components or households decide.
-RULES = 2
+RULES = 3
 LINK = [*PAIR, "source"]
 # Parameters that say where persons are computed, not who they are.
 PLACES = (
-    "engine", "array_links", "incremental_links", "clock_tolerance_seconds", "login_sources",
+    "engine", "array_links", "incremental_links", "clock_tolerance_seconds",
 )  # fmt: skip
 
 

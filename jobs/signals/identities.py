@@ -46,6 +46,11 @@ USABLE = (
 class Params:
     """Which links may merge, how much one merge may join, and where it is computed."""
 
+    # They say that two keys are one person's, as sure as their confidence. A link of a source that
+    # no parameter names joins nothing: what it is worth, nobody has said.
+    exact_sources: tuple[str, ...] = (
+        "login", "registration", "email_click", "checkout", "loyalty", "crm",
+    )  # fmt: skip
     # They say who lives together: they group persons, and never merge them.
     household_sources: tuple[str, ...] = ("household",)
     # They say who looks alike: guesses, whatever confidence they claim.
@@ -66,14 +71,20 @@ class Params:
     # devices 156. More than fifty devices are a call centre.
     max_joined: Mapping[str, int] = field(
         default_factory=lambda: {
-            "account": 1, "customer": 1, "loyalty_card": 2, "email_hash": 5, "phone": 3,
-            "device": 50, "cookie>device": 1, "cookie": 200, OPEN: 50,
+            "account": 1, "customer": 1, "member": 1, "user": 1, "loyalty_card": 2,
+            "email_hash": 5, "phone": 3, "device": 50, "cookie>device": 1, "cookie": 200, OPEN: 50,
         }
     )  # fmt: skip
     # How many keys of a type a person may hold. Keys of a type with a cap found persons: the shop
     # itself says that two accounts are two people. ``other`` caps each type that is not named.
     max_of_type: Mapping[str, int] = field(
-        default_factory=lambda: {"account": 1, OPEN: limits.KEYS_IMPOSSIBLE}
+        default_factory=lambda: {
+            "account": 1,
+            "customer": 1,
+            "member": 1,
+            "user": 1,
+            OPEN: limits.KEYS_IMPOSSIBLE,
+        }
     )
     # More keys than this are a call centre, a test account or a wrong merge.
     max_keys_per_person: int = limits.KEYS_IMPOSSIBLE
@@ -91,6 +102,15 @@ class Params:
     def __post_init__(self) -> None:
         check(len(set(self.household_sources) & set(self.login_sources)) == 0,
               "a source cannot be both a household's and a login's")  # fmt: skip
+        merging = {*self.exact_sources, *self.guessing_sources}
+        check(len(set(self.household_sources) & merging) == 0,
+              "a source of households cannot be one that merges, in exact_sources or "
+              "guessing_sources")  # fmt: skip
+        for name in self.sources:
+            check(
+                name == name.strip().lower() != "",
+                f"sources are named in lower case without spaces around them, not {name!r}",
+            )
         check(0 <= self.min_confidence <= 1, "min_confidence must be 0 to 1")
         check(0 <= self.household_confidence <= 1, "household_confidence must be 0 to 1")
         check(self.clock_tolerance_seconds >= 0, "clock_tolerance_seconds must not be negative")
@@ -104,6 +124,14 @@ class Params:
         check(self.engine in ENGINES, f"engine must be one of {', '.join(ENGINES)}")
         check(self.array_links > 0, "array_links must be positive")
         check(self.incremental_links >= 0, "incremental_links must not be negative")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of links of which the policy says what they are worth."""
+        return tuple(dict.fromkeys(
+            (*self.exact_sources, *self.login_sources, *self.guessing_sources,
+             *self.household_sources)
+        ))  # fmt: skip
 
     @property
     def account_types(self) -> tuple[str, ...]:
@@ -190,9 +218,9 @@ def run(night: Night, params: Params) -> None:
         made = changes.between(then, now, before.as_of, night.as_of, differs)
         night.write("identity_changes", before.changes, made)
     more = {f"rows: {name}": rows for name, rows in tallied.items()}
-    more |= {f"mode: {found.mode}": 1}
+    more |= {f"mode: {found.mode}": 1, f"engine: {found.engine}": 1}
     more |= {f"touched: {name}": rows for name, rows in found.touched.items()}
-    night.write("identity_counts", counts(identities, judged), _counts(more))
+    night.write("identity_counts", counts(identities, judged, params), _counts(more))
 
 
 def full_for(before: Before | None, differs: str | None, known: int, params: Params) -> str | None:
@@ -213,10 +241,15 @@ def tally(
     return links.tally(rows, cut, before, params).toArrow().to_pylist()[0]
 
 
-def counts(identities: DataFrame, judged: DataFrame) -> DataFrame:
+def counts(identities: DataFrame, judged: DataFrame, params: Params) -> DataFrame:
     """The counts of the tables: keys, persons, households and components, admitted links that
-    close a cycle (harmless: the keys are one person without them), and links by outcome."""
+    close a cycle (harmless: the keys are one person without them), and links by outcome.
+
+    ``over_cap``: persons who hold more keys of a type than one may. ``without_accounts``: admitted
+    links where no key at all is of a type that founds persons, so that nothing keeps two apart.
+    """
     names = ("keys", "persons", "households", "components")
+    founds = F.col("key_type").isin(*params.account_types)
     of_keys = identities.agg(
         F.count(F.lit(1)).alias("keys"),
         *(
@@ -225,14 +258,26 @@ def counts(identities: DataFrame, judged: DataFrame) -> DataFrame:
                 names[1:], ("person_id", "household_id", "component"), strict=True
             )
         ),
+        F.count_if(founds).alias("founding"),
     )
-    pairs = judged.where(F.col("outcome") == "admitted").agg(F.count_distinct(*PAIR).alias("pairs"))
-    every = of_keys.crossJoin(pairs).withColumn(
-        "cycles", F.col("pairs") - F.col("keys") + F.col("persons")
+    held = (
+        identities.where(founds)
+        .groupBy("person_id", "key_type")
+        .agg(F.count(F.lit(1)).alias("held"))
     )
+    most = F.lit(0)
+    for name in params.account_types:
+        most = F.when(F.col("key_type") == name, params.max_of_type[name]).otherwise(most)
+    of_caps = held.agg(F.count_if(F.col("held") > most).alias("over_cap"))
+    admitted = judged.where(F.col("outcome") == "admitted")
+    pairs = admitted.agg(F.count_distinct(*PAIR).alias("pairs"))
+    every = of_keys.crossJoin(pairs).crossJoin(of_caps).withColumns({
+        "cycles": F.col("pairs") - F.col("keys") + F.col("persons"),
+        "without_accounts": F.when(F.col("founding") == 0, F.col("pairs")).otherwise(0),
+    })  # fmt: skip
     rows = [
         F.struct(F.lit(name).alias("outcome"), F.col(name).alias("rows"))
-        for name in (*names, "cycles")
+        for name in (*names, "cycles", "over_cap", "without_accounts")
     ]
     return every.select(F.explode(F.array(*rows)).alias("one")).select("one.*").unionAll(
         judged.groupBy(F.concat(F.lit("link: "), "outcome").alias("outcome")).agg(

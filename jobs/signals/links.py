@@ -11,6 +11,7 @@ Every refusal is an outcome with a name, so that none is silent:
 - ``unlinked``: the last action took it back; ``unknown_action``: neither link nor unlink;
 - ``observed_in_the_future``: a clock says that it has not happened yet;
 - ``self_link``; ``confidence_outside_0_1``: null and NaN too;
+- ``unknown_source``: a source of which the policy does not say what its links are worth;
 - ``below_threshold``: a guess that is not sure enough;
 - ``household``: says who lives together, never who is the same person;
 - ``unknown_key``: an end that no event and no person names.
@@ -41,7 +42,8 @@ TALLIED = (
 def usable(links: DataFrame) -> DataFrame:
     """The rows that name two keys, a source and a time, their ends in order, with ``known_time``.
 
-    ``action`` is null for a word that is neither link nor unlink.
+    ``source`` and ``action`` are read whatever their case and the spaces around them; ``action`` is
+    null for a word that is neither link nor unlink.
     """
     a = F.struct(F.col("key_type_a").alias("key_type"), F.col("key_a").alias("key"))
     b = F.struct(F.col("key_type_b").alias("key_type"), F.col("key_b").alias("key"))
@@ -52,8 +54,8 @@ def usable(links: DataFrame) -> DataFrame:
     return rows.select(
         F.col("low.key_type").alias("key_type_a"), F.col("low.key").alias("key_a"),
         F.col("high.key_type").alias("key_type_b"), F.col("high.key").alias("key_b"),
-        "source", "confidence", "observed_time", "received_time", "known_time",
-        F.when(said.isin(LINK, UNLINK), said).alias("action"),
+        F.lower(F.trim("source")).alias("source"), "confidence", "observed_time", "received_time",
+        "known_time", F.when(said.isin(LINK, UNLINK), said).alias("action"),
     )  # fmt: skip
 
 
@@ -127,6 +129,7 @@ def state(links: DataFrame, cut: datetime, params: Params) -> DataFrame:
         .when(~F.col("happened"), "observed_in_the_future")
         .when(is_self(), "self_link")
         .when(~is_sound(), "confidence_outside_0_1")
+        .when(~F.col("source").isin(*params.sources), "unknown_source")
         .when(unsure, "below_threshold")
         .when(household, "household")
     )

@@ -20,8 +20,10 @@ table(
 )  # fmt: skip
 table(
     "example_people", "examples",
-    "one row per person asked at a cut; wanted: items bought after it, wanted_new: the first time",
-    "person_id as_of", person_id=S, as_of=TIME, wanted=I64, wanted_new=I64,
+    "one row per person asked at a cut; wanted: items bought after it, wanted_new: the first time; "
+    "events: behind the person's interactions at the cut",
+    "person_id as_of", person_id=S, as_of=TIME, wanted=I64, wanted_new=I64, region=maybe(S),
+    segment=maybe(S), first_seen=maybe(TIME), events=I64,
 )  # fmt: skip
 table(
     "ranker_models", "ranker",
@@ -38,6 +40,12 @@ table(
     "one row per ranking, learned before the newest cut and judged on the days after it", "ranking",
     ranking=S, published=BOOL, people=I64, ndcg_at_10=F64, ndcg_low=F64, ndcg_high=F64,
     recall_at_20=F64, new_ndcg_at_10=F64, difference_low=F64,
+)  # fmt: skip
+table(
+    "slice_evidence", "ranker",
+    "one row per ranking and kind of people, judged as in ranking_evidence",
+    "ranking slice_kind slice", ranking=S, slice_kind=S, slice=S, people=I64, ndcg_at_10=F64,
+    ndcg_low=F64, ndcg_high=F64,
 )  # fmt: skip
 table(
     "calibration", "ranker",

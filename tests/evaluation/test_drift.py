@@ -24,7 +24,8 @@ def shelf(tmp_path: Path) -> Lake:
 def measured(
     lake: Lake, as_of: datetime, days: object, source: str = SOURCE, **more: object
 ) -> None:
-    facts = {"source": source, "as_of": as_of.isoformat(), "drift_window_days": days, **more}
+    facts = {"source": source, "as_of": as_of.isoformat(), "drift_window_days": days,
+             "verdict": "measured", **more}  # fmt: skip
     io.write_json(drift.file(lake, source, as_of), facts)
 
 
@@ -45,6 +46,13 @@ def test_the_newest_measurement_up_to_the_night_counts(shelf):
     before = drift.newest(shelf, SOURCE, AS_OF - timedelta(days=1))
     assert (before.days, before.low, before.high) == (7.0, 4.0, None)
     assert before.as_of == AS_OF - timedelta(days=2)
+
+
+def test_a_measurement_that_cannot_tell_is_no_clear_one(shelf):
+    measured(shelf, AS_OF - timedelta(days=1), 28.0, verdict="flat")
+    assert drift.newest(shelf, SOURCE, AS_OF).clear
+    measured(shelf, AS_OF, 28.0, verdict="unclear", low=1.5)
+    assert not drift.newest(shelf, SOURCE, AS_OF).clear
 
 
 def test_where_nothing_was_measured_there_is_no_window(shelf):

@@ -151,7 +151,8 @@ def signals() -> dict[str, pa.Table]:
         ]),
         "identity_counts": table("identity_counts", [
             {"outcome": outcome, "rows": count} for outcome, count in {
-                "keys": people, "persons": people, "rows: received": 2_000, "rows: no_key": 1,
+                "keys": people, "persons": people, "over_cap": 0, "without_accounts": 0,
+                "rows: received": 2_000, "rows: no_key": 1,
                 "rows: received_before_observed": 1, "link: admitted": 1_900,
                 "link: too_many_of_type": 9, "link: unknown_key": 9,
                 "link: confidence_outside_0_1": 1,
@@ -313,8 +314,13 @@ def lists() -> dict[str, pa.Table]:
         }),
         "example_people": table("example_people", {
             "person_id": PERSONS, "as_of": AS_OF - timedelta(days=28), "wanted": 9,
-            "wanted_new": 3,
+            "wanted_new": 3, "events": 40,
         }),
+        "slice_evidence": table("slice_evidence", [
+            {"ranking": ranking, "slice_kind": "activity", "slice": value, "people": 350,
+             "ndcg_at_10": 0.4, "ndcg_low": 0.3, "ndcg_high": 0.5}
+            for ranking in ("ranker", "buy_again") for value in ("heavy", "light")
+        ]),
         "ranker_models": table("ranker_models", {
             "member": [0, 1], "trees": 200, "model": "{}",
         }),

@@ -48,5 +48,12 @@ def tables(people: int, cuts: int = 3, seed: int = 1, noise: bool = False) -> di
             "person_id": ids, "as_of": pa.array([moment] * people, pa.timestamp("us", tz="UTC")),
             "wanted": np.bincount(person, bought, people).astype(np.int64),
             "wanted_new": np.bincount(person, new, people).astype(np.int64),
+            "region": ["north" if p % 4 else "south" for p in range(people)],
+            "segment": pa.nulls(people, pa.string()),
+            "first_seen": pa.array(
+                [moment - timedelta(days=1 + 10 * (p % 5)) for p in range(people)],
+                pa.timestamp("us", tz="UTC"),
+            ),
+            "events": np.arange(people, dtype=np.int64) % 7,
         }, schema=TABLES["example_people"].schema))  # fmt: skip
     return {"examples": pa.concat_tables(rows), "example_people": pa.concat_tables(asked)}

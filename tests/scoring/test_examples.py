@@ -249,6 +249,19 @@ def test_wanted_counts_what_was_bought_in_the_days_after_the_cut(plain, planted)
     assert (bought["wanted"], bought["wanted_new"]) == (len(in_window["account:00"]) + 1, 1)
 
 
+def test_who_was_asked_is_described_as_known_at_the_cut(plain):
+    people = of_cut(plain, NEWEST, "example_people")
+    before: dict[str, int] = {}
+    for row in regulars():
+        if row["event_time"] < NEWEST:
+            person = f"{row['key_type']}:{row['key']}"
+            before[person] = before.get(person, 0) + 1
+    assert {key[0]: row["events"] for key, row in people.items()} == {
+        key[0]: before[key[0]] for key in people
+    }
+    assert all(row["first_seen"] < NEWEST for row in people.values())
+
+
 def test_a_step_run_twice_leaves_the_same_rows(plain_night, plain):
     night = plain_night(examples={"cuts": 1, "kept_share": 0.5})
     assert list(of_cut(run(night), NEWEST).values()) == list(of_cut(plain, NEWEST).values())

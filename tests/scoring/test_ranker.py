@@ -62,6 +62,25 @@ def test_what_two_features_say_together_is_ranked_better_than_by_the_source_that
     assert set(gains) == set(FEATURES)
 
 
+def test_kinds_of_people_are_judged_apart_and_together_are_everybody(learned):
+    whole = evidence(learned)
+    rows = {(row["ranking"], row["slice_kind"], row["slice"]): row
+            for row in learned["slice_evidence"].to_pylist()}  # fmt: skip
+    assert {kind for _, kind, _ in rows} == {"region", "activity", "tenure"}
+    assert {name for name, _, _ in rows} == set(whole)
+    parts = {"region": ("north", "south"), "activity": ("heavy", "light"),
+             "tenure": ("new", "returning")}  # fmt: skip
+    for ranking in ("ranker", "buy_again"):
+        for kind, values in parts.items():
+            found = [rows[ranking, kind, value] for value in values]
+            assert sum(row["people"] for row in found) == 150
+            mean = sum(row["people"] * row["ndcg_at_10"] for row in found) / 150
+            assert mean == pytest.approx(whole[ranking]["ndcg_at_10"])
+            assert all(row["ndcg_low"] <= row["ndcg_at_10"] <= row["ndcg_high"] for row in found)
+    south = rows["ranker", "region", "south"]
+    assert south["people"] == 38, "every fourth of 150"
+
+
 def test_probabilities_come_true_on_people_that_calibration_did_not_see(learned):
     rows = learned["reliability"].to_pylist()
     assert len(rows) == 10

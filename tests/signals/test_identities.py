@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -270,6 +271,87 @@ def test_nights_in_a_row_end_where_one_full_run_ends(engine, tmp_path, seed):
     assert accounts_per_person(found) == 1
 
 
+@pytest.mark.parametrize("seed", [5, 6])
+def test_a_night_touches_only_the_groups_that_its_new_links_touch(engine, tmp_path, seed):
+    worlds, changed = 100, 3
+    rows = random_shop(seed, worlds)
+    # What becomes known later than this is tonight's alone: new links in three worlds of a hundred.
+    quiet = [row for row in rows["links"] if _known(row) < AS_OF - 5 * DAY]
+    events = [row for row in rows["events"] if row["first_received"] < AS_OF - 5 * DAY]
+    keys = [f"{row['key_type']}:{row['key']}" for row in events]
+    random = np.random.default_rng(seed)
+    fresh = []
+    for world in random.choice(worlds, changed, replace=False):
+        mine = sorted({key for key in keys if key.partition(":")[2].startswith(f"{world}-")})
+        fresh += [link(*random.choice(mine, 2, replace=False), days_ago=1.0) for _ in range(2)]
+
+    def shop(name: str) -> Shop:
+        lake = Lake(tmp_path / name).open()
+        engine.save(engine_file(lake))
+        return Shop(lake, tmp_path / f"{name}-source", events, quiet + fresh, rows["people"])
+
+    nights = shop("nights")
+    before = nights.run(AS_OF - 4 * DAY, **TIGHT)
+    found = nights.run(AS_OF, **TIGHT)
+    assert (nights.notes["mode"], nights.notes["full_for"]) == ("incremental", None)
+    ends = {(row[f"key_type_{end}"], row[f"key_{end}"]) for row in fresh for end in "ab"}
+    group = {(row["key_type"], row["key"]): row["component"] for row in before["identities"]}
+    reached = {group[key] for key in ends if key in group}
+    within = [key for key, component in group.items() if component in reached]
+    assert nights.notes["touched"]["keys"] <= len(within) < len(group) / 10
+    once = shop("once").run(AS_OF, **TIGHT)
+    for name in ("identities", "identity_links", "persons"):
+        assert in_order(found[name]) == in_order(once[name]), name
+
+
+def _known(row: dict) -> datetime:
+    return row["received_time"] or row["observed_time"]
+
+
+@pytest.mark.parametrize("how", ["array", "spark"])
+def test_links_of_a_crowd_to_one_key_leave_it_and_them_apart(shop, how):
+    crowd = 20_000
+    people = [f"account:{number:05d}" for number in range(crowd)]
+    made = shop(
+        [event(key, 9.0) for key in [*people, "device:kiosk"]],
+        [link(key, "device:kiosk", 5.0) for key in people]
+        + [link(key, people[0], 5.0, source="household") for key in people[1:]],
+    )  # fmt: skip
+    found = made.run(engine=how)
+    assert made.notes["engine"] == how
+    assert len({row["person_id"] for row in found["identities"]}) == crowd + 1
+    assert len({row["household_id"] for row in found["identities"]}) == crowd + 1
+    outcomes = counted(found)
+    assert outcomes["link: too_many_of_type"] == crowd
+    assert outcomes["link: household_too_large"] == crowd - 1
+    assert outcomes[f"engine: {how}"] == 1
+
+
+def test_who_logs_in_under_another_name_than_account_is_somebody_too(shop):
+    """Two members on one device stay two, as two accounts do."""
+    for kind in ("member", "user", "customer"):
+        found = shop(
+            [event(key, 9.0) for key in (f"{kind}:1", f"{kind}:2", "device:d")],
+            [link(f"{kind}:{number}", "device:d", 5.0) for number in (1, 2)],
+        ).run()
+        assert len(set(persons(found).values())) == 3, kind
+        assert (counted(found)["over_cap"], counted(found)["without_accounts"]) == (0, 0)
+
+
+def test_merges_where_no_key_founds_persons_are_told(shop):
+    found = shop(
+        [event(key, 9.0) for key in ("subscriber:1", "subscriber:2", "device:d")],
+        [link(f"subscriber:{number}", "device:d", 5.0) for number in (1, 2)],
+    ).run()
+    assert counted(found)["without_accounts"] == 2
+    named = shop(
+        [event(key, 9.0) for key in ("subscriber:1", "subscriber:2", "device:d")],
+        [link(f"subscriber:{number}", "device:d", 5.0) for number in (1, 2)],
+    ).run(max_joined={"subscriber": 1}, max_of_type={"subscriber": 1})
+    assert len(set(persons(named).values())) == 3
+    assert counted(named)["without_accounts"] == 0
+
+
 def accounts_per_person(found: dict[str, list[dict]]) -> int:
     owners = [r["person_id"] for r in found["identities"] if r["key_type"] == "account"]
     return max(owners.count(owner) for owner in owners)
@@ -450,6 +532,8 @@ def test_cycles_are_counted_and_harm_nothing(shop):
         ({"min_confidence": 2.0}, "min_confidence must be 0 to 1"),
         ({"max_keys_per_person": 10_000}, "what the gate lets pass"),
         ({"login_sources": ("household",)}, "cannot be both"),
+        ({"exact_sources": ("household",)}, "cannot be one that merges"),
+        ({"exact_sources": ("Login",)}, "in lower case"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(wrong, sentence):

@@ -54,23 +54,34 @@ def test_each_link_that_may_join_nothing_is_refused_with_its_reason(states):
         named("guess", source="probabilistic", confidence=0.89),
         named("sure guess", source="probabilistic", confidence=0.9),
         named("weak", confidence=0.5),
+        named("spelled source", source=" Login "),
+        named("strange source", source="household_v2"),
+        named("strange guess", source="lookalike", confidence=0.95),
+        named("spelled family", source="Household", confidence=0.9),
         named("family", source="household", confidence=0.6),
         named("far family", source="household", confidence=0.4),
         named("stranger"),
         named("future", observed_time=AS_OF, received_time=AS_OF - DAY),
         keys=tuple(
             f"{kind}:{name}" for kind in ("account", "device")
-            for name in ("sound", "spelled", "sure guess")
+            for name in ("sound", "spelled", "sure guess", "spelled source")
         ),
     )  # fmt: skip
     assert {row["key_a"]: row["outcome"] for row in found} == {
         "sound": None, "spelled": None, "sure guess": None, "stranger": "unknown_key",
+        "spelled source": None, "strange source": "unknown_source",
+        "strange guess": "unknown_source", "spelled family": "household",
         "self": "self_link", "above": "confidence_outside_0_1", "below": "confidence_outside_0_1",
         "null": "confidence_outside_0_1", "nan": "confidence_outside_0_1", "undone": "unlinked",
         "odd": "unknown_action", "guess": "below_threshold", "weak": "below_threshold",
         "family": "household", "far family": "below_threshold",
         "future": "observed_in_the_future",
     }  # fmt: skip
+
+
+def test_a_source_is_one_however_it_is_spelled(states):
+    found = states(link(*ENDS, 9, source="Login"), link(*ENDS, 3, source="login ", action="unlink"))
+    assert [(row["source"], row["outcome"]) for row in found] == [("login", "unlinked")]
 
 
 def test_both_directions_are_one_link_and_each_source_has_its_own_state(states):

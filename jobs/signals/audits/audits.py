@@ -105,13 +105,20 @@ class Params:
         return max(float(self.feed_days), 2 * window.days)
 
 
+MEASURED, ASSUMED, UNCLEAR = "measured", "assumed", "unclear"
+
+
 @dataclass(frozen=True)
 class Window:
-    """The behaviour-drift window that ages are held against, in days."""
+    """The behaviour-drift window that ages are held against, in days.
+
+    ``how``: ``MEASURED``; else a default stands in: ``ASSUMED`` where nothing was measured, and
+    ``UNCLEAR`` where the measurement could not tell.
+    """
 
     days: float
     high: float | None
-    measured: bool
+    how: str
 
 
 def run(night: Night, params: Params) -> None:
@@ -145,9 +152,11 @@ def drift_window(night: Night, params: Params) -> Window:
     """The window that was measured for this source, recorded as an input, else the default."""
     measured = drift.newest(night.lake, night.source, night.as_of)
     if measured is None:
-        return Window(params.drift_days, None, measured=False)
+        return Window(params.drift_days, None, ASSUMED)
     night.read_file(measured.file)
-    return Window(measured.days, measured.high, measured=True)
+    if not measured.clear:
+        return Window(params.drift_days, None, UNCLEAR)
+    return Window(measured.days, measured.high, MEASURED)
 
 
 def conversion_windows(

@@ -31,6 +31,7 @@ POPULATIONS = ("persons", "active persons", "revenue", "groups")
 REASONS = {
     "admitted": "exact",
     "below_threshold": "guess",
+    "unknown_source": "source",
     "too_many_of_type": "cap",
     "person_too_large": "cap",
     "would_join_two": "conflict",

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.evaluation import slices
 from jobs.io import Lake
 from jobs.release import releases
 from jobs.signals import interactions
@@ -127,28 +128,13 @@ def _populations(
     yield "new", active & new
     yield "returning", active & ~new
     for kind in ("region", "segment"):
-        for value, members in largest(people[kind], active, params.max_groups):
+        for value, members in slices.largest(people[kind], active, params.max_groups):
             yield f"{kind}: {value}", members
-
-
-def largest(
-    values: pa.ChunkedArray, among: np.ndarray, count: int
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The most frequent values of a column among some rows, and which of these rows have each;
-    ties in the order of the values."""
-    texts = values.to_numpy(zero_copy_only=False).astype(object)
-    found: dict[str, int] = {}
-    for text in texts[among]:
-        if text is not None:
-            found[text] = found.get(text, 0) + 1
-    for value, _ in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:count]:
-        yield value, among & (texts == value)
 
 
 def _window_row(window: Window) -> dict[str, Any]:
     high = window.days if window.high is None else window.high
-    how = "measured" if window.measured else "assumed"
-    return _row("drift_window", how, 0, window.days, max(high, window.days), None)
+    return _row("drift_window", window.how, 0, window.days, max(high, window.days), None)
 
 
 def _row(

@@ -26,14 +26,14 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import io, limits
-from jobs.evaluation import metrics, outcomes
+from jobs.evaluation import metrics, outcomes, slices
+from jobs.evaluation.slices import ALL
 from jobs.io import Published
 from jobs.ordering.lists import places
 from jobs.ordering.surfaces import MAIN
 from jobs.retrieval.sources import pools
 from jobs.scoring import examples
 from jobs.scoring.blend import JUDGED_AT
-from jobs.signals.audits.freshness import largest
 from jobs.tables import SOURCES, TABLES
 
 if TYPE_CHECKING:
@@ -42,13 +42,11 @@ if TYPE_CHECKING:
 
 # Steps of the release's night whose tables are read; without one of them it can't be judged.
 STEPS = ("identities", "interactions", "embeddings", "candidates", "ranker", "recommendations")
-PUBLISHED, ALL = "published", "all"
+PUBLISHED = "published"
 PROMISED_AS = "promised"  # the ranking of ranking_evidence that was published
 PIPELINE, MODEL, BROKEN = "pipeline", "model", "broken"
 KEY = ["key_type", "key"]
 DAY = 86_400.0
-RESAMPLES = 1_000
-TAIL = 0.025  # on each side: intervals of 95 %
 # As many releases before one say what gap is usual.
 REFERENCE = 5
 
@@ -57,14 +55,19 @@ REFERENCE = 5
 class Promise:
     """What an earlier release said of itself, and the model behind it.
 
-    ``rankings``: name to (NDCG@10, low, high), empty where nothing could be judged.
-    ``horizon_days``: the days of purchases that the promise was judged on. ``weights``: of the
-    blend, by source. ``moved``: the share of items whose vector moved that night, where known.
+    ``rankings``: name to (NDCG@10, low, high), empty where nothing could be judged; ``slices``: the
+    same by (name, kind of people, value). ``horizon_days``: the days of purchases that the promise
+    was judged on. ``kind``: what ranks, trees or the blend, and ``features`` what it looks at.
+    ``weights``: of the blend, by source. ``moved``: the share of items whose vector moved that
+    night, where known.
     """
 
     released: datetime
     horizon_days: float
     rankings: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    slices: Mapping[tuple[str, str, str], tuple[float, float, float]] = field(default_factory=dict)
+    kind: str = ""
+    features: frozenset[str] = frozenset()
     weights: Mapping[str, float] = field(default_factory=dict)
     moved: float | None = None
 
@@ -118,6 +121,8 @@ def promise_of(nights: Mapping[str, Published], horizon_days: int) -> Promise:
     notes = tuned.get("notes", {})
     cut = notes.get("cut")
     evidence = io.read_arrow(nights["ranker"].table("ranking_evidence")).to_pylist()
+    told = {row["ranking"]: PROMISED_AS if row["published"] else row["ranking"] for row in evidence}
+    features = io.read_arrow(nights["ranker"].table("feature_importance"))
     weights = io.read_arrow(nights["ranker"].table("blend_weights")).to_pydict()
     measures = io.read_arrow(nights["embeddings"].table("embedding_report")).to_pydict()
     return Promise(
@@ -126,14 +131,29 @@ def promise_of(nights: Mapping[str, Published], horizon_days: int) -> Promise:
             (released - datetime.fromisoformat(cut)).total_seconds() / DAY if cut else horizon_days
         ),
         rankings={
-            name: (row["ndcg_at_10"], row["ndcg_low"], row["ndcg_high"])
+            told[row["ranking"]]: _reached(row)
             for row in evidence
-            for name in [PROMISED_AS if row["published"] else row["ranking"]]
-            if name in (PROMISED_AS, *SOURCES) and row["ndcg_at_10"] > 0
+            if told[row["ranking"]] in (PROMISED_AS, *SOURCES) and row["ndcg_at_10"] > 0
         },
+        slices={
+            (told[row["ranking"]], row["slice_kind"], row["slice"]): _reached(row)
+            for row in slices_of(nights["ranker"])
+        },
+        kind=next((row["ranking"] for row in evidence if row["published"]), ""),
+        features=frozenset(features["feature"].to_pylist()),
         weights=dict(zip(weights["source"], weights["weight"], strict=True)),
         moved=dict(zip(measures["measure"], measures["value"], strict=True)).get("moved_share"),
     )
+
+
+def slices_of(ranker: Published) -> list[dict[str, Any]]:
+    """The rows of ``slice_evidence``; none of a night that did not promise by slice yet."""
+    folder = ranker.table("slice_evidence")
+    return io.read_arrow(folder).to_pylist() if folder.exists() else []
+
+
+def _reached(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    return row["ndcg_at_10"], row["ndcg_low"], row["ndcg_high"]
 
 
 def due(promises: Iterable[Promise], as_of: datetime, params: Params) -> list[Promise]:
@@ -234,9 +254,14 @@ def outcome(
     for source in SOURCES:
         named = of_pools if source in pools.SHARED else own
         rankings[source] = named.filter(pc.equal(named["source"], source))
+    behind = io.read_arrow(
+        nights["interactions"].table("interactions"), ["person_id", "events"],
+        ds.field("person_id").isin(ids),
+    )  # fmt: skip
+    facts = facts.append_column("events", pa.array(slices.events_of(behind, ids)))
     return Outcome(
         reached={name: reached(rows, truth, ids) for name, rows in rankings.items()},
-        slices=slices(facts, busy(nights["interactions"], ids), promise.released, params),
+        slices=slices.of_people(facts, promise.released, params),
     )
 
 
@@ -258,40 +283,6 @@ def reached(rows: pa.Table, truth: pa.Table, people: pa.StringArray) -> np.ndarr
     return metrics.ndcg(person.astype(np.int64), places(person) - 1, relevant, wanted, JUDGED_AT)
 
 
-def busy(night: Published, people: pa.StringArray) -> np.ndarray:
-    """(n_people,) events behind each person's interactions at the release."""
-    rows = io.read_arrow(
-        night.table("interactions"), ["person_id", "events"], ds.field("person_id").isin(people)
-    )
-    person = pc.index_in(rows["person_id"], value_set=people).to_numpy()
-    return np.bincount(person, rows["events"].to_numpy(), minlength=len(people))
-
-
-def slices(
-    people: pa.Table, events: np.ndarray, released: datetime, params: Params
-) -> dict[tuple[str, str], np.ndarray]:
-    """Everybody, and kinds of people; a slice of too few is chance, and tells of persons."""
-    size = people.num_rows
-    everybody = np.ones(size, bool)
-    found = {(ALL, ""): everybody}
-    for kind in ("region", "segment"):
-        for value, members in largest(people[kind], everybody, params.max_groups):
-            found[kind, value] = members
-    heavy = events > np.median(events) if size else everybody
-    since = released - timedelta(days=params.new_days)
-    new = pc.greater_equal(people["first_seen"], pa.scalar(since, pa.timestamp("us", tz="UTC")))
-    new = new.to_numpy(zero_copy_only=False).astype(bool)
-    found |= {
-        ("activity", "heavy"): heavy, ("activity", "light"): ~heavy,
-        ("tenure", "new"): new, ("tenure", "returning"): ~new,
-    }  # fmt: skip
-    return {
-        name: members
-        for name, members in found.items()
-        if name[0] == ALL or params.min_slice <= members.sum() < size
-    }
-
-
 # --- the rows --------------------------------------------------------------------------------
 def rows_of(
     promise: Promise, found: Outcome, as_of: datetime, seed: int, params: Params
@@ -299,17 +290,20 @@ def rows_of(
     """Rows of the table ``promises`` of one release, without flags.
 
     A gap is promise less outcome. It is given where the whole horizon has passed, since fewer days
-    hold fewer purchases to foresee, and for everybody, since slices were promised nothing.
+    hold fewer purchases to foresee, and for slices that were promised something.
     """
     rankings = list(found.reached)
     over = elapsed(promise, as_of) >= promise.horizon_days
     rows = []
     for (kind, value), members in found.slices.items():
         values = np.column_stack([found.reached[name][members] for name in rankings])
-        means, lows, highs = interval(values, seed)
+        means, lows, highs = metrics.intervals(values, seed)
         for place, ranking in enumerate(rankings):
             said = PROMISED_AS if ranking == PUBLISHED else ranking
-            promised = promise.rankings.get(said) if kind == ALL else None
+            whole = kind == ALL
+            promised = (
+                promise.rankings.get(said) if whole else promise.slices.get((said, kind, value))
+            )
             reality = (float(means[place]), float(lows[place]), float(highs[place]))
             gaps = gap(promised, reality) if promised and over and len(values) else (None,) * 3
             rows.append({
@@ -336,23 +330,6 @@ def gap(
     below = float(np.hypot(p - p_low, r_high - r))
     above = float(np.hypot(p_high - p, r - r_low))
     return p - r, p - r - below, p - r + above
-
-
-def interval(values: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means of (n_people, n_rankings) values with percentile bootstrap intervals over people.
-
-    One draw serves all columns (Efron, 1979). Zeros where there are no people.
-    """
-    size, columns = values.shape
-    if size == 0:
-        return np.zeros(columns), np.zeros(columns), np.zeros(columns)
-    generator = np.random.default_rng(seed)
-    drawn = np.empty((RESAMPLES, columns))
-    for row in range(RESAMPLES):
-        counts = np.bincount(generator.integers(0, size, size), minlength=size)
-        drawn[row] = counts @ values / size
-    low, high = np.quantile(drawn, [TAIL, 1 - TAIL], axis=0)
-    return values.mean(axis=0), low, high
 
 
 def flagged(
@@ -385,20 +362,22 @@ def flagged(
 def cause(now: Promise, before: Promise | None) -> str:
     """``pipeline`` where the model is as it was at the release before, else ``model``.
 
-    As it was: it promised about the same, few items moved that night, and the blend weighs its
-    sources alike. A release whose night is gone from the lake can't be compared: ``model``, since
-    nothing clears it.
+    As it was: it promised about the same, trees or the blend rank as before and look at the same
+    features, few items moved that night, and the blend weighs its sources alike. A release whose
+    night is gone from the lake can't be compared: ``model``, since nothing clears it.
     """
     if before is None:
         return MODEL
     (p, low, high), (q, q_low, q_high) = now.rankings[PROMISED_AS], before.rankings[PROMISED_AS]
     same_promise = q_low <= p <= q_high or low <= q <= high
+    same_kind = (now.kind, now.features) == (before.kind, before.features)
     still = now.moved is None or now.moved <= limits.MOVED_UNUSUAL
     turned = sum(
         abs(now.weights.get(source, 0.0) - before.weights.get(source, 0.0)) for source in SOURCES
     )
     # Half the sum is the weight that moved from one source to another.
-    return PIPELINE if same_promise and still and turned / 2 <= limits.WEIGHTS_CLOSE else MODEL
+    alike = turned / 2 <= limits.WEIGHTS_CLOSE
+    return PIPELINE if same_promise and same_kind and still and alike else MODEL
 
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:

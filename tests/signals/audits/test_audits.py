@@ -110,7 +110,7 @@ def test_a_measured_window_is_used_and_named_as_an_input(shop):
     path = drift.file(shop, "small", AS_OF - timedelta(days=5))
     io.write_json(path, {
         "source": "small", "as_of": (AS_OF - timedelta(days=5)).isoformat(),
-        "drift_window_days": 1.5, "low": 1.0, "high": 2.0,
+        "drift_window_days": 1.5, "low": 1.0, "high": 2.0, "verdict": "measured",
     })  # fmt: skip
     step = run(shop)
     rows = {(r["measure"], r["population"]): r for r in read(step)["signal_freshness"]}
@@ -119,6 +119,22 @@ def test_a_measured_window_is_used_and_named_as_an_input(shop):
     assert list(step.notes["files"]) == ["staleness/small/2017-11-26/staleness.json"]
     with pytest.raises(gate.GateRed, match="limit is not below median"):
         gate.judge(step)
+
+
+def test_a_window_that_noise_hides_is_not_taken_for_a_measured_one(shop):
+    path = drift.file(shop, "small", AS_OF)
+    io.write_json(path, {
+        "source": "small", "as_of": AS_OF.isoformat(), "drift_window_days": 60.0, "low": 1.0,
+        "high": 60.0, "verdict": "unclear",
+    })  # fmt: skip
+    step = run(shop)
+    rows = {(r["measure"], r["population"]): r for r in read(step)["signal_freshness"]}
+    assert rows["drift_window", "unclear"]["median"] == rows["last_event_age", "active"]["limit"]
+    assert rows["drift_window", "unclear"]["median"] == audits.Params().drift_days
+    assert list(step.notes["files"]) == ["staleness/small/2017-12-01/staleness.json"]
+    gate.judge(step)
+    (warning,) = shop.published("audits", AS_OF).manifest["gate"]["warnings"]
+    assert "too noisy to tell" in warning
 
 
 def test_the_gate_of_a_healthy_shop_lets_it_pass_and_asks_for_the_window(shop):

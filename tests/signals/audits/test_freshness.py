@@ -19,7 +19,7 @@ from jobs.signals.audits.audits import Params, Window
 from jobs.tables import TIME
 from tests.conftest import AS_OF
 
-WINDOW = Window(14.0, 20.0, measured=True)
+WINDOW = Window(14.0, 20.0, "measured")
 EVENTS = (
     "event_type string, key_type string, channel string, event_time timestamp, "
     "received_time timestamp, event_date date"
@@ -98,7 +98,7 @@ def test_of_many_regions_the_largest_are_shown():
 
 
 def test_a_window_longer_than_half_of_active_days_widens_who_is_active():
-    window = Window(60.0, None, measured=True)
+    window = Window(60.0, None, "measured")
     found = measures(freshness.signals(people(1, 100, 121), AS_OF, window, None, Params()))
     assert found["last_event_age", "active"]["people"] == 2
 
@@ -123,7 +123,7 @@ def test_a_lake_where_nobody_is_active_is_red_too():
 
 
 def test_a_window_that_nobody_measured_is_a_warning_that_names_the_command():
-    assumed = Window(28.0, None, measured=False)
+    assumed = Window(28.0, None, "assumed")
     found = failed(signal_freshness, freshness.signals(people(1), AS_OF, assumed, None, Params()))
     assert found["critical"] == []
     assert "run `make staleness`" in found["warning"][0]

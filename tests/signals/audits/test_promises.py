@@ -26,7 +26,11 @@ WEIGHTS = {"buy_again": 0.8, "popular": 0.2}
 
 def promise(released: datetime = RELEASED, promised: float = 0.5, **changes: Any) -> Promise:
     rankings = {promises.PROMISED_AS: (promised, promised - 0.02, promised + 0.02)}
-    return replace(Promise(released, 28.0, rankings, WEIGHTS, 0.1), **changes)
+    made = Promise(
+        released, 28.0, rankings, kind="ranker", features=frozenset({"due"}), weights=WEIGHTS,
+        moved=0.1,
+    )  # fmt: skip
+    return replace(made, **changes)
 
 
 def came_true(values: list[float], **slices: list[bool]) -> Outcome:
@@ -94,11 +98,24 @@ def test_before_its_horizon_is_over_a_release_has_an_outcome_and_no_gap():
     assert row["final"] is False
 
 
-def test_slices_have_their_own_outcome_and_no_promise():
-    found = rows(promise(), came_true([0.1, 0.9, 0.9], north=[True, False, False]))
+def test_slices_have_their_own_outcome_and_a_gap_where_they_were_promised_something():
+    slices = {(promises.PROMISED_AS, "region", "north"): (0.4, 0.3, 0.5)}
+    north, south = [True, False, False], [False, True, True]
+    found = rows(promise(slices=slices), came_true([0.1, 0.9, 0.9], north=north, south=south))
     shown = [(row["slice"], row["people"], row["promised"]) for row in found]
-    assert shown == [("", 3, 0.5), ("north", 1, None)]
+    assert shown == [("", 3, 0.5), ("north", 1, 0.4), ("south", 2, None)]
     assert found[1]["realised"] == pytest.approx(0.1)
+    assert found[1]["gap"] == pytest.approx(0.3)
+    assert found[2]["gap"] is None
+
+
+def test_a_slice_that_falls_short_is_shown_and_the_whole_is_what_is_flagged():
+    slices = {(promises.PROMISED_AS, "region", "north"): (0.9, 0.88, 0.92)}
+    made = promise(slices=slices)
+    found = rows(made, came_true([0.5] * 40, north=[True] * 20 + [False] * 20))
+    told = promises.flagged(found, {made.released: made}, {made.released}, PARAMS)
+    assert [(row["slice"], row["flag"]) for row in told] == [("", None), ("north", None)]
+    assert told[1]["gap_low"] > 0.3
 
 
 def test_a_release_after_which_nobody_bought_is_told_as_such():
@@ -108,7 +125,7 @@ def test_a_release_after_which_nobody_bought_is_told_as_such():
 
 def test_the_interval_agrees_with_the_metrics_own():
     values = np.random.default_rng(5).random(400)
-    mean, low, high = promises.interval(values[:, None], 3)
+    mean, low, high = metrics.intervals(values[:, None], 3)
     assert mean[0] == pytest.approx(values.mean())
     assert (low[0], high[0]) == pytest.approx(metrics.interval(values, 4), abs=0.004)
 
@@ -150,6 +167,8 @@ def test_a_gap_that_widens_under_a_stable_model_is_the_pipelines():
         {"moved": 0.9},
         {"weights": {"buy_again": 0.3, "popular": 0.7}},
         {"rankings": {promises.PROMISED_AS: (0.8, 0.78, 0.82)}},
+        {"kind": "blend"},
+        {"features": frozenset({"due", "affinity"})},
     ],
 )
 def test_a_gap_that_widens_under_a_model_that_changed_is_the_models(change):
@@ -279,6 +298,13 @@ def publish(lake: Lake, released: datetime, listed: str, promised: float) -> Non
              "difference_low": 0.0, "published": name == "ranker"}
             for name in ("ranker", "buy_again")
         ],
+        slice_evidence=[
+            {"ranking": name, "slice_kind": "region", "slice": "south", "people": 250,
+             "ndcg_at_10": promised / 2, "ndcg_low": promised / 2 - 0.05,
+             "ndcg_high": promised / 2 + 0.05}
+            for name in ("ranker", "buy_again")
+        ],
+        feature_importance=[{"feature": "due", "gain": 1.0}],
     )  # fmt: skip
     write("recommendations", recommendations=[
         {"surface": "homepage", "person_id": p, "rank": 1, "item_id": listed, "score": 1.0,
@@ -302,6 +328,11 @@ def test_a_release_is_judged_by_its_lists_its_sources_and_its_slices(lake, night
     assert found["collaborative", "all", ""]["realised"] == 0.0
     assert found["collaborative", "all", ""]["promised"] is None
     assert found["popular", "region", "south"]["realised"] == 1.0
+    for ranking in ("published", "buy_again"):
+        south = found[ranking, "region", "south"]
+        assert south["promised"] == 0.4
+        assert south["gap"] == pytest.approx(0.4 - south["realised"])
+        assert found[ranking, "region", "north"]["promised"] is None
     assert {kind for _, kind, _ in found} == {"all", "region", "activity"}
     assert {r["flag"] for r in found.values()} == {None}
 
