@@ -14,6 +14,7 @@ from typing import Any
 
 from jobs import io
 from jobs.__main__ import command
+from jobs.evaluation import metrics
 from jobs.io import Lake
 from jobs.sources.simulated.settings import Shop
 from tools import ghosts
@@ -61,7 +62,7 @@ def table(rows: list[dict[str, Any]], events: int) -> list[str]:
     lines = [
         "## Persons found", "",
         f"Simulated shops of {events:,} events; pairs of keys that a link joins, held to the truth "
-        "(a key is a person's while nobody else uses it).", "",
+        "(a key is a person's while nobody else uses it). In brackets Wilson's 95 % interval.", "",
         "| noise | joined pairs | precision | recall | F1 | connected pairs: precision | recall |",
         "| --- | --: | --: | --: | --: | --: | --: |",
     ]  # fmt: skip
@@ -73,7 +74,13 @@ def table(rows: list[dict[str, Any]], events: int) -> list[str]:
     for noise, of in readings.items():
         direct, connected = of["direct"], of["connected"]
         cells = [noise, f"{direct['joined']:,}"]
-        cells += [f"{direct[name]:.4f}" for name in ("precision", "recall", "f1")]
+        cells += [_share(direct["right"], direct[of]) for of in ("found", "true")]
+        cells.append(f"{direct['f1']:.4f}")
         cells += [f"{connected[name]:.4f}" for name in ("precision", "recall")]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def _share(right: int, of: int) -> str:
+    low, high = metrics.wilson(right, of)
+    return f"{right / of:.4f} ({low:.4f} to {high:.4f})"
