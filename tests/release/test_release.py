@@ -143,6 +143,17 @@ def test_three_nights_stay_and_the_oldest_goes(lake):
     assert not list(releases.root(lake).glob(".gone-*"))
 
 
+def test_a_night_that_is_run_again_pushes_out_no_earlier_night(lake):
+    nights_made = [nights.whole(lake, nights.day(n), f"run-{n}") for n in range(3)]
+    again = [nights.whole(lake, nights.day(2), f"again-{n}") for n in range(4)]
+    # Two earlier nights, and the newest three releases of the night that was run five times.
+    assert [one.id for one in releases.readable(lake)] == nights_made[:2] + again[1:]
+    # A newer night takes the place of the oldest date, and of what was run again alone.
+    newer = nights.whole(lake, nights.day(3), "run-3")
+    assert [one.id for one in releases.readable(lake)] == [nights_made[1], *again[2:], newer]
+    assert releases.current_id(lake) == newer
+
+
 def test_hourly_releases_never_push_out_a_night(lake):
     night = nights.whole(lake)
     for hour in range(1, 8):
