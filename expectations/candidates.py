@@ -7,12 +7,13 @@ from datetime import datetime
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.columns import Column, Found
-from expectations.rules import among, between, filled, holds, rows, unique
+from expectations.rules import among, between, filled, holds, never, rows, unique
 from jobs.tables import SOURCES
 
 COLUMNS: dict[str, Column] = {
     "consented": Found(("person_id",), "persons", where=(("personalised", True),)),
     "known": Found(("item_id",), "items"),
+    "unavailable": Found(("item_id",), "items", where=(("available", False),)),
 }
 
 
@@ -29,4 +30,8 @@ def suite(as_of: datetime) -> list[Expectation]:
         between("A score that is not a number sorts anywhere.", "score", -1e300, 1e300),
         holds("Personal candidates of a person without consent.", "consented"),
         holds("A candidate that the catalogue does not know cannot be filtered.", "known"),
+        never(
+            "What left the catalogue would be one filter away from the lists of whoever has it.",
+            "unavailable",
+        ),
     ]

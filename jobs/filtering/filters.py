@@ -126,6 +126,12 @@ def judge_items(
     return rules
 
 
+def for_somebody(items: pa.Table, params: Params) -> np.ndarray:
+    """(n_items,) bool: items that anybody at all may get, by the rule :data:`EVERYONE`. ``items``
+    as in :func:`judge_items`."""
+    return judge_items(items, [], [], params)[0].allowed
+
+
 def _availability(available: np.ndarray, excluded: dict[str, np.ndarray]) -> Rule:
     allowed = available.copy()
     for flagged in excluded.values():

@@ -54,23 +54,29 @@ def parts(rows: pa.Table, people: int = PEOPLE) -> Iterator[pa.Table]:
         yield rows.slice(first, last - first)
 
 
-def without(base: Path, staged: Path, ids: pa.StringArray, by: str = "person_id") -> int:
-    """Stage a table of the base without the rows of these sorted ids by the column ``by``.
+def without(
+    base: Path, staged: Path, ids: pa.StringArray, by: str = "person_id",
+    also: Mapping[str, pa.StringArray] | None = None,
+) -> int:  # fmt: skip
+    """Stage a table of the base without the rows of these sorted ids by the column ``by``, and
+    without those of the sorted ids ``also`` by their columns.
 
     Files without any of them are shared. Returns the number of the next part: what is added begins
     there, behind the base's own files.
     """
+    gone = {by: ids, **(also or {})}
     staged.mkdir(parents=True, exist_ok=True)
     number = 0
     for path in io.parquet_files(base):
         place = re.match(r"part-(\d+)", path.name)
         number = max(number, int(place[1]) + 1 if place else 0)
         target = staged / path.relative_to(base)
-        if io.rows_of(path, ids, [by], by).num_rows == 0:
+        if not any(io.rows_of(path, some, [name], name).num_rows for name, some in gone.items()):
             releases.link(path, target)
             continue
-        rows = pq.read_table(path)
-        kept = rows.filter(pc.invert(pc.is_in(rows[by], value_set=ids)))
+        kept = pq.read_table(path)
+        for name, some in gone.items():
+            kept = kept.filter(pc.invert(pc.is_in(kept[name], value_set=some)))
         if kept.num_rows:
             target.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(

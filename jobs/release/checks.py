@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from jobs import io
 from jobs.release import groups, stores
 from jobs.release.releases import REMOVED, Release
+from jobs.retrieval import bundles
 from jobs.scoring import features
 from jobs.scoring.scorer import Scorer
 
@@ -23,11 +24,12 @@ from jobs.scoring.scorer import Scorer
 REQUIRED_ROWS = (
     "recommendations", "context_lists", "item_lists", "identities", "persons", "pools", "id_maps",
 )  # fmt: skip
-# The tables of lists, and the column of their items.
-LISTS = (
+# The tables of lists, and the column of their items: those that rules and the order shape, and
+# those that know no rules.
+RULED = (
     ("recommendations", "item_id"), ("context_lists", "item_id"), ("item_lists", "listed_item_id"),
-    ("pools", "item_id"),
 )  # fmt: skip
+LISTS = (*RULED, ("pools", "item_id"), ("model_lists", "item_id"))
 REQUIRED_FILES = ("index/items.faiss", "index/index.json", "scorer/scorer.json", "kv/data.mdb")
 PASSED = ("green", "warning")
 EXPECTED = pa.schema(
@@ -48,6 +50,7 @@ def faults(release: Release) -> list[str]:
         *_entries(release),
         *_versions(release),
         *_unknown_items(release),
+        *_indexed(release),
         *_everybodys_exclusions(release),
         *_personal_exclusions(release),
         *_removals(release),
@@ -110,10 +113,31 @@ def _versions(release: Release) -> list[str]:
 def _unknown_items(release: Release) -> list[str]:
     known = _column(release, "id_maps", "item_id")
     found = []
-    for table, column in (*LISTS, ("features", "item_id"), ("item_lists", "item_id")):
+    others = ("features", "item_lists", "model/item_vectors")
+    for table, column in (*LISTS, *((table, "item_id") for table in others)):
         named = pc.unique(_column(release, table, column))
         strange = named.filter(pc.invert(pc.is_in(named, known)))
         found += _sentence(strange, f"{table}.{column}: %d unknown items, which id_maps/ lacks")
+    return found
+
+
+def _indexed(release: Release) -> list[str]:
+    """The index holds what ``model/item_vectors`` says, each item once and at its place of
+    ``id_maps``, and nothing else."""
+    rows = _table(release, "model/item_vectors", ["item_id", "position"])
+    places = _table(release, "id_maps", ["item_id", "position"])
+    strange = rows.join(places, keys=["item_id", "position"], join_type="left anti")
+    found = _sentence(
+        strange["item_id"], "model/item_vectors: %d items at another position than in id_maps"
+    )
+    held, counts = np.unique(bundles.positions(release.path("index")), return_counts=True)
+    said = rows["position"].to_numpy()
+    for wrong, text in (
+        (np.setdiff1d(held, said), "index: %d positions that model/item_vectors has no item of"),
+        (np.setdiff1d(said, held), "index: %d positions of model/item_vectors are not in it"),
+        (held[counts > 1], "index: %d positions stand in it twice"),
+    ):
+        found += _sentence(pa.array(wrong), text)
     return found
 
 
@@ -178,7 +202,7 @@ def _removals(release: Release) -> list[str]:
     removed = pa.concat_tables([removed.filter(pc.is_valid(removed["surface"])), *spread])
     of_all = removed.filter(pc.is_null(removed["region"])).select(["surface", "item_id"])
     found = []
-    for table, column in LISTS[:-1]:
+    for table, column in RULED:
         listed = _table(release, table, ["surface", column]).rename_columns(["surface", "item_id"])
         wrong = listed.join(of_all, keys=["surface", "item_id"], join_type="left semi")
         found += _sentence(wrong["item_id"], f"{table}.{column}: %d places that a rule forbids")

@@ -262,9 +262,11 @@ def newest_before(lake: Lake, as_of: datetime) -> Release | None:
 
 
 def retire(lake: Lake, keep: dict[str, int], spare: set[str]) -> list[str]:
-    """Delete releases beyond the newest ``keep[kind]`` of each kind; returns the ids deleted.
+    """Delete releases beyond what is kept of each kind; returns the ids deleted.
 
-    Never the current release, one newer than it, or one in ``spare``. A folder without a readable
+    Kept are the newest ``keep[kind]`` releases, and the newest one of each of the newest
+    ``keep[kind]`` run dates: a night that is run again pushes out no earlier night. Never deleted
+    are the current release, one newer than it, and one in ``spare``. A folder without a readable
     manifest is left for a person to look at.
     """
     shelf = readable(lake)
@@ -273,8 +275,11 @@ def retire(lake: Lake, keep: dict[str, int], spare: set[str]) -> list[str]:
     doomed = []
     for kind in {release.manifest["kind"] for release in shelf}:
         same = [release for release in shelf if release.manifest["kind"] == kind]
-        beyond = same[: max(0, len(same) - keep.get(kind, len(same)))]
-        doomed += [one for one in beyond if one.id in older and one.id not in spare]
+        count = keep.get(kind, len(same))
+        newest = {release.as_of: release.id for release in same}  # the last of a date is its newest
+        dates = sorted(newest)[-count:]
+        kept = {one.id for one in same[-count:]} | {newest[date] for date in dates} | spare
+        doomed += [one for one in same if one.id in older - kept]
     for release in doomed:
         # Out of sight in one step, so that no reader opens a half-deleted release.
         gone = release.folder.with_name(f".gone-{release.folder.name}")

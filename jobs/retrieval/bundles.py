@@ -45,6 +45,22 @@ def load(folder: Path) -> Bundle:
     return Bundle(faiss.read_index(str(folder / "items.faiss")), facts)
 
 
+def positions(folder: Path) -> np.ndarray:
+    """(n_held,) int64: the ids that the index of a folder holds, ascending, one twice where it
+    stands there twice."""
+    import faiss
+
+    index: Any = faiss.read_index(str(folder / "items.faiss"))  # owns the cells that are read
+    cells = index.invlists
+    sizes = [cells.list_size(cell) for cell in range(cells.nlist)]
+    held = [
+        faiss.rev_swig_ptr(cells.get_ids(cell), size).copy()
+        for cell, size in enumerate(sizes)
+        if size
+    ]
+    return np.sort(np.concatenate(held)) if held else np.zeros(0, np.int64)
+
+
 def search(
     bundle: Bundle, queries: np.ndarray, version: str, k: int, allowed: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

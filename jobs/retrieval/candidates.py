@@ -8,7 +8,9 @@ on, what they were trained to: ``two_tower_items``, ``two_tower_persons``, ``two
 The sources are modules in ``sources/``; this job gives each what it may look at, as of one cut,
 and gathers what they name. Deduplication comes later and keeps every source. So does eligibility:
 sources and pools name what may not be shown too, sold out or not for the person, alike at a night
-and at the earlier cuts of ``examples``, where nobody knows what was in stock.
+and at the earlier cuts of ``examples``, where nobody knows what was in stock. What nobody at all
+may get is left out where ``candidates`` are written, and whatever else a source named keeps the
+place that it had there, so that a place means the same in an example and in a list.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from jobs import io
+from jobs.filtering import filters
 from jobs.filtering.allowed import Allowed
 from jobs.io import Published
 from jobs.night import Night
@@ -66,7 +69,7 @@ class Params:
     """How deep the sources go."""
 
     # Places a personal source fills for each person: several lists' worth, so that filters and
-    # quotas find enough behind the first; what is not available counts among them.
+    # quotas find enough behind the first; what nobody may get counts among them.
     depth: int = 100
     # Places of a pool, likewise.
     pool_depth: int = 100
@@ -105,21 +108,22 @@ def run(night: Night, params: Params) -> None:
     """Stage ``candidates``, ``pools`` and ``candidate_counts``."""
     seen = of_night(night)
     trained = learned(night, seen, params)
-    writer = onward.Writer(night)
+    writer, nobody = onward.Writer(night), for_nobody(night)
     for part in personal(night, seen, params, trained):
-        writer.add("candidates", part)
+        writer.add("candidates", without_items(part, nobody))
     write_towers(night, trained, params)
     _write_shared(night, seen, params)
 
 
 def refresh(night: Night, params: Params) -> None:
     """Stage the base's candidates with those of people who are due named anew, and none of those
-    who get pools instead; pools are all new. Where that would leave candidates to nobody, nobody
-    gets pools instead."""
+    who get pools instead; what nobody may get any more leaves everybody's. Pools are all new. Where
+    that would leave candidates to nobody, nobody gets pools instead."""
     base = night.base("candidates")
     due, gone = changes.due(night), changes.gone(night)
-    apart = onward.both(due, gone)
-    first = onward.without(base.table("candidates"), night.staged / "candidates", apart)
+    apart, nobody = onward.both(due, gone), for_nobody(night)
+    staged = night.staged / "candidates"
+    first = onward.without(base.table("candidates"), staged, apart, also={"item_id": nobody})
     writer = onward.Writer(night, {"candidates": first})
     pooled = changes.pooled(night)
     own = due.filter(pc.invert(pc.is_in(due, value_set=pooled)))
@@ -127,12 +131,25 @@ def refresh(night: Night, params: Params) -> None:
     trained = _carried(night, base, seen, due) if params.two_tower else None
     for people in (own, pooled):
         for part in personal(night, replace(seen, people=people), params, trained):
-            if part.num_rows:
-                writer.add("candidates", part)
-        if io.parquet_files(night.staged / "candidates"):
+            named = without_items(part, nobody)
+            if named.num_rows:
+                writer.add("candidates", named)
+        if io.parquet_files(staged):
             break
     write_towers(night, trained, params)
     _write_shared(night, seen, params)
+
+
+def for_nobody(night: Night) -> pa.StringArray:
+    """The sorted ids of the items that nobody may get now: not available, or flagged so."""
+    items = night.arrow("items", ["item_id", "available", "regions", "flags"])
+    allowed = filters.for_somebody(items, night.params_of("filters"))
+    return onward.both(items["item_id"].filter(pa.array(~allowed)))
+
+
+def without_items(rows: pa.Table, item_ids: pa.StringArray) -> pa.Table:
+    """The rows of ``candidates`` but those of these items; places stay as they were."""
+    return rows.filter(pc.invert(pc.is_in(rows["item_id"], value_set=item_ids)))
 
 
 def _carried(night: Night, base: Published, seen: Seen, touched: pa.StringArray) -> Towers | None:

@@ -63,6 +63,22 @@ def test_files_without_whoever_changed_are_shared_and_what_is_added_stands_behin
     assert io.count_rows(base) == 300
 
 
+def test_a_table_goes_on_without_rows_of_either_column(tmp_path: Path) -> None:
+    for number, (people, items) in enumerate((("ab", "xy"), ("cd", "xz"), ("ef", "zz"))):
+        rows = pa.table({"person_id": list(people), "item_id": list(items)})
+        io.write_arrow(tmp_path / "base", rows, number)
+    base, staged = tmp_path / "base", tmp_path / "staged"
+    onward.without(base, staged, pa.array(["b"]), also={"item_id": pa.array(["x"])})
+    assert io.read_arrow(staged).to_pylist() == [
+        {"person_id": "d", "item_id": "z"},
+        {"person_id": "e", "item_id": "z"},
+        {"person_id": "f", "item_id": "z"},
+    ]
+    # The first file is gone, the second written again, and the third the base's own.
+    files = {path.name: path.samefile(base / path.name) for path in io.parquet_files(staged)}
+    assert files == {"part-00001.parquet": False, "part-00002.parquet": True}
+
+
 def test_a_file_that_held_nobody_else_is_gone(tmp_path: Path) -> None:
     io.write_arrow(tmp_path / "base", table(range(2)), 0)
     io.write_arrow(tmp_path / "base", table(range(2, 4)), 1)

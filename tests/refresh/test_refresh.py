@@ -114,9 +114,9 @@ def test_lists_of_touched_people_are_those_that_the_night_would_have_made(
     context = refreshed.context("candidates", hour(6))
     seen = candidates.of_night(context)
     everybody = pa.concat_tables(candidates.personal(context, seen, candidates.Params()))
-    own = everybody.filter(pc.is_in(everybody["person_id"], value_set=people))
+    everybody = candidates.without_items(everybody, candidates.for_nobody(context))
     made = refreshed.table("candidates", hour(6))
-    made = made.filter(pc.is_in(made["person_id"], value_set=people))
+    own, made = (t.filter(pc.is_in(t["person_id"], value_set=people)) for t in (everybody, made))
     columns = ("person_id", "source", "rank", "item_id")
     assert rows(made, *columns) == rows(own, *columns)
     night = refreshed.context("recommendations", hour(6))
@@ -211,6 +211,23 @@ def test_a_recalled_item_is_out_of_everything_and_nothing_else_moves(story: Stor
     release = next(one for one in releases.readable(shop.lake) if one.as_of == hour(1))
     pools = io.read_arrow(release.path("pools"))
     assert story.recalled not in pools["item_id"].to_pylist()
+
+
+def test_what_nobody_may_get_leaves_everybodys_candidates_and_all_else_keeps_its_place(
+    story: Story,
+) -> None:
+    shop, gone = story.shop, {story.recalled, story.delisted}
+    columns = ("person_id", "source", "rank", "item_id")
+    before, after = (rows(shop.table("candidates", at), *columns) for at in (AS_OF, hour(1)))
+    sold_out = {item for item, there in rows(shop.table("items", AS_OF), "item_id", "available")
+                if not there}  # fmt: skip
+    assert sold_out
+    assert not sold_out & {row[3] for row in before}
+    assert not gone & {row[3] for row in after}
+    anew = touched(shop, hour(1))
+    left = [row for row in before if row[0] not in anew and row[3] not in gone]
+    assert len({row[0] for row in before if row[3] in gone}) > 20
+    assert [row for row in after if row[0] not in anew] == left
 
 
 def test_what_is_delisted_leaves_the_index_and_what_comes_back_returns(story: Story) -> None:

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from jobs.errors import Fault, GateRed
 from jobs.io import Lake
 from jobs.refresh.route import Refresh
 from jobs.release import checks, release, releases, rollback
+from jobs.retrieval import index
 from tests.release import nights
 
 
@@ -143,6 +145,17 @@ def test_three_nights_stay_and_the_oldest_goes(lake):
     assert not list(releases.root(lake).glob(".gone-*"))
 
 
+def test_a_night_that_is_run_again_pushes_out_no_earlier_night(lake):
+    nights_made = [nights.whole(lake, nights.day(n), f"run-{n}") for n in range(3)]
+    again = [nights.whole(lake, nights.day(2), f"again-{n}") for n in range(4)]
+    # Two earlier nights, and the newest three releases of the night that was run five times.
+    assert [one.id for one in releases.readable(lake)] == nights_made[:2] + again[1:]
+    # A newer night takes the place of the oldest date, and of what was run again alone.
+    newer = nights.whole(lake, nights.day(3), "run-3")
+    assert [one.id for one in releases.readable(lake)] == [nights_made[1], *again[2:], newer]
+    assert releases.current_id(lake) == newer
+
+
 def test_hourly_releases_never_push_out_a_night(lake):
     night = nights.whole(lake)
     for hour in range(1, 8):
@@ -208,6 +221,16 @@ def swapped(old, new):
     return lambda value: new if value == old else value
 
 
+def model_lists(*items: str) -> dict[str, pa.Table]:
+    """The model's own list of one person."""
+    rows = [
+        {"surface": nights.SURFACE, "person_id": "account:p0", "rank": rank, "item_id": item,
+         "score": 1.0 / rank}
+        for rank, item in enumerate(items, start=1)
+    ]  # fmt: skip
+    return {"model_lists": pa.Table.from_pylist(rows, tables.TABLES["model_lists"].schema)}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -218,6 +241,8 @@ def swapped(old, new):
         (with_column("recommendations", "item_id", swapped("i2", "i29")), "nobody may get"),
         (with_column("item_lists", "listed_item_id", swapped("i2", "i29")), "nobody may get"),
         (with_column("context_lists", "item_id", swapped("i2", "i29")), "nobody may get"),
+        (model_lists("i2", "ghost"), "model_lists.item_id: 1 unknown items"),
+        (model_lists("i2", "i29"), "model_lists.item_id: 1 items that nobody may get"),
         (with_column("context_lists", "rank", swapped(2, 3)), "places after a gap"),
         (with_column("recommendations", "item_id", swapped("i4", "i27")), "restriction excludes"),
         (with_column("recommendations", "item_id", swapped("i4", "i28")), "region excludes"),
@@ -294,6 +319,36 @@ def test_index_and_factors_of_two_spaces_are_refused(lake):
     path = lake.published("index", nights.AS_OF).table("index_bundle") / "index.json"
     io.write_json(path, {"embedding_version": "space-2"})
     assert "embedding versions differ" in release.verify(nights.stage(lake))[0]
+
+
+@pytest.mark.parametrize(
+    ("of_index", "sentences"),
+    [
+        # A delisted item that was left in the index, in no table of vectors.
+        (lambda held: [*held, 29], ["1 positions that model/item_vectors has no item of (such as"]),
+        (lambda held: held[1:], ["1 positions of model/item_vectors are not in it (such as 0)"]),
+        # As many as there should be, so that a count says nothing.
+        (lambda held: [29, *held[1:]], ["has no item of (such as 29)", "are not in it"]),
+        (lambda held: [*held, 3], ["1 positions stand in it twice (such as 3)"]),
+    ],
+)
+def test_an_index_that_holds_other_items_than_its_vectors_is_refused(lake, of_index, sentences):
+    nights.publish(lake)
+    rows = nights.tables_of_night()["item_vectors"]
+    places = np.array(of_index(rows["position"].to_pylist()))
+    vectors = np.ones((len(places), 4), np.float32)
+    folder = lake.published("index", nights.AS_OF).table("index_bundle")
+    index.save(index.build(places, vectors, "space-1", index.Params(), 7), folder)
+    found = release.verify(nights.stage(lake))
+    assert len(found) == len(sentences)
+    for sentence, wanted in zip(found, sentences, strict=True):
+        assert sentence.startswith("index: ")
+        assert wanted in sentence
+
+
+def test_a_vector_at_another_items_place_is_refused(lake):
+    changed = with_column("item_vectors", "item_id", swapped("i2", "i29"))
+    assert "1 items at another position than in id_maps (such as 'i29')" in refused(lake, **changed)
 
 
 def test_a_file_changed_added_or_removed_after_staging_is_refused(lake):
