@@ -1,4 +1,6 @@
-"""One Spark engine for the whole session, and a lake per test."""
+"""One Spark engine for the whole session (of a worker, where workers share the tests), a lake per
+test, and what workers share.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,39 @@ import pytest
 from jobs import spark
 from jobs.io import Lake
 from jobs.night import Night, engine_file
+from tools import heavy
 
 AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
+# What one worker runs, the longest first; any other file is a group of its own.
+GROUPS = {
+    "tests/refresh/": "refresh",  # nearly all of it begins with the same night
+    # `make ui` looks for a free port some seconds before it listens there.
+    "tests/dags/test_airflow_for_real.py": "services",
+    "tests/dags/test_retrain.py": "services",
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where workers share the tests: what stays together, and what begins."""
+    if not hasattr(config, "workerinput"):
+        return
+    first = [*dict.fromkeys(GROUPS.values())]
+    group = {item: group_of(item.nodeid) for item in items}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group[item]))
+    items.sort(key=lambda item: (*first, group[item]).index(group[item]))
+
+
+def group_of(test: str) -> str:
+    path = test.partition("::")[0]
+    return next((group for start, group in GROUPS.items() if path.startswith(start)), path)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is there before the first test stays there: no step's collection looks at it again."""
+    if any("engine" in getattr(item, "fixturenames", ()) for item in session.items):
+        heavy.load()
 
 
 @pytest.fixture(scope="session")
