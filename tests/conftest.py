@@ -4,6 +4,7 @@ test, and what workers share.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,10 @@ GROUPS = {
     "tests/dags/test_airflow_for_real.py": "services",
     "tests/dags/test_retrain.py": "services",
 }
+# A JVM of one small night mostly compiles: the first of its two compilers alone needs half the
+# time. What runs longer than some minutes earns the second.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+LONG = "-XX:+UseSerialGC -Xss4m -XX:TieredStopAtLevel=4"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
@@ -55,7 +60,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[spark.Engine]:
     started = spark.start(
         "local[2]",
         folder / "spark.log",
-        {"spark.driver.memory": "2g", "spark.sql.shuffle.partitions": "2"},
+        {
+            "spark.driver.memory": "2g",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.driver.extraJavaOptions": LONG,
+        },
     )
     yield started
     spark.release_session()
