@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -253,8 +254,10 @@ def check_overrides(overrides: dict[str, dict[str, Any]]) -> None:
         raise Fault("params: " + "; ".join(found))
 
 
+@functools.cache
 def code_version() -> str:
-    """The commit that runs, with ``+`` where the tree differs from it; else the package's state."""
+    """The commit that runs, with ``+`` where the tree differed from it when this was first asked;
+    else the package's state."""
     folder = Path(__file__).resolve().parent.parent
     try:
         described = subprocess.run(

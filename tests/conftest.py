@@ -1,7 +1,10 @@
-"""One Spark engine for the whole session, and a lake per test."""
+"""One Spark engine for the whole session (of a worker, where workers share the tests), a lake per
+test, and what workers share.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +14,43 @@ import pytest
 from jobs import spark
 from jobs.io import Lake
 from jobs.night import Night, engine_file
+from tools import heavy
 
 AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
+# What one worker runs, the longest first; any other file is a group of its own.
+GROUPS = {
+    "tests/refresh/": "refresh",  # nearly all of it begins with the same night
+    # `make ui` looks for a free port some seconds before it listens there.
+    "tests/dags/test_airflow_for_real.py": "services",
+    "tests/dags/test_retrain.py": "services",
+}
+# A JVM of one small night mostly compiles: the first of its two compilers alone needs half the
+# time. What runs longer than some minutes earns the second.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+LONG = "-XX:+UseSerialGC -Xss4m -XX:TieredStopAtLevel=4"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where workers share the tests: what stays together, and what begins."""
+    if not hasattr(config, "workerinput"):
+        return
+    first = [*dict.fromkeys(GROUPS.values())]
+    group = {item: group_of(item.nodeid) for item in items}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group[item]))
+    items.sort(key=lambda item: (*first, group[item]).index(group[item]))
+
+
+def group_of(test: str) -> str:
+    path = test.partition("::")[0]
+    return next((group for start, group in GROUPS.items() if path.startswith(start)), path)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is there before the first test stays there: no step's collection looks at it again."""
+    if any("engine" in getattr(item, "fixturenames", ()) for item in session.items):
+        heavy.load()
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +60,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[spark.Engine]:
     started = spark.start(
         "local[2]",
         folder / "spark.log",
-        {"spark.driver.memory": "2g", "spark.sql.shuffle.partitions": "2"},
+        {
+            "spark.driver.memory": "2g",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.driver.extraJavaOptions": LONG,
+        },
     )
     yield started
     spark.release_session()

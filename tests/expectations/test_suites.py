@@ -79,17 +79,14 @@ def test_the_good_table_is_green(name: str) -> None:
 def test_the_table_broken_for_an_expectation_fails_it_and_no_stranger(
     name: str, place: int
 ) -> None:
-    expectation = suite(name)[place]
+    others = suite(name)
+    expectation = others.pop(place)
     broken, touched = break_for(frame(name), expectation)
-    findings = evaluate(name, broken, suite(name))
-    assert not findings[place].success
-    assert findings[place].error is None
-    strangers = [
-        other.sentence()
-        for number, other in enumerate(findings)
-        if not other.success and number != place and not related(suite(name)[number], touched)
-    ]
-    assert strangers == []
+    strangers = [other for other in others if not related(other, touched)]
+    own, *theirs = evaluate(name, broken, [expectation, *strangers])
+    assert not own.success
+    assert own.error is None
+    assert [finding.sentence() for finding in theirs if not finding.success] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -203,6 +203,9 @@ def test_tables_are_those_of_a_rebuild_that_knows_no_night_before(
             apart = pc.field("item_id").isin(sequence.dropped)
             ours, theirs = ours.filter(~apart), theirs.filter(~apart)
         assert rows(ours) == rows(theirs), name
+    # Its masks are by position.
+    kinds = [rows(lake.table("eligibility", now), "kind", "value") for lake in (shop, rebuilt)]
+    assert kinds[0] == kinds[1]
 
 
 def test_what_left_the_catalogue_is_described_as_before_and_for_nobody(sequence: Sequence) -> None:

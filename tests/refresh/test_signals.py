@@ -270,6 +270,7 @@ def test_the_hours_held_what_is_hard(refreshed: Refreshed) -> None:
     assert shop.table("identity_changes", now).num_rows > 0
 
 
+@pytest.mark.parametrize("refreshed", [5], indirect=True)
 def test_events_are_judged_anew_where_a_file_that_was_read_is_another(
     refreshed: Refreshed, tmp_path: Path
 ) -> None:
@@ -283,6 +284,7 @@ def test_events_are_judged_anew_where_a_file_that_was_read_is_another(
     same(shop, now, tmp_path)
 
 
+@pytest.mark.parametrize("refreshed", [6], indirect=True)
 def test_events_are_judged_anew_by_other_rules(
     refreshed: Refreshed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

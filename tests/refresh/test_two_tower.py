@@ -9,22 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from jobs import spark
-from jobs.io import Lake
 from jobs.retrieval import matrix
-from tests import small_shop
 from tests.refresh import conftest
-from tests.refresh.conftest import AS_OF, Shop, hour
-from tests.refresh.test_refresh import touched
+from tests.refresh.conftest import AS_OF, Shop, hour, moved, touched
+
+# The steps of a night that the switch changes.
+SWITCHED = ("candidates", "examples", "ranker", "recommendations", "item_lists", "release")
 
 
 def test_towers_name_in_the_night_and_move_with_the_touched_in_a_refresh(
-    engine: spark.Engine, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    published: Shop, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(conftest.PARAMS, "candidates", {"two_tower": True})
-    small_shop.write(tmp_path / "shop", people=160, items=120, days=70)
-    shop = Shop(Lake(tmp_path / "lake").open(), tmp_path / "shop", engine)
-    shop.night(AS_OF)
+    shop = moved(published, tmp_path)
+    shop.night(AS_OF, SWITCHED)
     named = shop.table("candidates", AS_OF)
     named = named.filter(pc.equal(named["source"], "two_tower"))
     people = shop.table("two_tower_persons", AS_OF)
@@ -40,7 +38,7 @@ def test_towers_name_in_the_night_and_move_with_the_touched_in_a_refresh(
     now = shop.table("two_tower_persons", hour(6))
     place = matrix.positions(now["person_id"], people["person_id"].combine_chunks())
     assert (place >= 0).all(), "nobody comes to this shop in six hours"
-    moved = (matrix.vectors_of(now) != matrix.vectors_of(people)[place]).any(axis=1)
+    other = (matrix.vectors_of(now) != matrix.vectors_of(people)[place]).any(axis=1)
     acted = matrix.positions(now["person_id"], pa.array(sorted(touched(shop, hour(6))))) >= 0
-    assert moved.any()
-    assert not np.logical_and(moved, ~acted).any()
+    assert other.any()
+    assert not np.logical_and(other, ~acted).any()

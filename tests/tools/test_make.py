@@ -81,6 +81,15 @@ def test_a_value_that_is_not_given_is_empty(tmp_path, echo):
     assert "PERSON=''" in make(tmp_path, "show", echo).stdout
 
 
+def test_workers_share_the_tests_of_a_folder_and_a_file_is_run_by_itself():
+    line, environment = ask.tests("", 2)
+    assert line == ["--numprocesses=2", "--dist=loadgroup", "--no-loadscope-reorder"]
+    assert ask.tests("tests/signals", 4) == ([*line, "tests/signals"], environment)
+    for chosen in ("tests/test_docs.py", "tests/test_docs.py::test_one"):
+        assert ask.tests(chosen, 2) == ([chosen], {})
+    assert ask.tests("", 1) == ([], {})
+
+
 def test_values_become_one_word_each_behind_the_options():
     values = {"PERSON": "--x y", "ITEM": "1;2", "LAKE": "-a b", "AS_OF": "2017-12-01"}
     assert ask.arguments("why", ["PERSON", "ITEM"], values) == [
