@@ -132,6 +132,10 @@ KINDS: dict[str, Kind] = {
         DECISIONING, MODEL, "a slice loses what the whole does not show",
         "Look at the slice's cases, its candidates and its features.",
     ),
+    "suspicious_driver": Kind(
+        DECISIONING, MODEL, "a feature drives scores and should not",
+        "Look where the feature comes from; mend its source, or take it out and train again.",
+    ),
     "decisions_unjudged": Kind(
         DECISIONING, SYSTEM, "scores and slices are not judged",
         "Serve calibrated scores and log them; look again when enough places are mature.",

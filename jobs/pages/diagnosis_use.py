@@ -128,7 +128,9 @@ def _cases(run: Run) -> list[Part]:
     wrong.sort(key=lambda row: -abs(row["observed"] - row["new_score"]))
     library = f" {len(wrong):,} of {len(checks):,} are still wrong." if checks else ""
     return [
-        part("The worst misses; the features that drove the score are named.", cases, "surface",
+        part("The worst misses, each with the features that add most to its score, or take most: "
+             "value, and in brackets the contribution, in log odds where the ranker is trained. A "
+             "feature that should not drive a score is called so.", cases, "surface",
              "position", "item_id", "category", "predicted", "observed", "why", "top_features",
              "release_id", none="No case was taken up."),
         part(f"Cases of earlier releases, scored again by the newest.{library}", wrong,

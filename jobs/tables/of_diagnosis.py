@@ -292,10 +292,12 @@ table(
 table(
     "counterexamples", "slices",
     "one row per place where the release was most wrong, with its features as served; case: "
-    "request and place; observed: 1 for an outcome, else 0",
+    "request and place; observed: 1 for an outcome, else 0; top_features: the three that add most "
+    "to the score, or take most, by the model that gave it, in log odds, or in the blend's own "
+    "unit; null where that model is gone",
     "release_id case",
     release_id=S, case=S, surface=S, position=I32, item_id=S, category=S, predicted=F64,
-    observed=I32, why=S, top_features=S, **{name: maybe(F32) for name in FEATURES},
+    observed=I32, why=S, top_features=maybe(S), **{name: maybe(F32) for name in FEATURES},
 )  # fmt: skip
 table(
     "counterexample_checks", "slices",

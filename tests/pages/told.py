@@ -250,8 +250,8 @@ def of_use() -> dict[str, pa.Table]:
             {"release_id": "20171130T000000Z-0123456789", "case": f"{PERSON} r{n} 1",
              "surface": "homepage", "position": 1, "item_id": f"i{n}", "category": "bakery",
              "predicted": 0.9 - 0.01 * n, "observed": 0,
-             "why": "A high probability, and not bought.",
-             "top_features": "popular_signal 0.41, revenue 0.2", **dict.fromkeys(tables.FEATURES)}
+             "why": "A high probability, and not bought.", **dict.fromkeys(tables.FEATURES),
+             "top_features": "popular_signal = 1 (+0.41); p_paid = -1 (-0.20)"}
             for n in range(45)
         ]),
         "counterexample_checks": table("counterexample_checks", [

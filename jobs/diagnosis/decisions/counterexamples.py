@@ -8,6 +8,7 @@ first again, or one that was bought among the last.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -22,6 +23,7 @@ MISSED = 40  # cases that were bought from a low place
 CELLS = 5  # surfaces and categories, of those that promised most beyond what came, to take them of
 HIGH = 0.90  # of recent places score lower: the item stands among the first
 LOW = 0.50  # of recent places score lower: the item stands in the lower half
+STRONGEST = 3  # features of a case that are told: those that add most to its score, or take most
 
 
 class Scores(Protocol):
@@ -49,24 +51,41 @@ def choose(
     return np.concatenate([none, *promised]), missed
 
 
-def standing(values: np.ndarray, rows: np.ndarray) -> list[str]:
-    """Of each of ``rows`` the three features that stand out most, as text.
+def strongest(contributions: np.ndarray) -> np.ndarray:
+    """(n, STRONGEST) the features that add most to each row's score, or take most from it.
 
-    ``values``: (n, n_features) float32, NaN where there is none; how far a value stands out is
-    counted in standard deviations of all rows (z).
+    ``contributions``: (n, n_features), a row of NaN where the model is not known; the places of
+    features that add nothing, or of which nothing is known, are -1.
     """
-    found = values.astype(np.float64)
-    known = np.isfinite(found)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, found, 0.0).sum(axis=0) / count
-    spread = np.sqrt((np.where(known, found - mean, 0.0) ** 2).sum(axis=0) / count)
-    z = np.divide(found[rows] - mean, spread, out=np.zeros((len(rows), found.shape[1])),
-                  where=known[rows] & (spread > 0))  # fmt: skip
-    top = np.argsort(-np.abs(z), axis=1, kind="stable")[:, :3]
+    size = np.nan_to_num(np.abs(contributions))
+    top = np.argsort(-size, axis=1, kind="stable")[:, :STRONGEST]
+    return np.where(np.take_along_axis(size, top, axis=1) > 0, top, -1)
+
+
+def told(
+    values: np.ndarray, contributions: np.ndarray, doubts: Mapping[str, str]
+) -> list[str | None]:
+    """Of each row its strongest features as text, with value and contribution; None of a row whose
+    model is not known.
+
+    ``values``: (n, n_features) float32, NaN where nothing is known; ``doubts``: by feature, why it
+    should not drive a score.
+    """
+    known = np.isfinite(contributions).all(axis=1)
     return [
-        "; ".join(f"{FEATURES[n]} = {found[row, n]:.4g} (z {z[at, n]:+.1f})" for n in top[at])
-        for at, row in enumerate(rows)
-    ]
+        "; ".join(
+            _told(FEATURES[n], values[row, n], contributions[row, n], doubts)
+            for n in top if n >= 0
+        ) or "no feature adds to it"
+        if known[row] else None
+        for row, top in enumerate(strongest(contributions))
+    ]  # fmt: skip
+
+
+def _told(name: str, value: float, contribution: float, doubts: Mapping[str, str]) -> str:
+    said = f"{value:.4g}" if np.isfinite(value) else "unknown"
+    doubt = f", {doubts[name]}" if name in doubts else ""
+    return f"{name} = {said} ({contribution:+.2f}{doubt})"
 
 
 def check(cases: pa.Table, scorer: Scores, background: np.ndarray) -> pa.Table:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs import io
-from jobs.diagnosis import definitions, symptoms
+from jobs.diagnosis import definitions, rankers, symptoms
 from jobs.diagnosis.definitions import Definitions
 from jobs.diagnosis.log import intake
 from jobs.diagnosis.replay import comparing, rebuilding
@@ -31,7 +31,6 @@ from jobs.evaluation import metrics
 from jobs.night import Night
 from jobs.params import check
 from jobs.scoring import features
-from jobs.scoring.scorer import Scorer
 from jobs.tables import FEATURES, TABLES
 
 # Shares of rows beyond which serving does something else than publishing. Nothing at all differs
@@ -199,7 +198,7 @@ def replay(night: Night, label: str, sample: pa.Table) -> Replayed:
     one.hash_same = _share(hashed)
     one.hash_kept = _share(hashed.filter(pa.array(alike))) if alike.any() else None
     score = sample["score"].filter(pa.array(there)).to_numpy(zero_copy_only=False)
-    again = scorer_of(night, label).of_features(served)
+    again = rankers.scorer_of(night, label).of_features(served)
     close = np.isclose(again, score.astype(float), rtol=SCORE_WITHIN, atol=1e-9)
     # What was scored from other features has another score; that is told by the features.
     one.score_same = float(close[alike].mean()) if alike.any() else None
@@ -242,15 +241,6 @@ def order_same(sample: pa.Table, published: pa.Table) -> float | None:
     if not beside.any():
         return None
     return float((rank[1:] > rank[:-1])[beside].mean())
-
-
-def scorer_of(night: Night, label: str) -> Scorer:
-    """What ranked in a night."""
-    ranker = night.earlier("ranker", label)
-    return Scorer.of(*(
-        io.read_arrow(ranker.table(name))
-        for name in ("ranker_models", "blend_weights", "calibration")
-    ))  # fmt: skip
 
 
 def promised(night: Night, label: str) -> float | None:
