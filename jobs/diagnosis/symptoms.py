@@ -132,6 +132,10 @@ KINDS: dict[str, Kind] = {
         DECISIONING, MODEL, "a slice loses what the whole does not show",
         "Look at the slice's cases, its candidates and its features.",
     ),
+    "below_promise": Kind(
+        DECISIONING, MODEL, "lists order worse than their nights promised",
+        "Look at what has drifted since the newest cut, and whether the cut is like what serves.",
+    ),
     "suspicious_driver": Kind(
         DECISIONING, MODEL, "a feature drives scores and should not",
         "Look where the feature comes from; mend its source, or take it out and train again.",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jobs.diagnosis.log import intake
-from jobs.diagnosis.replay.replay import SHARE
+from jobs.diagnosis.replay.replay import PROMISES, SHARE
 from jobs.pages import plots
 from jobs.pages.audits import Part, Section
 from jobs.pages.evidence import SHOWN, Run, part, triples
@@ -236,10 +236,14 @@ def _promised(run: Run, rows: list[dict[str, Any]]) -> Iterator[Part]:
     if not rows:
         return
     name = metric_name(run)
+    known = " and ".join(f"{metric}@{at}" for metric, at in PROMISES)
+    without = all(row["promised"] is None for row in rows)
     yield part(
-        f"{name} of each release: promised by its night, and what came true on matured answers "
-        "that were followed by an outcome. The two rest on different people, so look for a change "
-        "between releases and not at the distance.",
+        f"{name} of each release on matured answers that were followed by an outcome. "
+        + (f"Nights promise {known} alone, so that nothing is held against a promise." if without
+           else "Promised by its night is the same metric, of everybody's purchases and not of "
+           "those from the list: what came may well be above it. What is below it, all releases "
+           "together and beyond the interval, is a warning."),
         rows, "night", "promised", "realised", "realised_low", "realised_high",
         plot=promises(
             rows[:RELEASES_PLOTTED][::-1], name,

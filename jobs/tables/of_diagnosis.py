@@ -81,7 +81,8 @@ _symptoms("served")
 table(
     "replayed", "replay",
     "one row per night, or refresh, that served in the current period: what was served beside what "
-    "was published, and beside what is made again of it",
+    "was published, and beside what is made again of it; realised: by the agreed metric; promised: "
+    "by the same, null where a night promises nothing by it",
     "night",
     night=S, requests=I64, places=I64, compared=I64, unpublished=I64, features_same=maybe(F64),
     hash_same=maybe(F64), score_same=maybe(F64), order_same=maybe(F64), rebuilt_people=I64,

@@ -45,6 +45,9 @@ SIGMAS = 3.0  # of drawing whole requests, by which a share of the sample may be
 # was looked at does not speak for what was served.
 RETIRED = 0.5
 SCORE_WITHIN = 1e-4  # relative; scores are means of float32 sums
+# What a night's own evidence foretells, by metric and length of the list.
+PROMISES = {("ndcg", 10): "ndcg_at_10", ("recall", 20): "recall_at_20"}
+FEW_ANSWERS = 50  # followed by an outcome; fewer say nothing of a promise
 KIND = {
     LOST: "lost_join", DEFAULT: "default_on_timeout", UNIT: "unit_change", OTHER: "unlike_release",
 }  # fmt: skip
@@ -96,6 +99,8 @@ class Replayed:
     realised: float | None = None
     realised_low: float | None = None
     realised_high: float | None = None
+    # (n,) the agreed metric of each answer that was followed by an outcome.
+    reached: np.ndarray | None = field(default=None, repr=False)
     # Of the rows whose features are served as published, those that have their hash.
     hash_kept: float | None = None
     # (n, n_features) of the rows compared: as served, as published.
@@ -125,7 +130,7 @@ def run(night: Night, params: Params) -> None:
         one = replay(night, label, sample.filter(pc.equal(sample["night"], label)))
         one.places = of_night.num_rows
         one.requests = pc.count_distinct(of_night["request_id"]).as_py()
-        one.promised = promised(night, label)
+        one.promised = promised(night, label, agreed)
         realise(one, of_night, agreed, night.seed)
         found.append(one)
     if found and params.rebuilt_people:
@@ -137,7 +142,7 @@ def run(night: Night, params: Params) -> None:
     rows = [{name: getattr(one, name) for name in schema.names} for one in found]
     night.write("replayed", pa.Table.from_pylist(rows, schema))
     night.write("replay_features", _feature_rows(compared))
-    told = wrong(found, compared, shown_of(every, sample))
+    told = [*wrong(found, compared, shown_of(every, sample)), *below_promise(found, agreed)]
     night.write("replay_symptoms", symptoms.table(told))
 
 
@@ -243,15 +248,20 @@ def order_same(sample: pa.Table, published: pa.Table) -> float | None:
     return float((rank[1:] > rank[:-1])[beside].mean())
 
 
-def promised(night: Night, label: str) -> float | None:
-    """The NDCG@10 that the night's own evidence foretold of what it published."""
+def promised(night: Night, label: str, agreed: Definitions) -> float | None:
+    """What the night's own evidence foretold of what it published, by the agreed metric; None where
+    a night foretells nothing by that metric."""
+    column = PROMISES.get((agreed.metric, agreed.at))
     ranker = night.lake.at("ranker", label)
-    rows = io.read_arrow(ranker.table("ranking_evidence")).to_pylist() if ranker else []
-    return next((row["ndcg_at_10"] for row in rows if row["published"]), None)
+    if column is None or ranker is None:
+        return None
+    rows = io.read_arrow(ranker.table("ranking_evidence")).to_pylist()
+    return next((row[column] for row in rows if row["published"]), None)
 
 
 def realise(one: Replayed, shown: pa.Table, agreed: Definitions, seed: int) -> None:
     """The agreed metric of the answers that were followed by an outcome, once that is known.
+    Answers that are a fallback are left out: a night promises nothing of them.
 
     Of answers without any outcome it is not defined; and what people did elsewhere is not in it, so
     that it tells how well a list was ordered, and is no promise kept or broken by itself.
@@ -263,7 +273,7 @@ def realise(one: Replayed, shown: pa.Table, agreed: Definitions, seed: int) -> N
     hit = ripe[label].to_numpy(zero_copy_only=False).astype(bool)
     _, request = np.unique(ripe["request_id"].to_numpy(zero_copy_only=False), return_inverse=True)
     wanted = np.bincount(request[hit], minlength=int(request.max()) + 1)
-    has = wanted > 0
+    has = (wanted > 0) & personal(ripe, request)
     if has.sum() < 2:
         return
     code = np.cumsum(has) - 1
@@ -276,8 +286,15 @@ def realise(one: Replayed, shown: pa.Table, agreed: Definitions, seed: int) -> N
         values = metrics.recall(*arguments, wanted[has], agreed.at)
     else:
         values = metrics.hit_rate(*arguments, int(has.sum()), agreed.at)
+    one.reached = values
     one.realised = float(values.mean())
     one.realised_low, one.realised_high = metrics.interval(values, seed)
+
+
+def personal(rows: pa.Table, request: np.ndarray) -> np.ndarray:
+    """(n_requests,) bool: whether an answer has a place that is no fallback."""
+    own = rows["fallback"].is_null().to_numpy()
+    return np.bincount(request, own) > 0
 
 
 # --- made again ------------------------------------------------------------------------------
@@ -356,6 +373,33 @@ def wrong(found: list[Replayed], compared: list[Compared], shown: Shown) -> list
             warning=what == "rebuilt_lists_same",
         ))  # fmt: skip
     return told
+
+
+def below_promise(found: list[Replayed], agreed: Definitions) -> Iterator[Symptom]:
+    """A warning where the answers of all releases together reach less than their nights promised,
+    beyond the interval; one release alone, of many that are looked at daily, does by chance.
+
+    It fails nothing: a promise is of everybody's purchases, and what came is of purchases from the
+    list, which makes a list look better and not worse.
+    """
+    both = [(one.reached, one.promised) for one in found]
+    kept = [(values, one) for values, one in both if values is not None and one is not None]
+    if sum(len(values) for values, _ in kept) < FEW_ANSWERS:
+        return
+    values = np.concatenate([values for values, _ in kept])
+    promise = float(np.average([one for _, one in kept], weights=[len(v) for v, _ in kept]))
+    came = float(values.mean())
+    _, high = metrics.interval(values, 0)
+    if high >= promise:
+        return
+    effect, limit = promise - came, max(high - came, 1e-9)
+    name = f"{agreed.metric}@{agreed.at}"
+    yield Symptom(
+        "below_promise", name, effect, limit, min(effect / limit, 1000.0), len(values),
+        f"Of {len(values):,} answers of {len(kept)} releases that were followed by an outcome, "
+        f"{name} is {came:.3f}, at most {high:.3f}, and their nights promised {promise:.3f}.",
+        warning=True,
+    )  # fmt: skip
 
 
 def _nothing_compared(found: list[Replayed], shown: Shown) -> Iterator[Symptom]:

@@ -58,6 +58,8 @@ class Shop:
         self.served_score = self.score.copy()
         self.position = self.rank.copy()
         self.bought = self.rank == 1
+        self.agreed = dict(AGREED)
+        self.more: dict[str, Any] = {}  # columns of the log
 
     def columns(self) -> dict[str, Any]:
         when = AS_OF - timedelta(days=9)
@@ -75,6 +77,7 @@ class Shop:
             "feature_hash": features.hashes(self.values),
             **dict.fromkeys(("region", "segment", "tenure", "key_type", "category", "channel"),
                             ["x"] * self.rows),
+            **self.more,
         }  # fmt: skip
 
     def run(self, tmp_path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[Any]]:
@@ -93,7 +96,7 @@ class Shop:
             "ranking_evidence", {"ranking": ["blend"], "published": [True], "ndcg_at_10": [0.4]}
         )
         publish(lake, "ranker", NIGHT, blend_weights=self.weights, ranking_evidence=evidence)
-        agreed = [{"name": n, "value": definitions.json.dumps(v)} for n, v in AGREED.items()]
+        agreed = [{"name": n, "value": definitions.json.dumps(v)} for n, v in self.agreed.items()]
         publish(
             lake, "definitions", AS_OF,
             definitions=pa.Table.from_pylist(agreed, TABLES["definitions"].schema),
@@ -196,6 +199,35 @@ def test_the_realised_metric_is_of_answers_that_had_an_outcome(tmp_path: Path) -
     shop.bought = (shop.rank == 2) & (np.arange(shop.rows) < shop.rows // 2)
     night, _, _ = shop.run(tmp_path)
     assert night["realised"] == pytest.approx(1 / np.log2(3))
+
+
+def test_a_promise_is_held_against_what_came_by_the_same_metric_alone(tmp_path: Path) -> None:
+    shop = Shop()
+    shop.agreed["model_metric"] = {"name": "hit_rate", "at": 3}
+    night, _, wrong = shop.run(tmp_path)
+    assert (night["promised"], night["realised"]) == (None, 1.0)
+    assert wrong == []
+
+
+def test_what_came_below_the_promise_is_warned_of(tmp_path: Path) -> None:
+    shop = Shop()
+    shop.bought = shop.rank == LISTED  # NDCG of 1 / log2(6), less than the 0.4 that were promised
+    night, _, wrong = shop.run(tmp_path)
+    assert night["realised_high"] < night["promised"]
+    assert [(row["kind"], row["subject"], row["warning"]) for row in wrong] == [
+        ("below_promise", "ndcg@10", True)
+    ]
+    assert "60 answers of 1 releases" in wrong[0]["sentence"]
+
+
+def test_answers_that_are_a_fallback_break_no_promise(tmp_path: Path) -> None:
+    shop = Shop()
+    stranger = np.arange(shop.rows) >= shop.rows // 5
+    shop.bought = np.where(stranger, shop.rank == LISTED, shop.rank == 1)
+    shop.more = {"fallback": np.where(stranger, "stranger", None)}
+    night, _, wrong = shop.run(tmp_path)
+    assert night["realised"] == 1.0
+    assert "below_promise" not in {row["kind"] for row in wrong}
 
 
 def test_places_that_were_never_published_are_named() -> None:
