@@ -19,8 +19,8 @@ RELEASES_PLOTTED = 10
 COUNTS = ("requests", "visits", "visitors", "coverage")
 CURRENT, REFERENCE, LAST_YEAR = "current", "reference", "last_year"
 SAME = (
-    "features_same", "hash_same", "score_same", "order_same", "rebuilt_features_same",
-    "rebuilt_lists_same",
+    "features_same", "hash_same", "version_same", "score_same", "order_same",
+    "rebuilt_features_same", "rebuilt_lists_same",
 )  # fmt: skip
 
 

@@ -85,8 +85,9 @@ table(
     "by the same, null where a night promises nothing by it",
     "night",
     night=S, requests=I64, places=I64, compared=I64, unpublished=I64, features_same=maybe(F64),
-    hash_same=maybe(F64), score_same=maybe(F64), order_same=maybe(F64), rebuilt_people=I64,
-    rebuilt_features_same=maybe(F64), rebuilt_lists_same=maybe(F64), promised=maybe(F64),
+    hash_same=maybe(F64), version_same=maybe(F64), score_same=maybe(F64), order_same=maybe(F64),
+    rebuilt_people=I64, rebuilt_features_same=maybe(F64), rebuilt_lists_same=maybe(F64),
+    promised=maybe(F64),
     realised=maybe(F64), realised_low=maybe(F64), realised_high=maybe(F64),
 )  # fmt: skip
 table(

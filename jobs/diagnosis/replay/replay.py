@@ -6,8 +6,9 @@ Writes ``replayed`` (a row per night that served in the current period), ``repla
 per feature: served beside published) and ``replay_symptoms``.
 
 Three things are held together: the features that the log has and those that the release published,
-value by value and by their hash; the scores and the order that these features give; and, for some
-people, all of it made again from the night's own tables by the night's own code.
+value by value, by their hash and by their version; the scores and the order that these features
+give; and, for some people, all of it made again from the night's own tables by the night's own
+code.
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ class Replayed:
     unpublished: int = 0
     features_same: float | None = None
     hash_same: float | None = None
+    version_same: float | None = None
     score_same: float | None = None
     order_same: float | None = None
     rebuilt_people: int = 0
@@ -202,6 +204,10 @@ def replay(night: Night, label: str, sample: pa.Table) -> Replayed:
     hashed = pc.and_(pc.equal(logged, own), pc.equal(logged, given)).fill_null(False)
     one.hash_same = _share(hashed)
     one.hash_kept = _share(hashed.filter(pa.array(alike))) if alike.any() else None
+    version = sample["feature_version"].filter(pa.array(there))
+    if version.null_count < len(version):  # a log may leave it out; another one is another thing
+        alike_named = pc.equal(version, published["feature_version"].take(pa.array(place[there])))
+        one.version_same = _share(alike_named.drop_null())
     score = sample["score"].filter(pa.array(there)).to_numpy(zero_copy_only=False)
     again = rankers.scorer_of(night, label).of_features(served)
     close = np.isclose(again, score.astype(float), rtol=SCORE_WITHIN, atol=1e-9)
@@ -351,6 +357,7 @@ def wrong(found: list[Replayed], compared: list[Compared], shown: Shown) -> list
         ("published_at_all", "places that were served with features were never published"),
         ("score_same", "scores are not those that the served features give"),
         ("order_same", "neighbours stand in another order than published"),
+        ("version_same", "places name another version of the features than the release has"),
         ("hash_kept", "hashes are not those of features that are served as published"),
         ("rebuilt_features_same", "features made again from the night's tables are other ones"),
         ("rebuilt_lists_same", "places made again from the night's tables hold other items"),

@@ -201,6 +201,18 @@ def test_the_realised_metric_is_of_answers_that_had_an_outcome(tmp_path: Path) -
     assert night["realised"] == pytest.approx(1 / np.log2(3))
 
 
+@pytest.mark.parametrize("version", [features.VERSION, "of-another-night", None])
+def test_another_version_of_the_features_than_the_releases_is_named(
+    tmp_path: Path, version: str | None
+) -> None:
+    shop = Shop()
+    shop.more = {"feature_version": [version] * shop.rows}
+    night, _, wrong = shop.run(tmp_path)
+    other = version == "of-another-night"
+    assert night["version_same"] == (None if version is None else float(not other))
+    assert [row["subject"] for row in wrong] == (["version_same"] if other else [])
+
+
 def test_a_promise_is_held_against_what_came_by_the_same_metric_alone(tmp_path: Path) -> None:
     shop = Shop()
     shop.agreed["model_metric"] = {"name": "hit_rate", "at": 3}
