@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jobs.diagnosis.kpis.kpi_cells import NOT_OF_VISITS
 from jobs.diagnosis.log import intake
 from jobs.diagnosis.replay.replay import PROMISES, SHARE
 from jobs.pages import plots
@@ -121,6 +122,12 @@ def kpis(run: Run) -> Section:
                 [_beside(name, periods) for name, periods in found.items()],
                 plot=_relative(dict(list(found.items())[:SHOWN])),
             ))  # fmt: skip
+    left_out = [name for name in definition(run, "segments") or () if name in NOT_OF_VISITS]
+    if left_out:
+        parts.append(part(
+            f"KPIs are not told by {' and '.join(left_out)}, which a visit has several of; the "
+            "slices that lose most are, by place.", (), none="",
+        ))  # fmt: skip
     return Section(
         "What the business sees",
         "The KPIs of the last weeks and of whole weeks right before them, so that weekdays weigh "

@@ -12,7 +12,9 @@ the baseline where the definitions name ``popularity`` or ``fallback``. Where th
 gets a fallback is not drawn by lot: only an experiment's arms are compared like with like.
 
 A visit is a visitor's day. Visits with answers of both kinds are in neither. Money and rates by
-visit are not told by surface, since a visit sees many.
+visit are not told by surface, since a visit sees many; nor by category and channel, which are of
+places and of what came of them. Agreed segments of that kind are named in the notes and on the
+page, and are the step ``slices``' to tell.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from jobs.diagnosis.kpis import kpi_drops
 from jobs.diagnosis.kpis.kpi_cells import (
     ALL,
     ANSWERS,
+    NOT_OF_VISITS,
     RELEASE,
     SEGMENTS,
     Cells,
@@ -72,6 +75,9 @@ def run(night: Night, params: Params) -> None:
     """Stage the KPIs and their sudden drops."""
     agreed = definitions.read(night)
     columns = [name for name in agreed.segments if name in SEGMENTS]
+    left_out = [name for name in agreed.segments if name in NOT_OF_VISITS]
+    if left_out:
+        night.notes["not_by"] = f"{', '.join(left_out)}: a visit has several; see slices"
     by_release = agreed.baseline == PREVIOUS_RELEASE
     items = io.count_rows(night.published("catalogue").table("items"))
     requests, shown, visits = read(night, columns, by_release)

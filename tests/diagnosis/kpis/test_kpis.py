@@ -12,6 +12,7 @@ import pytest
 
 from jobs import io
 from jobs.diagnosis import clusters
+from jobs.diagnosis.definitions import SLICES
 from jobs.diagnosis.kpis import kpi_cells, kpis
 from jobs.diagnosis.kpis.kpi_cells import Cells, Coded
 from jobs.evaluation.metrics import wilson
@@ -147,6 +148,18 @@ def test_groups_and_segments_stand_beside_the_whole(lake):
     assert found["answers", "personal", "all", "visits"]["value"] == 1
     assert found["answers", "fallback", "all", "revenue_per_session"]["value"] == 6
     assert found["all", "all", "south", "conversion"]["value"] == 1
+
+
+def test_segments_that_a_visit_has_several_of_are_named(lake):
+    agreed = AGREED | {"segments": ["region", "category", "channel", "surface"]}
+    step = run(shop(lake, agreed))
+    assert step.notes["not_by"].startswith("category, channel, surface: ")
+    kinds = {row["segment_kind"] for row in io.read_arrow(step.staged / "kpis").to_pylist()}
+    assert kinds == {"all", "region"}
+
+
+def test_every_segment_that_can_be_agreed_is_told_or_named():
+    assert set(SLICES) == {*kpi_cells.SEGMENTS, *kpi_cells.NOT_OF_VISITS}
 
 
 def test_a_baseline_that_is_the_previous_release_is_a_group(lake):
