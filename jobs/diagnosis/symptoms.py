@@ -140,6 +140,10 @@ KINDS: dict[str, Kind] = {
         DECISIONING, MODEL, "a feature drives scores and should not",
         "Look where the feature comes from; mend its source, or take it out and train again.",
     ),
+    "regressed_cases": Kind(
+        DECISIONING, MODEL, "a release is wrong again where the one before was right",
+        "Compare both releases at these cases; go back to the one before where they matter.",
+    ),
     "decisions_unjudged": Kind(
         DECISIONING, SYSTEM, "scores and slices are not judged",
         "Serve calibrated scores and log them; look again when enough places are mature.",

@@ -125,8 +125,14 @@ def _cases(run: Run) -> list[Part]:
     cases.sort(key=lambda row: -abs(row["observed"] - row["predicted"]))
     checks = run.rows("counterexample_checks")
     wrong = [row for row in checks if row["still_wrong"]]
-    wrong.sort(key=lambda row: -abs(row["observed"] - row["new_score"]))
-    library = f" {len(wrong):,} of {len(checks):,} are still wrong." if checks else ""
+    wrong.sort(key=lambda row: (not row["regressed"], -abs(row["observed"] - row["new_score"])))
+    lost = sum(row["regressed"] for row in checks)
+    library = (
+        f" {len(wrong):,} of {len(checks):,} are still wrong, {lost:,} of them right by "
+        "the release before."
+        if checks
+        else ""
+    )
     return [
         part("The worst misses, each with the features that add most to its score, or take most: "
              "value, and in brackets the contribution, in log odds where the ranker is trained. A "
@@ -134,7 +140,8 @@ def _cases(run: Run) -> list[Part]:
              "position", "item_id", "category", "predicted", "observed", "why", "top_features",
              "release_id", none="No case was taken up."),
         part(f"Cases of earlier releases, scored again by the newest.{library}", wrong,
-             "release_id", "checked_release", "observed", "predicted", "new_score", "place",
+             "release_id", "checked_release", "regressed", "observed", "predicted", "new_score",
+             "place",
              none="" if checks else "There is no earlier case."),
     ]  # fmt: skip
 

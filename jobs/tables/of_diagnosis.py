@@ -304,10 +304,11 @@ table(
 table(
     "counterexample_checks", "slices",
     "one row per earlier counterexample, scored again by the newest release; place: the share of "
-    "recent places that it scores lower",
+    "recent places that it scores lower; wrong_before: by the release that was asked before it, "
+    "null where that was not asked; regressed: right by that one, and wrong now",
     "release_id case",
     release_id=S, case=S, found=TIME, checked_release=S, predicted=F64, observed=I32,
-    new_score=F64, place=F64, still_wrong=BOOL,
+    new_score=F64, place=F64, still_wrong=BOOL, wrong_before=maybe(BOOL), regressed=BOOL,
 )  # fmt: skip
 table(
     "default_drivers", "slices",

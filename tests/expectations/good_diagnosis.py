@@ -105,7 +105,8 @@ def of_replay() -> dict[str, pa.Table]:
         "replayed": table("replayed", [{
             "night": night, "requests": 2, "places": 4, "compared": 4, "unpublished": 0,
             "features_same": 1.0, "hash_same": 1.0, "version_same": 1.0, "score_same": 1.0,
-            "order_same": 1.0, "rebuilt_people": 2, "rebuilt_features_same": 1.0, "rebuilt_lists_same": 1.0,
+            "order_same": 1.0, "rebuilt_people": 2, "rebuilt_features_same": 1.0,
+            "rebuilt_lists_same": 1.0,
             "promised": 0.4, "realised": 0.38, "realised_low": 0.3, "realised_high": 0.45,
         } for night in NIGHTS]),
         "replay_features": table("replay_features", {

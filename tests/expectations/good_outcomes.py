@@ -68,7 +68,7 @@ def slices() -> dict[str, pa.Table]:
         "counterexample_checks": table("counterexample_checks", [
             {"release_id": "one", "case": f"r{n}/1", "found": AS_OF - timedelta(days=1),
              "checked_release": "two", "predicted": 0.8, "observed": 0, "new_score": 0.3,
-             "place": 0.4, "still_wrong": False}
+             "place": 0.4, "still_wrong": False, "wrong_before": False, "regressed": False}
             for n in range(2)
         ]),
         "default_drivers": table("default_drivers", [

@@ -257,7 +257,8 @@ def of_use() -> dict[str, pa.Table]:
         "counterexample_checks": table("counterexample_checks", [
             {"release_id": "20171101T000000Z-0123456789", "case": f"{PERSON} r{n} 2",
              "found": AS_OF, "checked_release": "20171130T000000Z-0123456789", "predicted": 0.8,
-             "observed": 0, "new_score": 0.7, "place": 0.99, "still_wrong": n % 3 == 0}
+             "observed": 0, "new_score": 0.7, "place": 0.99, "still_wrong": n % 3 == 0,
+             "wrong_before": n % 4 == 0, "regressed": n % 3 == 0 and n % 4 > 0}
             for n in range(12)
         ]),
         "default_drivers": table("default_drivers", [

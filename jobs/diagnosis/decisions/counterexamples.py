@@ -3,7 +3,8 @@ still is.
 
 A case is kept with its features as served, so that any later scorer can be asked what it makes of
 the same situation. It is still wrong where it would place an item that nobody bought among the
-first again, or one that was bought among the last.
+first again, or one that was bought among the last. A release that is wrong where the one before it
+was right has lost something.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.stats import binomtest
 
+from jobs.diagnosis.symptoms import Symptom
 from jobs.scoring import features
 from jobs.tables import FEATURES, TABLES
 
@@ -23,6 +27,8 @@ MISSED = 40  # cases that were bought from a low place
 CELLS = 5  # surfaces and categories, of those that promised most beyond what came, to take them of
 HIGH = 0.90  # of recent places score lower: the item stands among the first
 LOW = 0.50  # of recent places score lower: the item stands in the lower half
+REGRESSED = 0.1  # of the cases that two releases were asked about: wrong by the later one alone
+CLEAR = 0.01  # chance that as many more cases turn wrong than right where releases are alike
 STRONGEST = 3  # features of a case that are told: those that add most to its score, or take most
 
 
@@ -108,6 +114,45 @@ def check(cases: pa.Table, scorer: Scores, background: np.ndarray) -> pa.Table:
     for name, values in (("new_score", score), ("place", place), ("still_wrong", wrong)):
         kept = kept.append_column(name, pa.array(values))
     return kept
+
+
+def beside(checked: pa.Table, before: pa.Table) -> pa.Table:
+    """Checked cases with ``wrong_before``: still wrong by the release that was asked before, null
+    of a case that it was not asked about; and ``regressed``: by the newest one alone.
+
+    ``checked``, ``before``: rows with release_id, case and still_wrong.
+    """
+    keys = (before[name].to_pylist() for name in ("release_id", "case", "still_wrong"))
+    known = {(release, case): wrong for release, case, wrong in zip(*keys, strict=True)}
+    pairs = zip(checked["release_id"].to_pylist(), checked["case"].to_pylist(), strict=True)
+    was = [known.get(pair) for pair in pairs]
+    now = checked["still_wrong"].to_pylist()
+    again = [wrong and then is False for wrong, then in zip(now, was, strict=True)]
+    checked = checked.append_column("wrong_before", pa.array(was, pa.bool_()))
+    return checked.append_column("regressed", pa.array(again, pa.bool_()))
+
+
+def regression(checked: pa.Table) -> Symptom | None:
+    """A warning where clearly more cases turned wrong than right from one release to the next.
+
+    That a case is still wrong is no fault by itself: what was likely and did not come is as likely
+    again. Cases that turn are counted against each other by the sign test (McNemar, 1947).
+    """
+    rows = checked.filter(pc.is_valid(checked["wrong_before"])).to_pylist()
+    worse = sum(row["regressed"] for row in rows)
+    better = sum(row["wrong_before"] and not row["still_wrong"] for row in rows)
+    share = worse / max(len(rows), 1)
+    if share < REGRESSED:
+        return None
+    chance = float(binomtest(worse, worse + better, 0.5, "greater").pvalue)
+    if chance >= CLEAR:
+        return None
+    return Symptom(
+        "regressed_cases", "library", share, REGRESSED, share / REGRESSED, len(rows),
+        f"Of {len(rows):,} counterexamples the newest release is wrong again on {worse:,} that the "
+        f"one before had right, and right on {better:,} that it had wrong.",
+        p_value=chance, warning=True,
+    )  # fmt: skip
 
 
 def once(tables: list[tuple[pa.Table, datetime]]) -> pa.Table:

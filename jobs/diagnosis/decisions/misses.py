@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from jobs import io
 from jobs.diagnosis import clusters, rankers
@@ -48,8 +49,10 @@ def write(night: Night, label: str, earlier: int) -> list[Symptom]:
     picked, why = worst(current.filter(current["mature"]), label)
     contributions = attributed(night, picked)
     night.write("counterexamples", cases(picked, label, why, contributions, doubts))
-    night.write("counterexample_checks", checks(night, current, earlier))
-    return suspicious(driven, leaked, contributions)
+    checked = checks(night, current, earlier)
+    night.write("counterexample_checks", checked)
+    lost = counterexamples.regression(checked)
+    return [*suspicious(driven, leaked, contributions), *([lost] if lost else [])]
 
 
 def worst(rows: pa.Table, label: str) -> tuple[pa.Table, list[str]]:
@@ -108,13 +111,15 @@ def checks(night: Night, current: pa.Table, earlier: int) -> pa.Table:
     runs = [found.as_of for found, _ in zip(
         night.lake.earlier("slices", night.as_of), range(earlier), strict=False
     )]  # fmt: skip
-    tables = []
+    tables, before = [], schema.empty_table()
+    release = releases.newest_before(night.lake, night.as_of)
     for label in runs:
         folder = night.earlier("slices", label).table("counterexamples")
         if features.held(folder):
             tables.append((io.read_arrow(folder), io.parse_as_of(label)))
+        if release and not before.num_rows:
+            before = _of_another(night, label, release.id)
     known = counterexamples.once(tables)
-    release = releases.newest_before(night.lake, night.as_of)
     if release is None or known.num_rows == 0:
         night.notes["counterexamples"] = "no release, or no earlier case: none is scored again"
         return schema.empty_table()
@@ -127,10 +132,17 @@ def checks(night: Night, current: pa.Table, earlier: int) -> pa.Table:
     step = max(1, current.num_rows // BACKGROUND)
     some = current.take(pa.array(np.arange(0, current.num_rows, step)))
     background = scorer.of_features(features.read(some)) if some.num_rows else np.zeros(0)
-    found = counterexamples.check(known, scorer, background)
+    found = counterexamples.beside(counterexamples.check(known, scorer, background), before)
     found = found.append_column("found", known["found"])
     named = pa.array([release.id] * found.num_rows, pa.string())
     return found.append_column("checked_release", named).select(schema.names).cast(schema)
+
+
+def _of_another(night: Night, label: str, release_id: str) -> pa.Table:
+    """What an earlier run found of cases by another release; empty where it asked this one."""
+    folder = night.earlier("slices", label).table("counterexample_checks")
+    columns = ["release_id", "case", "still_wrong"]
+    return io.read_arrow(folder, columns, ds.field("checked_release") != release_id)
 
 
 # --- what should not drive a score -----------------------------------------------------------

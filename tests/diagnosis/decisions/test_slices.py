@@ -71,6 +71,39 @@ def test_what_drives_a_score_is_told_with_what_it_adds() -> None:
     ]
 
 
+def checked(wrong: list[bool]) -> pa.Table:
+    cases = [f"r{n}/1" for n in range(len(wrong))]
+    return pa.table({"release_id": ["one"] * len(wrong), "case": cases, "still_wrong": wrong})
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ([True] * 30 + [False] * 10, 15),  # fifteen lost, none won
+        ([True] * 15 + [False] * 25, None),  # none lost
+        ([False] * 15 + [True] * 15 + [False] * 10, None),  # as many lost as won
+        ([True] * 17 + [False] * 23, None),  # two lost
+    ],
+)
+def test_cases_that_turn_wrong_are_warned_of_beyond_those_that_turn_right(
+    now: list[bool], told: int | None
+) -> None:
+    then = [True] * 15 + [False] * 25
+    found = counterexamples.beside(checked(now), checked(then).slice(0, 40))
+    assert found["wrong_before"].to_pylist() == then
+    one = counterexamples.regression(found)
+    assert (one is None) == (told is None)
+    if one is not None:
+        assert (one.warning, one.effect) == (True, pytest.approx(told / 40))
+        assert f"wrong again on {told} that the one before had right" in one.sentence
+
+
+def test_a_case_that_the_release_before_was_not_asked_about_did_not_turn() -> None:
+    found = counterexamples.beside(checked([True] * 4), checked([False]))
+    assert found["wrong_before"].to_pylist() == [False, None, None, None]
+    assert found["regressed"].to_pylist() == [True, False, False, False]
+
+
 def test_a_case_of_two_runs_is_asked_about_once() -> None:
     rows = pa.Table.from_pylist([case("a", 0, 0.9)], TABLES["counterexamples"].schema)
     found = counterexamples.once([(rows, AS_OF), (rows, AS_OF - timedelta(days=1))])
@@ -269,9 +302,16 @@ def test_a_default_that_drives_the_score_is_warned_of(tmp_path: Path) -> None:
 def test_later_releases_are_asked_about_earlier_cases(tmp_path: Path) -> None:
     made = shop(tmp_path, small_log.places(8, requests=500))
     earlier = AS_OF - timedelta(days=1)
-    known = pa.Table.from_pylist([case("r1/1", 0, 0.9)], TABLES["counterexamples"].schema)
+    known = {
+        "counterexamples": [case("r1/1", 0, 0.9)],
+        "counterexample_checks": [{
+            "release_id": "one", "case": "r1/1", "found": earlier, "checked_release": "older",
+            "predicted": 0.5, "observed": 0, "new_score": 0.1, "place": 0.2, "still_wrong": False,
+            "regressed": False,
+        }],
+    }  # fmt: skip
     for table in tables.of_step("slices"):
-        rows = known if table.name == "counterexamples" else table.schema.empty_table()
+        rows = pa.Table.from_pylist(known.get(table.name, []), table.schema)
         io.write_arrow(made.staged("slices", earlier) / table.name, rows)
     io.write_json(made.staged("slices", earlier) / "manifest.json", {})
     made.publish("slices", earlier, "one")
@@ -282,7 +322,8 @@ def test_later_releases_are_asked_about_earlier_cases(tmp_path: Path) -> None:
     night, found = small_log.ran(made, "slices", slices)
     (row,) = found["counterexample_checks"]
     assert (row["case"], row["found"], row["checked_release"]) == ("r1/1", earlier, RELEASE)
-    assert isinstance(row["still_wrong"], bool)
+    assert row["wrong_before"] is False
+    assert row["regressed"] == row["still_wrong"]
 
 
 RELEASE = "20171201T000000Z-0123456789"
