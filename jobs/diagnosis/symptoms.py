@@ -107,6 +107,11 @@ KINDS: dict[str, Kind] = {
         PARITY, DATA, "a category vanished and another came",
         "Map the old name to the new one in the source, and rebuild what counts by category.",
     ),
+    "vanished_category": Kind(
+        PARITY, DATA, "a category is gone",
+        "Ask whether its goods left the shop; if not, look for the feed or the filter that lost "
+        "them.",
+    ),
     "covariate_drift": Kind(
         PARITY, MODEL, "who asks, or what for, has changed",
         "Train on newer data; look whether the change is meant (a campaign, a new market).",
