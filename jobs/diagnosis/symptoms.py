@@ -141,6 +141,10 @@ KINDS: dict[str, Kind] = {
         DECISIONING, MODEL, "lists order worse than their nights promised",
         "Look at what has drifted since the newest cut, and whether the cut is like what serves.",
     ),
+    "below_baseline": Kind(
+        DECISIONING, MODEL, "what the model replaced brings more",
+        "Settle it by an experiment against the baseline; look at the slices where the model loses.",
+    ),
     "suspicious_driver": Kind(
         DECISIONING, MODEL, "a feature drives scores and should not",
         "Look where the feature comes from; mend its source, or take it out and train again.",

@@ -1,6 +1,7 @@
 """The step ``verdict``: five gates in order, and what to mend.
 
-Reads the symptoms of every step, ``replayed``, ``served`` and the ledger of the diagnosis before.
+Reads the symptoms of every step, ``replayed``, ``served``, ``baseline_verdicts``, ``model_gains``
+and the ledger of the diagnosis before.
 Writes ``verdict_symptoms`` (all of them in the order in which to look at them), ``verdict_gates``
 (go or no-go, with the evidence) and ``evaluation_ledger`` (a row per release that ever served).
 
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs import io, steps
-from jobs.diagnosis.symptoms import GATES
+from jobs.diagnosis import baseline
+from jobs.diagnosis.symptoms import DECISIONING, GATES
 from jobs.night import Night
 from jobs.tables import TABLES
 
@@ -40,7 +43,7 @@ def run(night: Night, params: Params) -> None:
             rows = night.arrow(name)
             found += [{"step": step, **row} for row in rows.to_pylist()]
     ordered = in_order(found)
-    gates = judged(ordered)
+    gates = judged(ordered, against_baseline(night))
     night.write("verdict_symptoms", _table("verdict_symptoms", ordered))
     night.write("verdict_gates", _table("verdict_gates", gates))
     before = night.previous("verdict")
@@ -65,8 +68,18 @@ def in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"place": number, **row} for number, row in enumerate(ordered, start=1)]
 
 
-def judged(ordered: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The five gates; the first that is not go classifies the fault."""
+def against_baseline(night: Night) -> str:
+    """How the model stands against what it replaced, as evidence of the gate decisioning."""
+    whole = ds.field("segment_kind") == "all"
+    groups = night.arrow("baseline_verdicts", ["sentence"], whole)["sentence"].to_pylist()
+    gains = night.arrow("model_gains", ["surface", "verdict", "sentence"]).sort_by("surface")
+    known = gains.filter(pc.not_equal(gains["verdict"], baseline.INSUFFICIENT))
+    return " ".join([*groups, *known["sentence"].to_pylist()])
+
+
+def judged(ordered: list[dict[str, Any]], stands: str = "") -> list[dict[str, Any]]:
+    """The five gates; the first that is not go classifies the fault. ``stands``: how the model does
+    against its baseline, in sentences."""
     gates, classified = [], False
     for place, gate in enumerate(GATES, start=1):
         mine = [row for row in ordered if row["gate"] == gate]
@@ -79,7 +92,10 @@ def judged(ordered: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "go": first is None,
             "symptoms": len(failing),
             "warnings": len(mine) - len(failing),
-            "evidence": first["sentence"] if first else _clear(mine),
+            "evidence": " ".join(
+                [first["sentence"] if first else _clear(mine)]
+                + ([stands] if stands and gate == DECISIONING else [])
+            ),
             "classified": f"fix {_mended(first)}" if told and first else None,
             "action": first["action"] if told and first else None,
         })  # fmt: skip

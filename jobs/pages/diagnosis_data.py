@@ -106,7 +106,7 @@ def kpis(run: Run) -> Section:
     )]  # fmt: skip
     for caption, chosen in (
         ("By group: surfaces, arms of experiments, and the answers that are personal beside those "
-         "that are a fallback (the baseline).",
+         "that are a fallback.",
          lambda row: row["group_kind"] != ALL and row["segment_kind"] == ALL),
         ("By segment of the people.",
          lambda row: row["group_kind"] == ALL and row["segment_kind"] != ALL),
@@ -122,6 +122,7 @@ def kpis(run: Run) -> Section:
                 [_beside(name, periods) for name, periods in found.items()],
                 plot=_relative(dict(list(found.items())[:SHOWN])),
             ))  # fmt: skip
+    parts += _against_baseline(run)
     left_out = [name for name in definition(run, "segments") or () if name in NOT_OF_VISITS]
     if left_out:
         parts.append(part(
@@ -136,6 +137,26 @@ def kpis(run: Run) -> Section:
         "rate wrong.",
         parts,
     )
+
+
+def _against_baseline(run: Run) -> Iterator[Part]:
+    agreed = str(definition(run, "baseline")).replace("_", " ")
+    rows = run.rows("baseline_verdicts")
+    rows.sort(key=lambda row: (row["segment_kind"] != ALL, row["segment_kind"], row["segment"]))
+    yield part(
+        f"Against the baseline, {agreed}: the agreed KPI of visits with the model's answers alone "
+        "and with the baseline's alone, on the same days. Who gets which is not drawn by lot: a "
+        "stranger gets a fallback.",
+        rows, "segment_kind", "segment", "verdict", "model", "baseline", "gain", "low", "high",
+        "visits_model", "visits_baseline", "sentence",
+    )  # fmt: skip
+    if gains := run.rows("model_gains"):
+        yield part(
+            "Like with like, from the chances in the log: what a request would bring in the "
+            "model's order and in that by popularity, of the same candidates.",
+            sorted(gains, key=lambda row: row["surface"]), "surface", "verdict", "reward", "model",
+            "popularity", "gain", "low", "high", "sentence",
+        )  # fmt: skip
 
 
 def agreed_kpi(run: Run) -> Iterator[tuple[str, str]]:

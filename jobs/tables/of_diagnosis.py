@@ -210,6 +210,14 @@ table(
     group_kind=S, group=S, segment_kind=S, segment=S, period=S, measure=S, value=F64,
     low=maybe(F64), high=maybe(F64), visits=I64,
 )  # fmt: skip
+table(
+    "baseline_verdicts", "kpis",
+    "one row for the whole and per segment: the agreed KPI of visits with the model's answers "
+    "alone, and with the baseline's alone, in the current period; low, high: of gain, 95 %",
+    "segment_kind segment",
+    segment_kind=S, segment=S, measure=S, model=maybe(F64), baseline=maybe(F64), gain=maybe(F64),
+    low=maybe(F64), high=maybe(F64), visits_model=I64, visits_baseline=I64, verdict=S, sentence=S,
+)  # fmt: skip
 _symptoms("kpis")
 table(
     "experiment_checks", "experiments",
@@ -240,6 +248,14 @@ table(
     high=maybe(F64), logged_value=maybe(F64), requests=I64, rows=I64, effective_sample_size=F64,
     effective_rewards=F64, largest_weight=F64, weight_tail=F64, overlap=F64, mean_weight=F64,
     verdict=S, reason=maybe(S),
+)  # fmt: skip
+table(
+    "model_gains", "off_policy",
+    "one row per surface: what a request would bring in the model's order and in that by "
+    "popularity, of the same candidates; low, high: of gain, 95 %",
+    "surface",
+    surface=S, reward=S, model=maybe(F64), popularity=maybe(F64), gain=maybe(F64), low=maybe(F64),
+    high=maybe(F64), verdict=S, sentence=S,
 )  # fmt: skip
 table(
     "policy_rows", "off_policy",

@@ -12,6 +12,7 @@ from jobs.diagnosis.verdicts import Verdict
 from jobs.io import Lake
 from jobs.night import Night
 from tests.conftest import AS_OF
+from tests.expectations import good_kpis, good_off_policy
 
 
 def found(*kinds: str, severity: float = 2.0, warning: bool = False) -> list[dict[str, Any]]:
@@ -38,6 +39,17 @@ def test_nothing_wrong_is_go_at_every_gate() -> None:
     gates = verdict.judged([])
     assert [gate["gate"] for gate in gates] == list(GATES)
     assert all(gate["go"] and gate["classified"] is None for gate in gates)
+
+
+def test_how_the_model_stands_against_its_baseline_is_evidence_of_decisioning() -> None:
+    for rows in ([], found("threshold")):
+        gates = {
+            one["gate"]: one for one in verdict.judged(verdict.in_order(rows), "It is better.")
+        }
+        assert gates["decisioning"]["evidence"].endswith(" It is better.")
+        assert [name for name, one in gates.items() if "better" in one["evidence"]] == [
+            "decisioning"
+        ]
 
 
 def test_the_first_gate_that_fails_classifies_and_the_later_ones_do_not() -> None:
@@ -99,6 +111,8 @@ def test_a_thing_that_two_steps_find_is_told_twice_and_passes_the_gate(tmp_path:
             continue
         for table in tables.of_step(step):
             rows = one if table.name in ("replay_symptoms", "parity_symptoms") else None
+            if table.name in ("baseline_verdicts", "model_gains"):
+                rows = {**good_kpis.tables(), **good_off_policy.tables()}[table.name]
             io.write_arrow(
                 lake.staged(step, AS_OF) / table.name,
                 table.schema.empty_table() if rows is None else rows,
@@ -112,4 +126,7 @@ def test_a_thing_that_two_steps_find_is_told_twice_and_passes_the_gate(tmp_path:
     night.close(verdict.Params(), "test")
     told = io.read_arrow(night.staged / "verdict_symptoms")
     assert told["step"].to_pylist() == ["parity", "replay"]
+    gates = {one["gate"]: one for one in io.read_arrow(night.staged / "verdict_gates").to_pylist()}
+    said = "Conversion is better. The model's order would bring more."
+    assert said in gates["decisioning"]["evidence"]
     gate.judge(night)

@@ -117,6 +117,13 @@ def of_log() -> dict[str, pa.Table]:
             for name, share in shares.items()
         ]),
         "kpis": table("kpis", rows),
+        "baseline_verdicts": table("baseline_verdicts", [
+            {"segment_kind": kind, "segment": name, "measure": "revenue_per_session", "model": 2.5,
+             "baseline": 1.9, "gain": 0.6, "low": 0.4, "high": 0.8, "visits_model": 61_000,
+             "visits_baseline": 9_000, "verdict": "better",
+             "sentence": "Revenue per session is 0.6 above the baseline's."}
+            for kind, name in (("all", "all"), ("region", "north"), ("region", "south"))
+        ]),
     }  # fmt: skip
 
 
@@ -279,6 +286,13 @@ def of_use() -> dict[str, pa.Table]:
             for surface, few in (("homepage", False), ("basket", True))
             for policy in ("uniform", "popularity", "model")
             for n, estimator in enumerate(("ips", "snips", "dr"))
+        ]),
+        "model_gains": table("model_gains", [
+            {"surface": "homepage", "reward": "purchases", "model": 0.12, "popularity": 0.1,
+             "gain": 0.02, "low": 0.01, "high": 0.03, "verdict": "better",
+             "sentence": "On homepage the model's order would bring more."},
+            {"surface": "basket", "reward": "purchases", "verdict": "insufficient evidence",
+             "sentence": "On basket nothing says which order is better."},
         ]),
         "policy_rows": table("policy_rows", [
             {"surface": "homepage", "outcome": "judged", "rows": 590_000, "share": 0.98},

@@ -233,6 +233,30 @@ def test_lists_that_are_better_than_chance_or_not_clearly_worse_are_none():
     assert judge(served(60)).symptoms() == []
 
 
+POPULAR = [f"i{s}-{n}" for s in (0, 1) for n in (0, 0, 0, 1, 1, 2)]  # as they appeal
+
+
+def test_the_models_order_is_held_against_popularitys_on_the_same_candidates():
+    better = judge(served(3_000, weight=WEIGHT[::-1]), POPULAR[::-1])
+    worse = judge(served(3_000, weight=np.full(ITEMS, 1 / ITEMS), score=FALLING[::-1]), POPULAR)
+    row = worse.gain()
+    truth = LOOKS @ APPEAL[[5, 4, 3]] - LOOKS @ APPEAL[[0, 1, 2]]
+    assert row["low"] <= truth <= row["high"] < 0
+    assert row["gain"] == pytest.approx(row["model"] - row["popularity"])
+    assert row["verdict"] == "worse"
+    assert [one.kind for one in worse.symptoms() if one.warning] == ["below_baseline"]
+    alike = better.gain()  # both show the items that appeal most
+    assert (alike["verdict"], alike["gain"]) == ("no difference shown", 0.0)
+    assert [one.kind for one in better.symptoms() if one.warning] == []
+
+
+def test_a_surface_that_is_no_evidence_of_either_order_says_why():
+    row = judge(put(served(500), "propensity", [None] * 1_500)).gain()
+    assert row["verdict"] == INSUFFICIENT
+    assert "gain" not in row
+    assert "cannot be judged" in row["sentence"]
+
+
 # --- the step --------------------------------------------------------------------------------
 @pytest.fixture
 def lake(tmp_path) -> Lake:
@@ -290,6 +314,9 @@ def test_each_surface_has_its_values_and_what_they_rest_on(lake):
     assert values["homepage", "logged", "mean"]["requests"] == 1_000
     assert values["homepage", "uniform", "snips"]["verdict"] == EVIDENCE
     assert values["basket", "uniform", "snips"]["verdict"] == INSUFFICIENT
+    gains = {row["surface"]: row for row in found["model_gains"]}
+    assert gains["homepage"]["low"] <= gains["homepage"]["gain"] <= gains["homepage"]["high"]
+    assert gains["basket"]["verdict"] == INSUFFICIENT
     rows = {(r["surface"], r["outcome"]): r for r in found["policy_rows"]}
     assert rows["homepage", policies.JUDGED]["share"] == 1.0
     assert rows["basket", policies.NO_CHANCE]["rows"] == 3_000
