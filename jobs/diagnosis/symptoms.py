@@ -143,7 +143,7 @@ KINDS: dict[str, Kind] = {
     ),
     "below_baseline": Kind(
         DECISIONING, MODEL, "what the model replaced brings more",
-        "Settle it by an experiment against the baseline; look at the slices where the model loses.",
+        "Settle it by an experiment against the baseline, and look at the slices that lose most.",
     ),
     "suspicious_driver": Kind(
         DECISIONING, MODEL, "a feature drives scores and should not",

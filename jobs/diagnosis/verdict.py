@@ -1,7 +1,8 @@
 """The step ``verdict``: five gates in order, and what to mend.
 
-Reads the symptoms of every step, ``replayed``, ``served``, ``baseline_verdicts``, ``model_gains``
-and the ledger of the diagnosis before.
+Reads the symptoms of every step, ``replayed``, ``served``, ``baseline_verdicts``, ``model_gains``,
+``calibration_slices``, ``experiment_results``, ``shadow_candidates`` and the ledger of the
+diagnosis before.
 Writes ``verdict_symptoms`` (all of them in the order in which to look at them), ``verdict_gates``
 (go or no-go, with the evidence) and ``evaluation_ledger`` (a row per release that ever served).
 
@@ -11,7 +12,7 @@ judges, so that a model is not blamed for data that are late, nor a page for a m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ import pyarrow.dataset as ds
 
 from jobs import io, steps
 from jobs.diagnosis import baseline
+from jobs.diagnosis.experiments.experiments import PRIMARY
 from jobs.diagnosis.symptoms import DECISIONING, GATES
 from jobs.night import Night
 from jobs.tables import TABLES
@@ -131,6 +133,11 @@ def releases_now(
     """A row of the ledger per release that served in the current period."""
     failed = next((gate for gate in gates if not gate["go"]), None)
     first = next((row["kind"] for row in ordered if not row["warning"]), None)
+    said = of_steps(night, ordered)
+    shadowed = {
+        row["candidate"]: f"{row['decision']}, loses on {row['loses']} surfaces"
+        for row in night.arrow("shadow_candidates").to_pylist()
+    }
     columns = ["request_id", "release_id", "night", "mature", "bought", "value"]
     shown = night.arrow("served", columns, ds.field("period") == "current")
     replayed = {row["night"]: row for row in night.arrow("replayed").to_pylist()}
@@ -144,11 +151,41 @@ def releases_now(
                 "order_same",
             )},
             **came,
+            **said,
+            "shadow": shadowed.get(came["release_id"]),
             "judged_at": night.as_of,
             "verdict": failed["gate"] if failed else GO,
             "first": first,
         })  # fmt: skip
     return rows
+
+
+def of_steps(night: Night, ordered: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the steps say of the days that the releases served in, a text or a number each."""
+    drifted = {row["kind"] for row in ordered if row["step"] == "drift" and not row["warning"]}
+    whole = ds.field("segment_kind") == "all"
+    calibrated = night.arrow(
+        "calibration_slices", ["error"], (ds.field("slice_kind") == "all") & (ds.field("bin") == -1)
+    )["error"].to_pylist()
+    against = night.arrow("baseline_verdicts", ["verdict"], whole)["verdict"].to_pylist()
+    gains = night.arrow("model_gains", ["surface", "verdict"]).to_pylist()
+    arms = night.arrow(
+        "experiment_results", ["experiment", "arm", "verdict"],
+        whole & (ds.field("measure") == PRIMARY),
+    ).to_pylist()  # fmt: skip
+    return {
+        "drift": _listed(drifted),
+        "calibration_error": next(iter(calibrated), None),
+        "baseline": next(iter(against), None),
+        "off_policy": _listed(f"{row['surface']}: {row['verdict']}" for row in gains),
+        "experiments": _listed(
+            f"{row['experiment']}, {row['arm']}: {row['verdict']}" for row in arms
+        ),
+    }
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return "; ".join(sorted(texts)) or "none"
 
 
 def what_came(shown: pa.Table) -> Iterator[dict[str, Any]]:

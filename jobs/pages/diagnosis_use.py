@@ -336,7 +336,8 @@ def verdict(run: Run) -> Section:
         [
             part("Promised and realised, release by release.", rows[::-1], "release_id", "promised",
                  "realised", "realised_low", "realised_high", "conversion", "value_per_request",
-                 "features_same", "order_same", "verdict", "first", "requests", "judged_at",
+                 "features_same", "order_same", "verdict", "first", "drift", "calibration_error",
+                 "baseline", "off_policy", "experiments", "shadow", "requests", "judged_at",
                  plot=plot, none="No release is in the ledger yet."),
             *([part("What came of the requests.", (), plot=came, none="")] if came else []),
         ],

@@ -161,6 +161,8 @@ def of_verdict() -> dict[str, pa.Table]:
             "night": night, "release_id": RELEASE[:-1] + night[-1], "judged_at": AS_OF,
             "requests": 2,
             "promised": 0.4, "realised": 0.38, "conversion": 0.1, "value_per_request": 0.5,
-            "features_same": 1.0, "order_same": 1.0, "verdict": "go",
+            "features_same": 1.0, "order_same": 1.0, "verdict": "go", "drift": "none",
+            "calibration_error": 0.01, "baseline": "better", "off_policy": "homepage: better",
+            "experiments": "none",
         } for night in NIGHTS]),
     }  # fmt: skip

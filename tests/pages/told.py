@@ -313,6 +313,8 @@ def of_use() -> dict[str, pa.Table]:
              "promised": 0.31, "realised": 0.3 - 0.004 * n, "realised_low": 0.27 - 0.004 * n,
              "realised_high": 0.33 - 0.004 * n, "conversion": 0.05 - 0.001 * n,
              "value_per_request": 2.4, "features_same": 1.0, "order_same": 1.0,
+             "drift": "covariate_drift" if n > 9 else "none", "calibration_error": 0.011,
+             "baseline": "better", "off_policy": "homepage: better", "experiments": "none",
              "verdict": "replay" if n > 9 else "go", "first": "unit_change" if n > 9 else None}
             for n, night in enumerate(NIGHTS)
         ]),

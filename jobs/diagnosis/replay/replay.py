@@ -48,6 +48,7 @@ RETIRED = 0.5
 SCORE_WITHIN = 1e-4  # relative; scores are means of float32 sums
 # What a night's own evidence foretells, by metric and length of the list.
 PROMISES = {("ndcg", 10): "ndcg_at_10", ("recall", 20): "recall_at_20"}
+LITTLE = 0.01  # of a promise, which nobody misses
 FEW_ANSWERS = 50  # followed by an outcome; fewer say nothing of a promise
 KIND = {
     LOST: "lost_join", DEFAULT: "default_on_timeout", UNIT: "unit_change", OTHER: "unlike_release",
@@ -397,12 +398,12 @@ def below_promise(found: list[Replayed], agreed: Definitions) -> Iterator[Sympto
     promise = float(np.average([one for _, one in kept], weights=[len(v) for v, _ in kept]))
     came = float(values.mean())
     _, high = metrics.interval(values, 0)
-    if high >= promise:
+    effect, limit = promise - came, max(high - came, LITTLE * promise)
+    if effect <= limit:
         return
-    effect, limit = promise - came, max(high - came, 1e-9)
     name = f"{agreed.metric}@{agreed.at}"
     yield Symptom(
-        "below_promise", name, effect, limit, min(effect / limit, 1000.0), len(values),
+        "below_promise", name, effect, limit, effect / limit, len(values),
         f"Of {len(values):,} answers of {len(kept)} releases that were followed by an outcome, "
         f"{name} is {came:.3f}, at most {high:.3f}, and their nights promised {promise:.3f}.",
         warning=True,
