@@ -237,14 +237,19 @@ POPULAR = [f"i{s}-{n}" for s in (0, 1) for n in (0, 0, 0, 1, 1, 2)]  # as they a
 
 
 def test_the_models_order_is_held_against_popularitys_on_the_same_candidates():
-    better = judge(served(3_000, weight=WEIGHT[::-1]), POPULAR[::-1])
-    worse = judge(served(3_000, weight=np.full(ITEMS, 1 / ITEMS), score=FALLING[::-1]), POPULAR)
-    row = worse.gain()
+    even = np.full(ITEMS, 1 / ITEMS)
+    worse = [
+        judge(served(2_000, weight=even, score=FALLING[::-1], seed=seed), POPULAR)
+        for seed in range(1, 7)
+    ]
+    rows = [one.gain() for one in worse]
     truth = LOOKS @ APPEAL[[5, 4, 3]] - LOOKS @ APPEAL[[0, 1, 2]]
-    assert row["low"] <= truth <= row["high"] < 0
+    assert sum(row["low"] <= truth <= row["high"] < 0 for row in rows) >= 4  # 95 % each
+    row = rows[0]
     assert row["gain"] == pytest.approx(row["model"] - row["popularity"])
     assert row["verdict"] == "worse"
-    assert [one.kind for one in worse.symptoms() if one.warning] == ["below_baseline"]
+    assert [one.kind for one in worse[0].symptoms() if one.warning] == ["below_baseline"]
+    better = judge(served(3_000, weight=WEIGHT[::-1]), POPULAR[::-1])
     alike = better.gain()  # both show the items that appeal most
     assert (alike["verdict"], alike["gain"]) == ("no difference shown", 0.0)
     assert [one.kind for one in better.symptoms() if one.warning] == []
@@ -315,8 +320,10 @@ def test_each_surface_has_its_values_and_what_they_rest_on(lake):
     assert values["homepage", "uniform", "snips"]["verdict"] == EVIDENCE
     assert values["basket", "uniform", "snips"]["verdict"] == INSUFFICIENT
     gains = {row["surface"]: row for row in found["model_gains"]}
-    assert gains["homepage"]["low"] <= gains["homepage"]["gain"] <= gains["homepage"]["high"]
-    assert gains["basket"]["verdict"] == INSUFFICIENT
+    assert set(gains) == {"homepage", "basket"}
+    # What the model prefers was seldom drawn in this log, and nothing at all in the other.
+    assert {row["verdict"] for row in gains.values()} == {INSUFFICIENT}
+    assert "below 200" in gains["homepage"]["sentence"]
     rows = {(r["surface"], r["outcome"]): r for r in found["policy_rows"]}
     assert rows["homepage", policies.JUDGED]["share"] == 1.0
     assert rows["basket", policies.NO_CHANCE]["rows"] == 3_000
