@@ -180,6 +180,8 @@ with DAG(
         before >> each
         before = each
     before >> finders >> verdict
+    # A worst miss is told with whether a feature that leaked drives it.
+    finders[FINDERS.index("leakage")] >> finders[FINDERS.index("slices")]
     # Behind every step, since one may fail while another is still at work. The page and the
     # judgement need neither the engine nor the lake for themselves.
     [*signals, *log, *finders, verdict] >> page

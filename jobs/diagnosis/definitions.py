@@ -36,6 +36,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from jobs.diagnosis.baseline import BASELINES
 from jobs.night import Night
 from jobs.tables import TABLES
 
@@ -45,7 +46,6 @@ METRICS = ("ndcg", "recall", "hit_rate")
 LABELS = ("purchase", "click")
 ATTRIBUTIONS = ("request", "window")
 RETURNS = ("subtract", "keep")
-BASELINES = ("popularity", "fallback", "previous_release")
 SLICES = ("region", "segment", "tenure", "key_type", "category", "channel", "surface")
 GUARDRAILS = ("latency_ms", "returns", "coverage")
 

@@ -107,6 +107,11 @@ KINDS: dict[str, Kind] = {
         PARITY, DATA, "a category vanished and another came",
         "Map the old name to the new one in the source, and rebuild what counts by category.",
     ),
+    "vanished_category": Kind(
+        PARITY, DATA, "a category is gone",
+        "Ask whether its goods left the shop; if not, look for the feed or the filter that lost "
+        "them.",
+    ),
     "covariate_drift": Kind(
         PARITY, MODEL, "who asks, or what for, has changed",
         "Train on newer data; look whether the change is meant (a campaign, a new market).",
@@ -131,6 +136,22 @@ KINDS: dict[str, Kind] = {
     "losing_slice": Kind(
         DECISIONING, MODEL, "a slice loses what the whole does not show",
         "Look at the slice's cases, its candidates and its features.",
+    ),
+    "below_promise": Kind(
+        DECISIONING, MODEL, "lists order worse than their nights promised",
+        "Look at what has drifted since the newest cut, and whether the cut is like what serves.",
+    ),
+    "below_baseline": Kind(
+        DECISIONING, MODEL, "what the model replaced brings more",
+        "Settle it by an experiment against the baseline, and look at the slices that lose most.",
+    ),
+    "suspicious_driver": Kind(
+        DECISIONING, MODEL, "a feature drives scores and should not",
+        "Look where the feature comes from; mend its source, or take it out and train again.",
+    ),
+    "regressed_cases": Kind(
+        DECISIONING, MODEL, "a release is wrong again where the one before was right",
+        "Compare both releases at these cases; go back to the one before where they matter.",
     ),
     "decisions_unjudged": Kind(
         DECISIONING, SYSTEM, "scores and slices are not judged",

@@ -1,6 +1,8 @@
 """The step ``verdict``: five gates in order, and what to mend.
 
-Reads the symptoms of every step, ``replayed``, ``served`` and the ledger of the diagnosis before.
+Reads the symptoms of every step, ``replayed``, ``served``, ``baseline_verdicts``, ``model_gains``,
+``calibration_slices``, ``experiment_results``, ``shadow_candidates`` and the ledger of the
+diagnosis before.
 Writes ``verdict_symptoms`` (all of them in the order in which to look at them), ``verdict_gates``
 (go or no-go, with the evidence) and ``evaluation_ledger`` (a row per release that ever served).
 
@@ -10,16 +12,19 @@ judges, so that a model is not blamed for data that are late, nor a page for a m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs import io, steps
-from jobs.diagnosis.symptoms import GATES
+from jobs.diagnosis import baseline
+from jobs.diagnosis.experiments.experiments import PRIMARY
+from jobs.diagnosis.symptoms import DECISIONING, GATES
 from jobs.night import Night
 from jobs.tables import TABLES
 
@@ -40,7 +45,7 @@ def run(night: Night, params: Params) -> None:
             rows = night.arrow(name)
             found += [{"step": step, **row} for row in rows.to_pylist()]
     ordered = in_order(found)
-    gates = judged(ordered)
+    gates = judged(ordered, against_baseline(night))
     night.write("verdict_symptoms", _table("verdict_symptoms", ordered))
     night.write("verdict_gates", _table("verdict_gates", gates))
     before = night.previous("verdict")
@@ -65,8 +70,18 @@ def in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"place": number, **row} for number, row in enumerate(ordered, start=1)]
 
 
-def judged(ordered: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The five gates; the first that is not go classifies the fault."""
+def against_baseline(night: Night) -> str:
+    """How the model stands against what it replaced, as evidence of the gate decisioning."""
+    whole = ds.field("segment_kind") == "all"
+    groups = night.arrow("baseline_verdicts", ["sentence"], whole)["sentence"].to_pylist()
+    gains = night.arrow("model_gains", ["surface", "verdict", "sentence"]).sort_by("surface")
+    known = gains.filter(pc.not_equal(gains["verdict"], baseline.INSUFFICIENT))
+    return " ".join([*groups, *known["sentence"].to_pylist()])
+
+
+def judged(ordered: list[dict[str, Any]], stands: str = "") -> list[dict[str, Any]]:
+    """The five gates; the first that is not go classifies the fault. ``stands``: how the model does
+    against its baseline, in sentences."""
     gates, classified = [], False
     for place, gate in enumerate(GATES, start=1):
         mine = [row for row in ordered if row["gate"] == gate]
@@ -79,7 +94,10 @@ def judged(ordered: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "go": first is None,
             "symptoms": len(failing),
             "warnings": len(mine) - len(failing),
-            "evidence": first["sentence"] if first else _clear(mine),
+            "evidence": " ".join(
+                [first["sentence"] if first else _clear(mine)]
+                + ([stands] if stands and gate == DECISIONING else [])
+            ),
             "classified": f"fix {_mended(first)}" if told and first else None,
             "action": first["action"] if told and first else None,
         })  # fmt: skip
@@ -115,6 +133,11 @@ def releases_now(
     """A row of the ledger per release that served in the current period."""
     failed = next((gate for gate in gates if not gate["go"]), None)
     first = next((row["kind"] for row in ordered if not row["warning"]), None)
+    said = of_steps(night, ordered)
+    shadowed = {
+        row["candidate"]: f"{row['decision']}, loses on {row['loses']} surfaces"
+        for row in night.arrow("shadow_candidates").to_pylist()
+    }
     columns = ["request_id", "release_id", "night", "mature", "bought", "value"]
     shown = night.arrow("served", columns, ds.field("period") == "current")
     replayed = {row["night"]: row for row in night.arrow("replayed").to_pylist()}
@@ -128,11 +151,41 @@ def releases_now(
                 "order_same",
             )},
             **came,
+            **said,
+            "shadow": shadowed.get(came["release_id"]),
             "judged_at": night.as_of,
             "verdict": failed["gate"] if failed else GO,
             "first": first,
         })  # fmt: skip
     return rows
+
+
+def of_steps(night: Night, ordered: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the steps say of the days that the releases served in, a text or a number each."""
+    drifted = {row["kind"] for row in ordered if row["step"] == "drift" and not row["warning"]}
+    whole = ds.field("segment_kind") == "all"
+    calibrated = night.arrow(
+        "calibration_slices", ["error"], (ds.field("slice_kind") == "all") & (ds.field("bin") == -1)
+    )["error"].to_pylist()
+    against = night.arrow("baseline_verdicts", ["verdict"], whole)["verdict"].to_pylist()
+    gains = night.arrow("model_gains", ["surface", "verdict"]).to_pylist()
+    arms = night.arrow(
+        "experiment_results", ["experiment", "arm", "verdict"],
+        whole & (ds.field("measure") == PRIMARY),
+    ).to_pylist()  # fmt: skip
+    return {
+        "drift": _listed(drifted),
+        "calibration_error": next(iter(calibrated), None),
+        "baseline": next(iter(against), None),
+        "off_policy": _listed(f"{row['surface']}: {row['verdict']}" for row in gains),
+        "experiments": _listed(
+            f"{row['experiment']}, {row['arm']}: {row['verdict']}" for row in arms
+        ),
+    }
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return "; ".join(sorted(texts)) or "none"
 
 
 def what_came(shown: pa.Table) -> Iterator[dict[str, Any]]:

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jobs.diagnosis.kpis.kpi_cells import NOT_OF_VISITS
 from jobs.diagnosis.log import intake
-from jobs.diagnosis.replay.replay import SHARE
+from jobs.diagnosis.replay.replay import PROMISES, SHARE
 from jobs.pages import plots
 from jobs.pages.audits import Part, Section
 from jobs.pages.evidence import SHOWN, Run, part, triples
@@ -19,8 +20,8 @@ RELEASES_PLOTTED = 10
 COUNTS = ("requests", "visits", "visitors", "coverage")
 CURRENT, REFERENCE, LAST_YEAR = "current", "reference", "last_year"
 SAME = (
-    "features_same", "hash_same", "score_same", "order_same", "rebuilt_features_same",
-    "rebuilt_lists_same",
+    "features_same", "hash_same", "version_same", "score_same", "order_same",
+    "rebuilt_features_same", "rebuilt_lists_same",
 )  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def kpis(run: Run) -> Section:
     )]  # fmt: skip
     for caption, chosen in (
         ("By group: surfaces, arms of experiments, and the answers that are personal beside those "
-         "that are a fallback (the baseline).",
+         "that are a fallback.",
          lambda row: row["group_kind"] != ALL and row["segment_kind"] == ALL),
         ("By segment of the people.",
          lambda row: row["group_kind"] == ALL and row["segment_kind"] != ALL),
@@ -121,6 +122,13 @@ def kpis(run: Run) -> Section:
                 [_beside(name, periods) for name, periods in found.items()],
                 plot=_relative(dict(list(found.items())[:SHOWN])),
             ))  # fmt: skip
+    parts += _against_baseline(run)
+    left_out = [name for name in definition(run, "segments") or () if name in NOT_OF_VISITS]
+    if left_out:
+        parts.append(part(
+            f"KPIs are not told by {' and '.join(left_out)}, which a visit has several of; the "
+            "slices that lose most are, by place.", (), none="",
+        ))  # fmt: skip
     return Section(
         "What the business sees",
         "The KPIs of the last weeks and of whole weeks right before them, so that weekdays weigh "
@@ -129,6 +137,26 @@ def kpis(run: Run) -> Section:
         "rate wrong.",
         parts,
     )
+
+
+def _against_baseline(run: Run) -> Iterator[Part]:
+    agreed = str(definition(run, "baseline")).replace("_", " ")
+    rows = run.rows("baseline_verdicts")
+    rows.sort(key=lambda row: (row["segment_kind"] != ALL, row["segment_kind"], row["segment"]))
+    yield part(
+        f"Against the baseline, {agreed}: the agreed KPI of visits with the model's answers alone "
+        "and with the baseline's alone, on the same days. Who gets which is not drawn by lot: a "
+        "stranger gets a fallback.",
+        rows, "segment_kind", "segment", "verdict", "model", "baseline", "gain", "low", "high",
+        "visits_model", "visits_baseline", "sentence",
+    )  # fmt: skip
+    if gains := run.rows("model_gains"):
+        yield part(
+            "Like with like, from the chances in the log: what a request would bring in the "
+            "model's order and in that by popularity, of the same candidates.",
+            sorted(gains, key=lambda row: row["surface"]), "surface", "verdict", "reward", "model",
+            "popularity", "gain", "low", "high", "sentence",
+        )  # fmt: skip
 
 
 def agreed_kpi(run: Run) -> Iterator[tuple[str, str]]:
@@ -236,10 +264,14 @@ def _promised(run: Run, rows: list[dict[str, Any]]) -> Iterator[Part]:
     if not rows:
         return
     name = metric_name(run)
+    known = " and ".join(f"{metric}@{at}" for metric, at in PROMISES)
+    without = all(row["promised"] is None for row in rows)
     yield part(
-        f"{name} of each release: promised by its night, and what came true on matured answers "
-        "that were followed by an outcome. The two rest on different people, so look for a change "
-        "between releases and not at the distance.",
+        f"{name} of each release on matured answers that were followed by an outcome. "
+        + (f"Nights promise {known} alone, so that nothing is held against a promise." if without
+           else "Promised by its night is the same metric, of everybody's purchases and not of "
+           "those from the list: what came may well be above it. What is below it, all releases "
+           "together and beyond the interval, is a warning."),
         rows, "night", "promised", "realised", "realised_low", "realised_high",
         plot=promises(
             rows[:RELEASES_PLOTTED][::-1], name,

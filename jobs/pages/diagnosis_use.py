@@ -125,14 +125,23 @@ def _cases(run: Run) -> list[Part]:
     cases.sort(key=lambda row: -abs(row["observed"] - row["predicted"]))
     checks = run.rows("counterexample_checks")
     wrong = [row for row in checks if row["still_wrong"]]
-    wrong.sort(key=lambda row: -abs(row["observed"] - row["new_score"]))
-    library = f" {len(wrong):,} of {len(checks):,} are still wrong." if checks else ""
+    wrong.sort(key=lambda row: (not row["regressed"], -abs(row["observed"] - row["new_score"])))
+    lost = sum(row["regressed"] for row in checks)
+    library = (
+        f" {len(wrong):,} of {len(checks):,} are still wrong, {lost:,} of them right by "
+        "the release before."
+        if checks
+        else ""
+    )
     return [
-        part("The worst misses; the features that drove the score are named.", cases, "surface",
+        part("The worst misses, each with the features that add most to its score, or take most: "
+             "value, and in brackets the contribution, in log odds where the ranker is trained. A "
+             "feature that should not drive a score is called so.", cases, "surface",
              "position", "item_id", "category", "predicted", "observed", "why", "top_features",
              "release_id", none="No case was taken up."),
         part(f"Cases of earlier releases, scored again by the newest.{library}", wrong,
-             "release_id", "checked_release", "observed", "predicted", "new_score", "place",
+             "release_id", "checked_release", "regressed", "observed", "predicted", "new_score",
+             "place",
              none="" if checks else "There is no earlier case."),
     ]  # fmt: skip
 
@@ -327,7 +336,8 @@ def verdict(run: Run) -> Section:
         [
             part("Promised and realised, release by release.", rows[::-1], "release_id", "promised",
                  "realised", "realised_low", "realised_high", "conversion", "value_per_request",
-                 "features_same", "order_same", "verdict", "first", "requests", "judged_at",
+                 "features_same", "order_same", "verdict", "first", "drift", "calibration_error",
+                 "baseline", "off_policy", "experiments", "shadow", "requests", "judged_at",
                  plot=plot, none="No release is in the ledger yet."),
             *([part("What came of the requests.", (), plot=came, none="")] if came else []),
         ],

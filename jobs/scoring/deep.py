@@ -28,6 +28,8 @@ SWITCH = "ranker.deep"
 BLOCK = 16_000
 # Rows that the importance of features is measured on, each of them scored once a feature.
 SAMPLE = 20_000
+# Orders of the features, each also backwards, over which a contribution is averaged.
+ORDERS = 4
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,28 @@ def importance(
         risen[number] = max(lost(dealt) - known, 0.0)
         dealt[:, number] = column
     return risen
+
+
+def contributions(member: Deep, values: np.ndarray) -> np.ndarray:
+    """(n, n_features) float64: what each feature of (n, n_features) values adds to the margin.
+
+    Shapley values against a row of which nothing is known, sampled over orders in which features
+    become known (Štrumbelj and Kononenko, "Explaining prediction models and individual predictions
+    with feature contributions", 2014). A row's sum is its margin less that of the unknown row.
+    """
+    generator = np.random.default_rng(0)  # the same rows have the same contributions
+    drawn = [generator.permutation(values.shape[1]) for _ in range(ORDERS)]
+    orders = [order for one in drawn for order in (one, one[::-1])]
+    found = np.zeros(values.shape)
+    for order in orders:
+        known = np.full_like(values, np.nan)
+        before = member.margin(known)
+        for feature in order:
+            known[:, feature] = values[:, feature]
+            after = member.margin(known)
+            found[:, feature] += after - before
+            before = after
+    return found / len(orders)
 
 
 def start(n_features: int, share: float, params: Params, generator: np.random.Generator) -> Weights:

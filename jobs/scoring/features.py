@@ -295,9 +295,20 @@ def read(rows: pa.Table) -> np.ndarray:
 
 
 def held(folder: Path) -> bool:
-    """Whether a table has every feature of this version as a column; one of an earlier version,
-    which an older code wrote, may not."""
-    return set(COLUMNS) <= set(io.schema_of(folder).names)
+    """Whether a table has every feature of this version as a column of its type; one of an earlier
+    version, which an older code wrote, may not."""
+    schema = io.schema_of(folder)
+    return set(COLUMNS) <= set(schema.names) and not other_types(schema)
+
+
+def other_types(schema: pa.Schema) -> list[str]:
+    """The features that a table holds as another type than the declared one, in words."""
+    declared = TABLES["features"].schema
+    return [
+        f"{name} is {schema.field(name).type}, expected {declared.field(name).type}"
+        for name in COLUMNS
+        if name in schema.names and schema.field(name).type != declared.field(name).type
+    ]
 
 
 def hashes(rows: np.ndarray) -> list[str]:

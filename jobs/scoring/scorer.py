@@ -72,6 +72,24 @@ class Scorer:
             return linear_score(signals.astype(np.float64), self.weights)
         return mean_margin(self.members, rows)
 
+    def contributions(self, rows: np.ndarray) -> np.ndarray:
+        """(n, n_features) float64: what each feature adds to the score of (n, n_features) rows.
+
+        Of trees the exact Shapley values of their margin (Lundberg et al., "From local explanations
+        to global understanding with explainable AI for trees", 2020), of networks sampled ones, the
+        mean of the members; of the blend, a signal times its weight. A row's sum is its score less
+        what is the same for all rows.
+        """
+        if not self.members:
+            return weighted(rows, self.weights)
+        if len(rows) == 0:
+            return np.zeros(rows.shape)
+        each = [
+            deep.contributions(member, rows) if isinstance(member, Deep) else by_trees(member, rows)
+            for member in self.members
+        ]
+        return np.mean(np.array(each), axis=0)
+
     def of_features(self, rows: np.ndarray) -> np.ndarray:
         """(n,) what is published as the score: the probability of a purchase, or the score itself
         where nothing could be judged and so nothing calibrated."""
@@ -132,6 +150,23 @@ def mean_margin(members: Sequence[Booster | Deep], rows: np.ndarray) -> np.ndarr
         for member in members
     ]
     return np.mean(np.array(margins, dtype=np.float64), axis=0)
+
+
+def by_trees(member: Booster, rows: np.ndarray) -> np.ndarray:
+    """(n, n_features) float64 contributions to the margin, without the bias of all rows."""
+    from xgboost import DMatrix
+
+    found = member.predict(DMatrix(rows), pred_contribs=True)
+    return found[:, :-1].astype(np.float64)
+
+
+def weighted(rows: np.ndarray, weights: Mapping[str, float]) -> np.ndarray:
+    """(n, n_features) float64: each signal times its weight; other features add nothing."""
+    found = np.zeros(rows.shape)
+    for source, name in zip(SOURCES, features.SIGNALS, strict=True):
+        at = features.COLUMNS.index(name)
+        found[:, at] = float(weights.get(source, 0.0)) * rows[:, at].astype(np.float64)
+    return found
 
 
 @dataclass(frozen=True)

@@ -81,11 +81,13 @@ _symptoms("served")
 table(
     "replayed", "replay",
     "one row per night, or refresh, that served in the current period: what was served beside what "
-    "was published, and beside what is made again of it",
+    "was published, and beside what is made again of it; realised: by the agreed metric; promised: "
+    "by the same, null where a night promises nothing by it",
     "night",
     night=S, requests=I64, places=I64, compared=I64, unpublished=I64, features_same=maybe(F64),
-    hash_same=maybe(F64), score_same=maybe(F64), order_same=maybe(F64), rebuilt_people=I64,
-    rebuilt_features_same=maybe(F64), rebuilt_lists_same=maybe(F64), promised=maybe(F64),
+    hash_same=maybe(F64), version_same=maybe(F64), score_same=maybe(F64), order_same=maybe(F64),
+    rebuilt_people=I64, rebuilt_features_same=maybe(F64), rebuilt_lists_same=maybe(F64),
+    promised=maybe(F64),
     realised=maybe(F64), realised_low=maybe(F64), realised_high=maybe(F64),
 )  # fmt: skip
 table(
@@ -143,11 +145,14 @@ table(
 table(
     "evaluation_ledger", "verdict",
     "one row per release that served, as of the diagnosis that saw most of it: what was promised, "
-    "measured and came of it", "release_id",
+    "measured and came of it; drift, calibration_error, baseline, off_policy and experiments: what "
+    "that diagnosis found, shadow: what became of the release as a candidate; null in rows that "
+    "were written before a column was", "release_id",
     release_id=S, night=maybe(S), judged_at=TIME, requests=I64, promised=maybe(F64),
     realised=maybe(F64), realised_low=maybe(F64), realised_high=maybe(F64),
     conversion=maybe(F64), value_per_request=maybe(F64), features_same=maybe(F64),
-    order_same=maybe(F64), verdict=S, first=maybe(S),
+    order_same=maybe(F64), drift=maybe(S), calibration_error=maybe(F64), baseline=maybe(S),
+    off_policy=maybe(S), experiments=maybe(S), shadow=maybe(S), verdict=S, first=maybe(S),
 )  # fmt: skip
 table(
     "feature_parity", "parity",
@@ -208,6 +213,14 @@ table(
     group_kind=S, group=S, segment_kind=S, segment=S, period=S, measure=S, value=F64,
     low=maybe(F64), high=maybe(F64), visits=I64,
 )  # fmt: skip
+table(
+    "baseline_verdicts", "kpis",
+    "one row for the whole and per segment: the agreed KPI of visits with the model's answers "
+    "alone, and with the baseline's alone, in the current period; low, high: of gain, 95 %",
+    "segment_kind segment",
+    segment_kind=S, segment=S, measure=S, model=maybe(F64), baseline=maybe(F64), gain=maybe(F64),
+    low=maybe(F64), high=maybe(F64), visits_model=I64, visits_baseline=I64, verdict=S, sentence=S,
+)  # fmt: skip
 _symptoms("kpis")
 table(
     "experiment_checks", "experiments",
@@ -238,6 +251,14 @@ table(
     high=maybe(F64), logged_value=maybe(F64), requests=I64, rows=I64, effective_sample_size=F64,
     effective_rewards=F64, largest_weight=F64, weight_tail=F64, overlap=F64, mean_weight=F64,
     verdict=S, reason=maybe(S),
+)  # fmt: skip
+table(
+    "model_gains", "off_policy",
+    "one row per surface: what a request would bring in the model's order and in that by "
+    "popularity, of the same candidates; low, high: of gain, 95 %",
+    "surface",
+    surface=S, reward=S, model=maybe(F64), popularity=maybe(F64), gain=maybe(F64), low=maybe(F64),
+    high=maybe(F64), verdict=S, sentence=S,
 )  # fmt: skip
 table(
     "policy_rows", "off_policy",
@@ -292,18 +313,21 @@ table(
 table(
     "counterexamples", "slices",
     "one row per place where the release was most wrong, with its features as served; case: "
-    "request and place; observed: 1 for an outcome, else 0",
+    "request and place; observed: 1 for an outcome, else 0; top_features: the three that add most "
+    "to the score, or take most, by the model that gave it, in log odds, or in the blend's own "
+    "unit; null where that model is gone",
     "release_id case",
     release_id=S, case=S, surface=S, position=I32, item_id=S, category=S, predicted=F64,
-    observed=I32, why=S, top_features=S, **{name: maybe(F32) for name in FEATURES},
+    observed=I32, why=S, top_features=maybe(S), **{name: maybe(F32) for name in FEATURES},
 )  # fmt: skip
 table(
     "counterexample_checks", "slices",
     "one row per earlier counterexample, scored again by the newest release; place: the share of "
-    "recent places that it scores lower",
+    "recent places that it scores lower; wrong_before: by the release that was asked before it, "
+    "null where that was not asked; regressed: right by that one, and wrong now",
     "release_id case",
     release_id=S, case=S, found=TIME, checked_release=S, predicted=F64, observed=I32,
-    new_score=F64, place=F64, still_wrong=BOOL,
+    new_score=F64, place=F64, still_wrong=BOOL, wrong_before=maybe(BOOL), regressed=BOOL,
 )  # fmt: skip
 table(
     "default_drivers", "slices",

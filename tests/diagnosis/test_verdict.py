@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from jobs import gate, io, steps, tables
 from jobs.diagnosis import symptoms, verdict
 from jobs.diagnosis.symptoms import GATES, KINDS, REMEDIES, Symptom
@@ -12,6 +14,7 @@ from jobs.diagnosis.verdicts import Verdict
 from jobs.io import Lake
 from jobs.night import Night
 from tests.conftest import AS_OF
+from tests.expectations import good
 
 
 def found(*kinds: str, severity: float = 2.0, warning: bool = False) -> list[dict[str, Any]]:
@@ -38,6 +41,17 @@ def test_nothing_wrong_is_go_at_every_gate() -> None:
     gates = verdict.judged([])
     assert [gate["gate"] for gate in gates] == list(GATES)
     assert all(gate["go"] and gate["classified"] is None for gate in gates)
+
+
+def test_how_the_model_stands_against_its_baseline_is_evidence_of_decisioning() -> None:
+    for rows in ([], found("threshold")):
+        gates = {
+            one["gate"]: one for one in verdict.judged(verdict.in_order(rows), "It is better.")
+        }
+        assert gates["decisioning"]["evidence"].endswith(" It is better.")
+        assert [name for name, one in gates.items() if "better" in one["evidence"]] == [
+            "decisioning"
+        ]
 
 
 def test_the_first_gate_that_fails_classifies_and_the_later_ones_do_not() -> None:
@@ -91,25 +105,63 @@ def test_the_ledger_keeps_what_most_of_a_release_was_seen_by() -> None:
     assert told == {"a": (90, "go"), "b": (80, "replay"), "c": (1, "go")}
 
 
-def test_a_thing_that_two_steps_find_is_told_twice_and_passes_the_gate(tmp_path: Path) -> None:
+def laid(tmp_path: Path, **made: pa.Table) -> Night:
+    """A night whose steps before the verdict are published with these tables, others empty."""
     lake = Lake(tmp_path).open()
-    one = symptoms.table([Symptom("default_on_timeout", "due", 0.4, 0.2, 2.0, 100, "It is off.")])
     for step in steps.DIAGNOSIS:
         if step == "verdict":
             continue
         for table in tables.of_step(step):
-            rows = one if table.name in ("replay_symptoms", "parity_symptoms") else None
-            io.write_arrow(
-                lake.staged(step, AS_OF) / table.name,
-                table.schema.empty_table() if rows is None else rows,
-            )
-        lake.staged(step, AS_OF).mkdir(parents=True, exist_ok=True)
+            rows = made.get(table.name, table.schema.empty_table())
+            io.write_arrow(lake.staged(step, AS_OF) / table.name, rows)
         io.write_json(lake.staged(step, AS_OF) / "manifest.json", {})
         lake.publish(step, AS_OF, "one")
     night = Night(lake, AS_OF, "one", "shop", "verdict")
     night.reset()
     verdict.run(night, verdict.Params())
     night.close(verdict.Params(), "test")
+    return night
+
+
+def test_the_ledger_holds_what_every_step_found_of_a_release(tmp_path: Path) -> None:
+    drift = Symptom("concept_drift", "due", 0.4, 0.2, 2.0, 100, "It means something else.")
+    told = Symptom("label_drift", "all", 0.3, 0.2, 1.5, 100, "It is season.", warning=True)
+    good_tables = good.all_tables()
+    names = ("served", "replayed", "baseline_verdicts", "model_gains", "calibration_slices",
+             "experiment_results", "shadow_candidates")  # fmt: skip
+    night = laid(
+        tmp_path, drift_symptoms=symptoms.table([drift, told]),
+        **{name: good_tables[name] for name in names},
+    )  # fmt: skip
+    (row,) = io.read_arrow(night.staged / "evaluation_ledger").to_pylist()
+    assert row["drift"] == "concept_drift"
+    whole = [one for one in good_tables["calibration_slices"].to_pylist()
+             if one["slice_kind"] == "all" and one["bin"] == -1]  # fmt: skip
+    assert row["calibration_error"] == (whole[0]["error"] if whole else None)
+    assert row["baseline"] == "better"
+    assert row["off_policy"] == "basket: better; homepage: better"
+    assert row["experiments"] == "homepage, new: insufficient evidence"
+    assert row["shadow"] == "promote, loses on 0 surfaces"
+    gate.judge(night)
+
+
+def test_a_ledger_from_before_a_column_was_is_gone_on_with() -> None:
+    old = row("a", 90) | {"judged_at": AS_OF}
+    (kept,) = verdict.ledger([old], [])
+    table = pa.Table.from_pylist([kept], tables.TABLES["evaluation_ledger"].schema)
+    assert table["drift"].to_pylist() == [None]
+
+
+def test_a_thing_that_two_steps_find_is_told_twice_and_passes_the_gate(tmp_path: Path) -> None:
+    one = symptoms.table([Symptom("default_on_timeout", "due", 0.4, 0.2, 2.0, 100, "It is off.")])
+    good_tables = good.all_tables()
+    night = laid(
+        tmp_path, replay_symptoms=one, parity_symptoms=one,
+        **{name: good_tables[name] for name in ("baseline_verdicts", "model_gains")},
+    )  # fmt: skip
     told = io.read_arrow(night.staged / "verdict_symptoms")
     assert told["step"].to_pylist() == ["parity", "replay"]
+    gates = {one["gate"]: one for one in io.read_arrow(night.staged / "verdict_gates").to_pylist()}
+    said = "Conversion is better. The model's order would bring more."
+    assert said in gates["decisioning"]["evidence"]
     gate.judge(night)

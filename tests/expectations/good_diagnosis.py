@@ -104,8 +104,9 @@ def of_replay() -> dict[str, pa.Table]:
     return {
         "replayed": table("replayed", [{
             "night": night, "requests": 2, "places": 4, "compared": 4, "unpublished": 0,
-            "features_same": 1.0, "hash_same": 1.0, "score_same": 1.0, "order_same": 1.0,
-            "rebuilt_people": 2, "rebuilt_features_same": 1.0, "rebuilt_lists_same": 1.0,
+            "features_same": 1.0, "hash_same": 1.0, "version_same": 1.0, "score_same": 1.0,
+            "order_same": 1.0, "rebuilt_people": 2, "rebuilt_features_same": 1.0,
+            "rebuilt_lists_same": 1.0,
             "promised": 0.4, "realised": 0.38, "realised_low": 0.3, "realised_high": 0.45,
         } for night in NIGHTS]),
         "replay_features": table("replay_features", {
@@ -160,6 +161,8 @@ def of_verdict() -> dict[str, pa.Table]:
             "night": night, "release_id": RELEASE[:-1] + night[-1], "judged_at": AS_OF,
             "requests": 2,
             "promised": 0.4, "realised": 0.38, "conversion": 0.1, "value_per_request": 0.5,
-            "features_same": 1.0, "order_same": 1.0, "verdict": "go",
+            "features_same": 1.0, "order_same": 1.0, "verdict": "go", "drift": "none",
+            "calibration_error": 0.01, "baseline": "better", "off_policy": "homepage: better",
+            "experiments": "none",
         } for night in NIGHTS]),
     }  # fmt: skip

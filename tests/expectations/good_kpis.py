@@ -31,6 +31,12 @@ def tables() -> dict[str, pa.Table]:
             for period in ("current", "reference")
             for measure in ("conversion", "returning_customers", "coverage")
         ]),
+        "baseline_verdicts": table("baseline_verdicts", [
+            {"segment_kind": kind, "segment": name, "measure": "conversion", "model": 0.2,
+             "baseline": 0.15, "gain": 0.05, "low": 0.01, "high": 0.09, "visits_model": 900,
+             "visits_baseline": 400, "verdict": "better", "sentence": "Conversion is better."}
+            for kind, name in (("all", "all"), ("region", "north"))
+        ]),
         "kpis_symptoms": table("kpis_symptoms", [
             symptom | {"kind": "sudden_drop", "subject": name, "sentence": "Requests fell by 50%."}
             for name in ("volume", "coverage")

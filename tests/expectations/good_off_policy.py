@@ -41,6 +41,12 @@ def tables() -> dict[str, pa.Table]:
     share = 1 / len(OUTCOMES)
     return {
         "policy_values": table("policy_values", values),
+        "model_gains": table("model_gains", [
+            {"surface": name, "reward": "purchases", "model": 0.12, "popularity": 0.1,
+             "gain": 0.02, "low": 0.01, "high": 0.03, "verdict": "better",
+             "sentence": "The model's order would bring more."}
+            for name in (SURFACE, "basket")
+        ]),
         "policy_rows": table("policy_rows", [
             {"surface": SURFACE, "outcome": outcome, "rows": 100, "share": share}
             for outcome in OUTCOMES

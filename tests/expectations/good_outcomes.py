@@ -55,7 +55,7 @@ def slices() -> dict[str, pa.Table]:
     case = {
         "release_id": "one", "surface": "home", "position": 1, "item_id": ITEMS[0],
         "category": "beds", "predicted": 0.8, "observed": 0, "why": "promised",
-        "top_features": "due = 3 (z +2.0)", FEATURES[0]: 1.0,
+        "top_features": "i_paid = 3 (+0.41)", FEATURES[0]: 1.0,
     }  # fmt: skip
     return {
         "slice_losses": table("slice_losses", [
@@ -68,7 +68,7 @@ def slices() -> dict[str, pa.Table]:
         "counterexample_checks": table("counterexample_checks", [
             {"release_id": "one", "case": f"r{n}/1", "found": AS_OF - timedelta(days=1),
              "checked_release": "two", "predicted": 0.8, "observed": 0, "new_score": 0.3,
-             "place": 0.4, "still_wrong": False}
+             "place": 0.4, "still_wrong": False, "wrong_before": False, "regressed": False}
             for n in range(2)
         ]),
         "default_drivers": table("default_drivers", [

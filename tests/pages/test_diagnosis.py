@@ -109,6 +109,17 @@ def test_a_day_without_symptoms_is_a_go_and_says_what_to_read_later(
     assert "All five gates hold. 1 warning below." in page
 
 
+def test_the_baseline_and_what_is_not_told_by_segment_stand_on_the_page(
+    lake: Lake, undrawn: None
+) -> None:
+    told.lay(lake, told.told())
+    page = page_of(lake)
+    assert "Against the baseline, fallback: the agreed KPI" in page
+    assert "0.6 above the baseline" in page
+    assert "model&#39;s order and in that by popularity" in page
+    assert "KPIs are not told by category, which a visit has several of" in page
+
+
 def test_tables_are_cut_and_say_of_how_many(lake: Lake, undrawn: None) -> None:
     told.lay(lake, told.told())
     page = page_of(lake)

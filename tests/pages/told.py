@@ -117,6 +117,13 @@ def of_log() -> dict[str, pa.Table]:
             for name, share in shares.items()
         ]),
         "kpis": table("kpis", rows),
+        "baseline_verdicts": table("baseline_verdicts", [
+            {"segment_kind": kind, "segment": name, "measure": "revenue_per_session", "model": 2.5,
+             "baseline": 1.9, "gain": 0.6, "low": 0.4, "high": 0.8, "visits_model": 61_000,
+             "visits_baseline": 9_000, "verdict": "better",
+             "sentence": "Revenue per session is 0.6 above the baseline's."}
+            for kind, name in (("all", "all"), ("region", "north"), ("region", "south"))
+        ]),
     }  # fmt: skip
 
 
@@ -250,14 +257,15 @@ def of_use() -> dict[str, pa.Table]:
             {"release_id": "20171130T000000Z-0123456789", "case": f"{PERSON} r{n} 1",
              "surface": "homepage", "position": 1, "item_id": f"i{n}", "category": "bakery",
              "predicted": 0.9 - 0.01 * n, "observed": 0,
-             "why": "A high probability, and not bought.",
-             "top_features": "popular_signal 0.41, revenue 0.2", **dict.fromkeys(tables.FEATURES)}
+             "why": "A high probability, and not bought.", **dict.fromkeys(tables.FEATURES),
+             "top_features": "popular_signal = 1 (+0.41); p_paid = -1 (-0.20)"}
             for n in range(45)
         ]),
         "counterexample_checks": table("counterexample_checks", [
             {"release_id": "20171101T000000Z-0123456789", "case": f"{PERSON} r{n} 2",
              "found": AS_OF, "checked_release": "20171130T000000Z-0123456789", "predicted": 0.8,
-             "observed": 0, "new_score": 0.7, "place": 0.99, "still_wrong": n % 3 == 0}
+             "observed": 0, "new_score": 0.7, "place": 0.99, "still_wrong": n % 3 == 0,
+             "wrong_before": n % 4 == 0, "regressed": n % 3 == 0 and n % 4 > 0}
             for n in range(12)
         ]),
         "default_drivers": table("default_drivers", [
@@ -279,6 +287,13 @@ def of_use() -> dict[str, pa.Table]:
             for policy in ("uniform", "popularity", "model")
             for n, estimator in enumerate(("ips", "snips", "dr"))
         ]),
+        "model_gains": table("model_gains", [
+            {"surface": "homepage", "reward": "purchases", "model": 0.12, "popularity": 0.1,
+             "gain": 0.02, "low": 0.01, "high": 0.03, "verdict": "better",
+             "sentence": "On homepage the model's order would bring more."},
+            {"surface": "basket", "reward": "purchases", "verdict": "insufficient evidence",
+             "sentence": "On basket nothing says which order is better."},
+        ]),
         "policy_rows": table("policy_rows", [
             {"surface": "homepage", "outcome": "judged", "rows": 590_000, "share": 0.98},
             {"surface": "homepage", "outcome": "without a chance", "rows": 10_000, "share": 0.02},
@@ -298,6 +313,8 @@ def of_use() -> dict[str, pa.Table]:
              "promised": 0.31, "realised": 0.3 - 0.004 * n, "realised_low": 0.27 - 0.004 * n,
              "realised_high": 0.33 - 0.004 * n, "conversion": 0.05 - 0.001 * n,
              "value_per_request": 2.4, "features_same": 1.0, "order_same": 1.0,
+             "drift": "covariate_drift" if n > 9 else "none", "calibration_error": 0.011,
+             "baseline": "better", "off_policy": "homepage: better", "experiments": "none",
              "verdict": "replay" if n > 9 else "go", "first": "unit_change" if n > 9 else None}
             for n, night in enumerate(NIGHTS)
         ]),

@@ -53,6 +53,17 @@ def test_a_feature_matters_by_what_is_lost_without_it(member: Deep) -> None:
     assert (values == points(seed=2)[0])[np.isfinite(values)].all()
 
 
+def test_contributions_add_up_to_what_is_more_than_nothing_known(member: Deep) -> None:
+    values, _ = points(200, seed=5)
+    parts = deep.contributions(member, values)
+    nothing = member.margin(np.full((1, 4), np.nan, np.float32))
+    np.testing.assert_allclose(parts.sum(axis=1), member.margin(values) - nothing, atol=1e-4)
+    # The third tells nothing; a product is shared by its two features.
+    size = np.abs(parts).mean(axis=0)
+    assert size[2] < 0.5 * size[[0, 1]].min()
+    assert (parts == deep.contributions(member, values)).all()
+
+
 def test_one_seed_gives_the_same_bits_and_another_one_others(member: Deep) -> None:
     values, label = points()
     again, other = (deep.train(values, label, np.ones(len(label)), NETWORK, s) for s in (3, 4))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.scoring import blend, ranker, scorer
+from jobs.scoring import blend, features, ranker, scorer
 from jobs.scoring.scorer import Calibration, Scorer
 from jobs.tables import FEATURES, SOURCES, TABLES
 from tests.scoring import learnable
@@ -97,6 +97,35 @@ def test_the_mean_of_the_members_ranks(trained):
     assert not np.array_equal(*each)
     np.testing.assert_allclose(scorer.mean_margin(members, examples.values), np.mean(each, axis=0))
     assert scorer.mean_margin(members, examples.values[:0]).tolist() == []
+
+
+def test_contributions_of_trees_add_up_to_the_margin_and_name_what_moves_it(trained):
+    examples, members = trained
+    found = Scorer(members, {}, Calibration(np.zeros(0), np.zeros(0)))
+    rows = examples.values[:50]
+    parts = found.contributions(rows)
+    assert parts.shape == rows.shape
+    rest = found.score(rows) - parts.sum(axis=1)
+    np.testing.assert_allclose(rest, rest[0], atol=1e-5)
+    # What no tree splits on adds nothing; of what moves the score, something does.
+    split = {int(name[1:]) for one in members for name in one.get_score()}
+    idle = [n for n in range(rows.shape[1]) if n not in split]
+    assert np.abs(parts[:, idle]).max() == 0
+    assert np.abs(parts).max() > 0
+    assert found.contributions(rows[:0]).shape == (0, rows.shape[1])
+
+
+def test_contributions_of_the_blend_are_weights_times_signals():
+    weights = blend.weight_table({"buy_again": 2.0, "popular": 0.5})
+    rows = np.full((2, len(FEATURES)), np.nan, np.float32)
+    rows[:, [FEATURES.index(name) for name in features.SIGNALS]] = 0.0
+    rows[1, FEATURES.index("buy_again_signal")] = 1.5
+    rows[1, FEATURES.index("popular_signal")] = 1.0
+    found = Scorer.of(NO_MODELS, weights, scorer.calibrate(np.zeros(0), np.zeros(0)))
+    parts = found.contributions(rows)
+    np.testing.assert_allclose(parts.sum(axis=1), found.score(rows))
+    assert parts[1, FEATURES.index("buy_again_signal")] == 3.0
+    assert np.count_nonzero(parts) == 2
 
 
 def test_a_row_scores_alike_alone_and_among_others(trained):

@@ -1,5 +1,5 @@
-"""Single cases, for the step ``slices``: the worst misses of this run, earlier ones scored again,
-and features whose default drives the score.
+"""Single cases, for the step ``slices``: the worst misses of this run with what drove their score,
+earlier ones scored again, and features that drive a score and should not.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from jobs import io
-from jobs.diagnosis import clusters
+from jobs.diagnosis import clusters, rankers
 from jobs.diagnosis.decisions import counterexamples
+from jobs.diagnosis.symptoms import Symptom
 from jobs.night import Night
 from jobs.release import releases
 from jobs.scoring import features
@@ -21,51 +23,83 @@ from jobs.tables import FEATURES, TABLES
 
 COLUMNS = [
     "request_id", "position", "period", "mature", "surface", "category", "item_id", "release_id",
-    "score",
+    "score", "night",
 ]  # fmt: skip
 BACKGROUND = 20_000  # recent places that earlier cases are ranked among
 ROSE = 0.05  # of all rows: how much more often a value must be there to be a default come up
 DRIVES = 0.2  # correlation with the score from which a value decides places
 FEWEST = 200
+LEAKS = 0.1  # of the worst misses, from which a feature that leaked is told as their driver
+DEFAULTED, LEAKED = "a default that came up", "knew the outcome in training"
 
 
-def write(night: Night, label: str, earlier: int) -> None:
-    """Stage ``counterexamples``, ``counterexample_checks`` and ``default_drivers``."""
+def write(night: Night, label: str, earlier: int) -> list[Symptom]:
+    """Stage ``counterexamples``, ``counterexample_checks`` and ``default_drivers``; returns what
+    drives scores and should not."""
     rows = night.arrow("served_features", [*COLUMNS, label, *FEATURES])
     rows = rows.filter(pc.is_valid(rows["score"]))
     current = rows.filter(pc.equal(rows["period"], "current"))
-    night.write("counterexamples", cases(current.filter(current["mature"]), label))
     reference = rows.filter(pc.equal(rows["period"], "reference"))
-    night.write("default_drivers", drivers(current, reference))
-    night.write("counterexample_checks", checks(night, current, earlier))
+    driven = drivers(current, reference)
+    night.write("default_drivers", driven)
+    leaked = _leaked(night)
+    doubts = dict.fromkeys(leaked, LEAKED) | {
+        row["feature"]: DEFAULTED for row in driven.to_pylist() if row["suspicious"]
+    }
+    picked, why = worst(current.filter(current["mature"]), label)
+    contributions = attributed(night, picked)
+    night.write("counterexamples", cases(picked, label, why, contributions, doubts))
+    checked = checks(night, current, earlier)
+    night.write("counterexample_checks", checked)
+    lost = counterexamples.regression(checked)
+    return [*suspicious(driven, leaked, contributions), *([lost] if lost else [])]
 
 
-def cases(rows: pa.Table, label: str) -> pa.Table:
-    """The table ``counterexamples``."""
-    schema = TABLES["counterexamples"].schema
+def worst(rows: pa.Table, label: str) -> tuple[pa.Table, list[str]]:
+    """The worst misses of rows of ``served_features``, and why each is one."""
     if rows.num_rows == 0:
-        return schema.empty_table()
+        return rows, []
     cell, _ = clusters.codes(pc.binary_join_element_wise(rows["surface"], rows["category"], "\x1f"))
-    names = pc.binary_join_element_wise(
-        rows["request_id"], pc.cast(rows["position"], pa.string()), "/"
-    )
     hit, score = rows[label].to_numpy(), rows["score"].to_numpy()
     promised, missed = counterexamples.choose(
-        score, hit, rows["position"].to_numpy(), cell, np.array(names.to_pylist(), object)
+        score, hit, rows["position"].to_numpy(), cell, np.array(_names(rows).to_pylist(), object)
     )
-    chosen = np.r_[promised, missed].astype(np.int64)
-    picked = rows.take(pa.array(chosen))
     why = ["a high score that came to nothing"] * len(promised)
     why += [f"{label} from a low place"] * len(missed)
-    found = {name: picked[name] for name in schema.names if name in picked.column_names}
+    return rows.take(pa.array(np.r_[promised, missed].astype(np.int64))), why
+
+
+def _names(rows: pa.Table) -> pa.ChunkedArray:
+    place = pc.cast(rows["position"], pa.string())
+    return pc.binary_join_element_wise(rows["request_id"], place, "/")
+
+
+def attributed(night: Night, rows: pa.Table) -> np.ndarray:
+    """(n, n_features) what each feature adds to the score of each row of ``served_features``, by
+    the model that gave it; a row of NaN where the lake no longer has that model."""
+    values = features.read(rows)
+    found = np.full(values.shape, np.nan)
+    of = rows["night"].to_numpy(zero_copy_only=False)
+    for label in pc.unique(rows["night"]).drop_null().to_pylist():
+        if rankers.held(night, label):
+            mine = of == label
+            found[mine] = rankers.scorer_of(night, label).contributions(values[mine])
+    return found
+
+
+def cases(
+    rows: pa.Table, label: str, why: list[str], contributions: np.ndarray, doubts: dict[str, str]
+) -> pa.Table:
+    """The table ``counterexamples`` of the worst misses."""
+    schema = TABLES["counterexamples"].schema
+    drove = counterexamples.told(features.read(rows), contributions, doubts)
+    found = {name: rows[name] for name in schema.names if name in rows.column_names}
     found |= {
-        "case": names.take(pa.array(chosen)),
-        "predicted": picked["score"],
-        "observed": pc.cast(picked[label], pa.int32()),
+        "case": _names(rows),
+        "predicted": rows["score"],
+        "observed": pc.cast(rows[label], pa.int32()),
         "why": pa.array(why, pa.string()),
-        "top_features": pa.array(
-            counterexamples.standing(features.read(rows), chosen), pa.string()
-        ),
+        "top_features": pa.array(drove, pa.string()),
     }
     return pa.table({name: found[name] for name in schema.names}).cast(schema)
 
@@ -77,13 +111,15 @@ def checks(night: Night, current: pa.Table, earlier: int) -> pa.Table:
     runs = [found.as_of for found, _ in zip(
         night.lake.earlier("slices", night.as_of), range(earlier), strict=False
     )]  # fmt: skip
-    tables = []
+    tables, before = [], schema.empty_table()
+    release = releases.newest_before(night.lake, night.as_of)
     for label in runs:
         folder = night.earlier("slices", label).table("counterexamples")
         if features.held(folder):
             tables.append((io.read_arrow(folder), io.parse_as_of(label)))
+        if release and not before.num_rows:
+            before = _of_another(night, label, release.id)
     known = counterexamples.once(tables)
-    release = releases.newest_before(night.lake, night.as_of)
     if release is None or known.num_rows == 0:
         night.notes["counterexamples"] = "no release, or no earlier case: none is scored again"
         return schema.empty_table()
@@ -96,13 +132,56 @@ def checks(night: Night, current: pa.Table, earlier: int) -> pa.Table:
     step = max(1, current.num_rows // BACKGROUND)
     some = current.take(pa.array(np.arange(0, current.num_rows, step)))
     background = scorer.of_features(features.read(some)) if some.num_rows else np.zeros(0)
-    found = counterexamples.check(known, scorer, background)
+    found = counterexamples.beside(counterexamples.check(known, scorer, background), before)
     found = found.append_column("found", known["found"])
     named = pa.array([release.id] * found.num_rows, pa.string())
     return found.append_column("checked_release", named).select(schema.names).cast(schema)
 
 
-# --- defaults --------------------------------------------------------------------------------
+def _of_another(night: Night, label: str, release_id: str) -> pa.Table:
+    """What an earlier run found of cases by another release; empty where it asked this one."""
+    folder = night.earlier("slices", label).table("counterexample_checks")
+    columns = ["release_id", "case", "still_wrong"]
+    return io.read_arrow(folder, columns, ds.field("checked_release") != release_id)
+
+
+# --- what should not drive a score -----------------------------------------------------------
+def _leaked(night: Night) -> list[str]:
+    """The features that the step ``leakage`` found to know the outcome in training."""
+    rows = night.arrow("leakage_symptoms", ["kind", "subject"])
+    named = rows.filter(pc.equal(rows["kind"], "leaked_feature"))["subject"].to_pylist()
+    return [name for name in named if name in FEATURES]
+
+
+def suspicious(driven: pa.Table, leaked: list[str], contributions: np.ndarray) -> list[Symptom]:
+    """A warning for each default that came up and decides places, and for each feature that leaked
+    and drives the worst misses. ``contributions``: (n, n_features) of these."""
+    top = counterexamples.strongest(contributions)
+    known = int(np.isfinite(contributions).all(axis=1).sum())
+
+    def among(name: str) -> int:
+        return int((top == FEATURES.index(name)).any(axis=1).sum())
+
+    found = {}
+    for row in driven.to_pylist():
+        if row["suspicious"]:
+            name, strength = row["feature"], abs(row["correlation"])
+            seen = f" It is among the strongest of {among(name)} of {known} worst misses."
+            found[name] = Symptom(
+                "suspicious_driver", name, strength, DRIVES, strength / DRIVES, row["rows"],
+                row["sentence"] + (seen if known else ""), warning=True,
+            )  # fmt: skip
+    for name in leaked:
+        share = among(name) / max(known, 1)
+        if share >= LEAKS and name not in found:
+            found[name] = Symptom(
+                "suspicious_driver", name, share, LEAKS, share / LEAKS, known,
+                f"{name} knew the outcome in training, and is among the strongest features of "
+                f"{among(name)} of {known} worst misses.", warning=True,
+            )  # fmt: skip
+    return list(found.values())
+
+
 def drivers(current: pa.Table, reference: pa.Table) -> pa.Table:
     """The table ``default_drivers``: of each feature its most frequent value, and how far the score
     hangs on whether a place has it."""

@@ -1,8 +1,9 @@
 """The step ``slices``: where the loss is, which cases show it, what later releases made of them.
 
-Reads ``served``, ``visits``, ``served_features``, ``definitions``, the ``counterexamples`` of
-earlier runs and the scorer of the newest release. Writes ``slice_losses`` (a row per slice by one
-or two columns), ``counterexamples`` (a row per worst miss, with its features as served),
+Reads ``served``, ``visits``, ``served_features``, ``definitions``, ``leakage_symptoms``, the
+``counterexamples`` of earlier runs, the models of the nights that served and the scorer of the
+newest release. Writes ``slice_losses`` (a row per slice by one or two columns), ``counterexamples``
+(a row per worst miss, with its features as served and what the strongest add to its score),
 ``counterexample_checks`` (a row per earlier case, scored again), ``default_drivers`` (a row per
 feature: how far the score hangs on its most frequent value) and ``slices_symptoms``.
 """
@@ -70,7 +71,7 @@ def run(night: Night, params: Params) -> None:
     night.write("slice_losses", pa.Table.from_pylist(
         [one.row() for one in table], TABLES["slice_losses"].schema
     ))  # fmt: skip
-    misses.write(night, label, params.earlier)
+    told += misses.write(night, label, params.earlier)
     night.write("slices_symptoms", symptoms.table(told))
 
 

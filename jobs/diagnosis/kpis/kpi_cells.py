@@ -19,6 +19,9 @@ from jobs.night import Night
 
 PERIODS = ("current", "reference", "last_year")
 SEGMENTS = ("region", "segment", "tenure", "key_type")
+# Not of a visit, but of its answers, their places and what came of them: by category and channel a
+# visit would be several, and surfaces are groups of requests.
+NOT_OF_VISITS = ("category", "channel", "surface")
 ALL, SURFACE, ARM, ANSWERS, RELEASE = GROUP_KINDS = ("all", "surface", "arm", "answers", "release")
 PERSONAL, FALLBACK = "personal", "fallback"
 NEWEST, PREVIOUS = "newest", "previous"

@@ -1,8 +1,9 @@
 """The step ``kpis``: what the business sees, for the whole and for each part of it.
 
 Reads ``served``, ``visits``, ``definitions``, the number of ``items``, and of the ``events`` how
-long purchases take to arrive. Writes ``kpis``, one row
-per group, segment, period and measure, and ``kpis_symptoms``, the sudden drops. Of a segment the
+long purchases take to arrive. Writes ``kpis``, one row per group, segment, period and measure;
+``baseline_verdicts``, one row per segment: the agreed KPI of the model's visits against that of the
+baseline's; and ``kpis_symptoms``, the sudden drops and a baseline that is better. Of a segment the
 most frequent values are told, the rest together as ``other``.
 
 Groups are the whole, each surface, each arm of an experiment, and the personal answers beside those
@@ -12,7 +13,9 @@ the baseline where the definitions name ``popularity`` or ``fallback``. Where th
 gets a fallback is not drawn by lot: only an experiment's arms are compared like with like.
 
 A visit is a visitor's day. Visits with answers of both kinds are in neither. Money and rates by
-visit are not told by surface, since a visit sees many.
+visit are not told by surface, since a visit sees many; nor by category and channel, which are of
+places and of what came of them. Agreed segments of that kind are named in the notes and on the
+page, and are the step ``slices``' to tell.
 """
 
 from __future__ import annotations
@@ -27,12 +30,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from jobs import io
-from jobs.diagnosis import definitions, symptoms
-from jobs.diagnosis.experiments.estimates import quantile, ratios, share_interval
+from jobs.diagnosis import baseline, definitions, symptoms
+from jobs.diagnosis.baseline import PREVIOUS_RELEASE
+from jobs.diagnosis.experiments.estimates import Estimate, quantile, ratios, share_interval
 from jobs.diagnosis.kpis import kpi_drops
 from jobs.diagnosis.kpis.kpi_cells import (
     ALL,
     ANSWERS,
+    NOT_OF_VISITS,
     RELEASE,
     SEGMENTS,
     Cells,
@@ -54,7 +59,8 @@ OF_VISITS = (
     "returning_customers",
 )  # fmt: skip
 SHARES = ("conversion", "returning_customers", "coverage")
-PREVIOUS_RELEASE = "previous_release"
+# Visits that each side needs, below which no interval of money is to be trusted.
+FEW_VISITS = 200
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,9 @@ def run(night: Night, params: Params) -> None:
     """Stage the KPIs and their sudden drops."""
     agreed = definitions.read(night)
     columns = [name for name in agreed.segments if name in SEGMENTS]
+    left_out = [name for name in agreed.segments if name in NOT_OF_VISITS]
+    if left_out:
+        night.notes["not_by"] = f"{', '.join(left_out)}: a visit has several; see slices"
     by_release = agreed.baseline == PREVIOUS_RELEASE
     items = io.count_rows(night.published("catalogue").table("items"))
     requests, shown, visits = read(night, columns, by_release)
@@ -82,8 +91,12 @@ def run(night: Night, params: Params) -> None:
     last = night.as_of.date() - timedelta(days=1)
     late = kpi_drops.days_late(_hours_to_arrive(night, requests), params.last_days)
     night.notes["purchases_late_days"] = late
+    verdicts = list(against_baseline(visits, agreed.kpi, RELEASE if by_release else ANSWERS))
+    night.write(
+        "baseline_verdicts", pa.Table.from_pylist(verdicts, TABLES["baseline_verdicts"].schema)
+    )
     found = drops(requests, shown, visits, ordinal(last), params.last_days, late)
-    night.write("kpis_symptoms", symptoms.table(found))
+    night.write("kpis_symptoms", symptoms.table([*found, *below_baseline(verdicts)]))
 
 
 def of_requests(requests: Rows, shown: Shown, items: int) -> Iterator[dict[str, Any]]:
@@ -109,15 +122,7 @@ def of_requests(requests: Rows, shown: Shown, items: int) -> Iterator[dict[str, 
 
 def of_visits(visits: Rows) -> Iterator[dict[str, Any]]:
     """Rows of the measures of visits."""
-    orders, revenue = visits.values["orders"], visits.values["revenue"]
-    bought = (orders > 0).astype(float)
-    back = bought * visits.values["returning"]
-    measures = {
-        "conversion": (bought, np.ones(len(bought))),
-        "revenue_per_session": (revenue, np.ones(len(bought))),
-        "average_order_value": (revenue * bought, orders),
-        "returning_customers": (back, bought),
-    }
+    measures = _measures(visits)
     for kind, segment_kind, cells in _cells(visits):
         number, visitors = cells.count(), cells.distinct(visits.visitor)
         found = {}
@@ -135,6 +140,83 @@ def of_visits(visits: Rows) -> Iterator[dict[str, Any]]:
             for name, parts in found.items():
                 if np.isfinite(parts[0][cell]):
                     yield of | _value(name, *(part[cell] for part in parts))
+
+
+def _measures(visits: Rows) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By name, what a visit adds above and below the line of a measure that is a ratio."""
+    orders, revenue = visits.values["orders"], visits.values["revenue"]
+    bought = (orders > 0).astype(float)
+    return {
+        "conversion": (bought, np.ones(len(bought))),
+        "revenue_per_session": (revenue, np.ones(len(bought))),
+        "average_order_value": (revenue * bought, orders),
+        "returning_customers": (bought * visits.values["returning"], bought),
+    }
+
+
+# --- the baseline ----------------------------------------------------------------------------
+def against_baseline(visits: Rows, kpi: str, kind: str) -> Iterator[dict[str, Any]]:
+    """Rows of ``baseline_verdicts``: the whole, and each segment that has visits of both sides.
+
+    ``kind``: the groups that are the model's and the baseline's, in that order.
+    """
+    group, (total, count) = visits.groups[kind], _measures(visits)[kpi]
+    for name, segment in {ALL: Coded.whole(len(visits.visit)), **visits.segments}.items():
+        inside = (group.codes >= 0) & (segment.codes >= 0) & (visits.period == 0)
+        side = np.where(inside, segment.codes * 2 + group.codes, -1)
+        sides = 2 * len(segment.names)
+        number = np.bincount(side[inside], minlength=sides)
+        found = ratios(visits.visitor, side, total, count, sides)
+        for code, value in enumerate(segment.names):
+            both = (2 * code, 2 * code + 1)
+            if name == ALL or min(number[place] for place in both) > 0:
+                yield {"segment_kind": name, "segment": value, "measure": kpi} | _against(
+                    kpi, group.names, [found.at(place) for place in both],
+                    [int(number[place]) for place in both],
+                )  # fmt: skip
+
+
+def _against(
+    kpi: str, names: list[str], sides: list[Estimate], visits: list[int]
+) -> dict[str, Any]:
+    model, base = sides
+    gain = model.less(base)
+    low, high = (float(end[0]) for end in gain.interval())
+    known = min(visits) >= FEW_VISITS and np.isfinite(low + high)
+    verdict = baseline.verdict_of(low, high) if known else baseline.INSUFFICIENT
+    (of, against), what = names, kpi.replace("_", " ")
+    if known:
+        said = (
+            f"{what} of visits with {of} answers is {model.value[0]:.4g}, and of those with "
+            f"{against} ones {base.value[0]:.4g}: {gain.value[0]:+.3g} ({low:+.3g} to "
+            f"{high:+.3g}), {verdict}; who gets which is not drawn by lot."
+        )
+    else:
+        said = (
+            f"{visits[0]:,} visits with {of} answers and {visits[1]:,} with {against} ones, where "
+            f"{FEW_VISITS} of each are needed: nothing says which brings more {what}."
+        )
+    return {
+        "model": _finite(model.value[0]), "baseline": _finite(base.value[0]),
+        "gain": _finite(gain.value[0]), "low": _finite(low), "high": _finite(high),
+        "visits_model": visits[0], "visits_baseline": visits[1], "verdict": verdict,
+        "sentence": said[0].upper() + said[1:],
+    }  # fmt: skip
+
+
+def below_baseline(verdicts: list[dict[str, Any]]) -> Iterator[Symptom]:
+    """A warning where the baseline's visits bring more than the model's."""
+    for row in verdicts:
+        if row["segment_kind"] == ALL and row["verdict"] == baseline.WORSE:
+            effect, limit = -row["gain"], row["high"] - row["gain"]
+            yield Symptom(
+                "below_baseline", row["measure"], effect, limit, effect / max(limit, 1e-12),
+                row["visits_model"] + row["visits_baseline"], row["sentence"], warning=True,
+            )  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _hours_to_arrive(night: Night, requests: Rows) -> np.ndarray:

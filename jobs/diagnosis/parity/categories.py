@@ -19,6 +19,9 @@ MOVED = 0.2
 FROM_ONE = 0.8
 # A rename of this share of what is served is worth a person's morning.
 SERVED = 0.005
+# A category that took so much of what was served cannot go without somebody knowing why.
+GONE = 0.02
+FEW_SHOWN = 500  # places of the current period; fewer may miss a category by chance
 FEW = 3  # items; what becomes of fewer is no rename
 
 
@@ -163,6 +166,27 @@ def _finding(
     if known is None or (name in known) == here:
         return None
     return "new in the catalogue" if here else "no longer in the catalogue"
+
+
+def vanished(rows: list[dict[str, Any]], shown: Shown) -> list[Symptom]:
+    """A warning for each broad category that took much of what was served and is gone: out of the
+    catalogue, or out of what is served. ``rows``: of ``category_parity``."""
+    found = []
+    for row in rows:
+        share = row["share_reference"] or 0.0
+        removed = row["catalogue_then"] and not row["catalogue_now"]
+        hidden = row["share_current"] == 0 and shown.rows.get("current", 0) >= FEW_SHOWN
+        if row["renamed_to"] or share < GONE or not (removed or hidden):
+            continue
+        where = "no longer in the catalogue" if removed else "in the catalogue and no longer served"
+        found.append(Symptom(
+            "vanished_category", row["category"], share, GONE, share / GONE,
+            int(np.round(share * shown.rows["reference"])),
+            f"The category {row['category']!r} took {100 * share:.1f} % of what was served before; "
+            f"it is {where}, and no other name has taken its items.",
+            warning=True,
+        ))  # fmt: skip
+    return found
 
 
 def symptoms(moves: list[Move], shown: Shown) -> list[Symptom]:

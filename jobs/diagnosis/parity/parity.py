@@ -14,6 +14,7 @@ A night is compared with what was served pair by pair, so that there is no selec
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from jobs.diagnosis.parity.samples import FAMILIES, FAMILY, Sample
 from jobs.diagnosis.symptoms import Symptom
 from jobs.night import Night
 from jobs.params import check
+from jobs.scoring import features
 from jobs.tables import FEATURES, TABLES
 
 TRAINING_NIGHT, NIGHT_SERVED, TRAINING_SERVED = PAIRS = (
@@ -94,6 +96,7 @@ def run(night: Night, params: Params) -> None:
     rows = compared(sides(night, served, params), params, found)
     night.write("feature_parity", pa.Table.from_pylist(rows, TABLES["feature_parity"].schema))
     labels = samples.nights(samples.recent(served).table)
+    found += of_another_type(night, labels)
     rows = by_category(night, labels, found)
     night.write("category_parity", pa.Table.from_pylist(rows, TABLES["category_parity"].schema))
     night.write("parity_symptoms", symptoms.table(found))
@@ -125,6 +128,26 @@ def sides(night: Night, served: Sample, params: Params) -> dict[str, tuple[Sampl
     night.notes["absent"] = absent
     night.notes["training"], night.notes["published"] = learned, listed
     return {pair: both for pair, both in found.items() if min(map(len, both)) >= FEW_ROWS}
+
+
+def of_another_type(night: Night, labels: list[str]) -> Iterator[Symptom]:
+    """A warning for each table of the newest night that served which holds features of another type
+    than declared: it is compared with nothing."""
+    for step, name in samples.MEASURED.items():
+        label = next((one for one in labels if night.lake.at(step, one)), None)
+        if label is None:
+            continue
+        folder = night.earlier(step, label).table(name)
+        wrong = features.other_types(io.schema_of(folder))
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            yield Symptom(
+                "not_compared", f"types of {name}", float(len(wrong)), 1.0, float(len(wrong)),
+                io.count_rows(folder),
+                f"In {name} of {label} {', '.join(wrong[:3])}{more}: an older night is compared, "
+                "or none.",
+                warning=True,
+            )  # fmt: skip
 
 
 # --- features --------------------------------------------------------------------------------
@@ -228,8 +251,8 @@ def _relation(left: Estimate, right: Estimate) -> str | None:
 def units(pair: str, rows: dict[tuple[str, str], dict[str, Any]]) -> list[Symptom]:
     """Changes of unit of a pair: a clean factor that most of the feature's family does not show."""
     found = []
-    for features in FAMILIES.values():
-        family = [rows[pair, feature] for feature in features]
+    for names in FAMILIES.values():
+        family = [rows[pair, feature] for feature in names]
         ratios = [row["scale_ratio"] for row in family if row["scale_ratio"]]
         usual = float(np.median(ratios)) if ratios else 1.0
         for row in family:
@@ -259,7 +282,7 @@ def _number(value: float) -> float | None:
 # --- categories ------------------------------------------------------------------------------
 def by_category(night: Night, labels: list[str], found: list[Symptom]) -> list[dict[str, Any]]:
     """Rows of ``category_parity``: the catalogues of the newest and of the oldest night that
-    served, each against the run's; adds renames to ``found``."""
+    served, each against the run's; adds renames, and what vanished, to ``found``."""
     now = Catalogue.of(night.arrow("items", ["item_id", "category"]))
     shown = shown_in(night)
     kept = [one for one in labels if night.lake.at("catalogue", one) is not None]
@@ -274,8 +297,10 @@ def by_category(night: Night, labels: list[str], found: list[Symptom]) -> list[d
         ]
     if before is None:
         night.notes["absent"].append("a catalogue of a night that served")
+    rows = categories.rows_of(before, now, shown, moves)
     found += categories.symptoms(moves, shown)
-    return categories.rows_of(before, now, shown, moves)
+    found += categories.vanished(rows, shown)
+    return rows
 
 
 def shown_in(night: Night) -> Shown:

@@ -1,8 +1,9 @@
 """The step ``off_policy``: what other policies would have brought, from the chances in the log.
 
 Reads ``served`` and ``definitions``. Writes ``policy_values`` (a row per surface, policy and
-estimator), ``policy_rows`` (a row per surface and outcome: which logged rows could be judged) and
-``off_policy_symptoms``.
+estimator), ``model_gains`` (a row per surface: what the model's order brings beyond popularity's,
+of the same candidates), ``policy_rows`` (a row per surface and outcome: which logged rows could be
+judged) and ``off_policy_symptoms``.
 
 Judged are the mature rows of the current period. A context is what was released to a segment on a
 surface; its items are those that the log shows in it. The policies: ``logged``, what was shown;
@@ -28,10 +29,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from scipy.stats import norm
 
-from jobs.diagnosis import definitions, symptoms
+from jobs.diagnosis import baseline, definitions, symptoms
 from jobs.diagnosis.definitions import Definitions
 from jobs.diagnosis.policies import policies
-from jobs.diagnosis.policies.bootstrap import Bootstrap, Estimate
+from jobs.diagnosis.policies.bootstrap import Bootstrap, Estimate, percentile
 from jobs.diagnosis.policies.estimators import (
     ESTIMATORS,
     TAIL,
@@ -107,14 +108,16 @@ def run(night: Night, params: Params) -> None:
     rows = night.arrow("served", COLUMNS, mature & (ds.field("period") == "current"))
     before = mature & (ds.field("period") == "reference") & ds.field("bought")
     purchases = night.arrow("served", ["item_id"], before)["item_id"]
-    values, counts, found = [], [], []
+    values, gains, counts, found = [], [], [], []
     for surface in sorted(pc.unique(rows["surface"]).to_pylist()):
         part = rows.filter(pc.equal(rows["surface"], surface))
         judged = Surface(surface, part, purchases, agreed, params, night.seed)
         values += judged.values()
+        gains.append(judged.gain())
         counts += judged.counts()
         found += judged.symptoms()
     night.write("policy_values", pa.Table.from_pylist(values, TABLES["policy_values"].schema))
+    night.write("model_gains", pa.Table.from_pylist(gains, TABLES["model_gains"].schema))
     night.write("policy_rows", pa.Table.from_pylist(counts, TABLES["policy_rows"].schema))
     night.write("off_policy_symptoms", symptoms.table(found))
 
@@ -127,7 +130,7 @@ class Surface:
         params: Params, seed: int,
     ):  # fmt: skip
         self.name, self.params = name, params
-        self.reward = reward_of(agreed)
+        self.reward, self.baseline = reward_of(agreed), agreed.baseline
         column = {MONEY: "value", PURCHASES: "bought", CLICKS: "clicked"}[self.reward]
         reward, request = rows[column].cast(pa.float64()).to_numpy(), codes(rows["request_id"])[0]
         self.outcome = policies.outcomes(rows, request, params.places)
@@ -236,12 +239,47 @@ class Surface:
             return f"there are no {lacks}"
         return doubt(self.estimates[policy][1], self.reward, limits)
 
+    def gain(self) -> dict[str, Any]:
+        """A row of ``model_gains``: both orders always show the same list, so that neither pays for
+        exploring; the doubly robust estimates of both, drawn alike."""
+        row: dict[str, Any] = {"surface": self.name, "reward": self.reward}
+        reason = self.lacking(MODEL) or self.lacking(POPULARITY)
+        if reason:
+            return row | {
+                "verdict": baseline.INSUFFICIENT,
+                "sentence": f"On {self.name} nothing says whether the model's order beats that by "
+                f"popularity: {reason}.",
+            }  # fmt: skip
+        model, popular = (self.estimates[one][0]["doubly_robust"] for one in (MODEL, POPULARITY))
+        gain = percentile(model.value - popular.value, model.replicates - popular.replicates)
+        verdict = baseline.verdict_of(gain.low, gain.high)
+        return row | {
+            "model": model.value, "popularity": popular.value, "gain": gain.value,
+            "low": gain.low, "high": gain.high, "verdict": verdict,
+            "sentence": f"On {self.name} the model's order would bring {model.value:.4g} "
+            f"{self.reward} a request and that by popularity {popular.value:.4g}: "
+            f"{gain.value:+.3g} ({gain.low:+.3g} to {gain.high:+.3g}), {verdict}.",
+        }  # fmt: skip
+
     def symptoms(self) -> list[Symptom]:
-        """Lists that are clearly worse than items drawn by lot from the same candidates.
+        """Lists that are clearly worse than items drawn by lot from the same candidates; and as a
+        warning, an order that is worse than popularity's where that is the baseline.
 
         What the other policies would bring is told in the table alone: exploring costs something
         on purpose, and a loss against them is a choice to be made, not a fault.
         """
+        return [*self._worse_than_chance(), *self._below_baseline()]
+
+    def _below_baseline(self) -> Iterator[Symptom]:
+        row = self.gain()
+        if self.baseline == baseline.POPULARITY and row["verdict"] == baseline.WORSE:
+            effect, limit = -row["gain"], row["high"] - row["gain"]
+            yield Symptom(
+                "below_baseline", f"surface {self.name}", effect, limit,
+                effect / max(limit, 1e-12), self.requests, row["sentence"], warning=True,
+            )  # fmt: skip
+
+    def _worse_than_chance(self) -> list[Symptom]:
         if self.shown is None or self.lacking(UNIFORM):
             return []
         lot = self.estimates[UNIFORM][0]["doubly_robust"]

@@ -6,8 +6,9 @@ Writes ``replayed`` (a row per night that served in the current period), ``repla
 per feature: served beside published) and ``replay_symptoms``.
 
 Three things are held together: the features that the log has and those that the release published,
-value by value and by their hash; the scores and the order that these features give; and, for some
-people, all of it made again from the night's own tables by the night's own code.
+value by value, by their hash and by their version; the scores and the order that these features
+give; and, for some people, all of it made again from the night's own tables by the night's own
+code.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs import io
-from jobs.diagnosis import definitions, symptoms
+from jobs.diagnosis import definitions, rankers, symptoms
 from jobs.diagnosis.definitions import Definitions
 from jobs.diagnosis.log import intake
 from jobs.diagnosis.replay import comparing, rebuilding
@@ -31,7 +32,6 @@ from jobs.evaluation import metrics
 from jobs.night import Night
 from jobs.params import check
 from jobs.scoring import features
-from jobs.scoring.scorer import Scorer
 from jobs.tables import FEATURES, TABLES
 
 # Shares of rows beyond which serving does something else than publishing. Nothing at all differs
@@ -46,6 +46,10 @@ SIGMAS = 3.0  # of drawing whole requests, by which a share of the sample may be
 # was looked at does not speak for what was served.
 RETIRED = 0.5
 SCORE_WITHIN = 1e-4  # relative; scores are means of float32 sums
+# What a night's own evidence foretells, by metric and length of the list.
+PROMISES = {("ndcg", 10): "ndcg_at_10", ("recall", 20): "recall_at_20"}
+LITTLE = 0.01  # of a promise, which nobody misses
+FEW_ANSWERS = 50  # followed by an outcome; fewer say nothing of a promise
 KIND = {
     LOST: "lost_join", DEFAULT: "default_on_timeout", UNIT: "unit_change", OTHER: "unlike_release",
 }  # fmt: skip
@@ -88,6 +92,7 @@ class Replayed:
     unpublished: int = 0
     features_same: float | None = None
     hash_same: float | None = None
+    version_same: float | None = None
     score_same: float | None = None
     order_same: float | None = None
     rebuilt_people: int = 0
@@ -97,6 +102,8 @@ class Replayed:
     realised: float | None = None
     realised_low: float | None = None
     realised_high: float | None = None
+    # (n,) the agreed metric of each answer that was followed by an outcome.
+    reached: np.ndarray | None = field(default=None, repr=False)
     # Of the rows whose features are served as published, those that have their hash.
     hash_kept: float | None = None
     # (n, n_features) of the rows compared: as served, as published.
@@ -126,7 +133,7 @@ def run(night: Night, params: Params) -> None:
         one = replay(night, label, sample.filter(pc.equal(sample["night"], label)))
         one.places = of_night.num_rows
         one.requests = pc.count_distinct(of_night["request_id"]).as_py()
-        one.promised = promised(night, label)
+        one.promised = promised(night, label, agreed)
         realise(one, of_night, agreed, night.seed)
         found.append(one)
     if found and params.rebuilt_people:
@@ -138,7 +145,7 @@ def run(night: Night, params: Params) -> None:
     rows = [{name: getattr(one, name) for name in schema.names} for one in found]
     night.write("replayed", pa.Table.from_pylist(rows, schema))
     night.write("replay_features", _feature_rows(compared))
-    told = wrong(found, compared, shown_of(every, sample))
+    told = [*wrong(found, compared, shown_of(every, sample)), *below_promise(found, agreed)]
     night.write("replay_symptoms", symptoms.table(told))
 
 
@@ -198,8 +205,12 @@ def replay(night: Night, label: str, sample: pa.Table) -> Replayed:
     hashed = pc.and_(pc.equal(logged, own), pc.equal(logged, given)).fill_null(False)
     one.hash_same = _share(hashed)
     one.hash_kept = _share(hashed.filter(pa.array(alike))) if alike.any() else None
+    version = sample["feature_version"].filter(pa.array(there))
+    if version.null_count < len(version):  # a log may leave it out; another one is another thing
+        alike_named = pc.equal(version, published["feature_version"].take(pa.array(place[there])))
+        one.version_same = _share(alike_named.drop_null())
     score = sample["score"].filter(pa.array(there)).to_numpy(zero_copy_only=False)
-    again = scorer_of(night, label).of_features(served)
+    again = rankers.scorer_of(night, label).of_features(served)
     close = np.isclose(again, score.astype(float), rtol=SCORE_WITHIN, atol=1e-9)
     # What was scored from other features has another score; that is told by the features.
     one.score_same = float(close[alike].mean()) if alike.any() else None
@@ -244,24 +255,20 @@ def order_same(sample: pa.Table, published: pa.Table) -> float | None:
     return float((rank[1:] > rank[:-1])[beside].mean())
 
 
-def scorer_of(night: Night, label: str) -> Scorer:
-    """What ranked in a night."""
-    ranker = night.earlier("ranker", label)
-    return Scorer.of(*(
-        io.read_arrow(ranker.table(name))
-        for name in ("ranker_models", "blend_weights", "calibration")
-    ))  # fmt: skip
-
-
-def promised(night: Night, label: str) -> float | None:
-    """The NDCG@10 that the night's own evidence foretold of what it published."""
+def promised(night: Night, label: str, agreed: Definitions) -> float | None:
+    """What the night's own evidence foretold of what it published, by the agreed metric; None where
+    a night foretells nothing by that metric."""
+    column = PROMISES.get((agreed.metric, agreed.at))
     ranker = night.lake.at("ranker", label)
-    rows = io.read_arrow(ranker.table("ranking_evidence")).to_pylist() if ranker else []
-    return next((row["ndcg_at_10"] for row in rows if row["published"]), None)
+    if column is None or ranker is None:
+        return None
+    rows = io.read_arrow(ranker.table("ranking_evidence")).to_pylist()
+    return next((row[column] for row in rows if row["published"]), None)
 
 
 def realise(one: Replayed, shown: pa.Table, agreed: Definitions, seed: int) -> None:
     """The agreed metric of the answers that were followed by an outcome, once that is known.
+    Answers that are a fallback are left out: a night promises nothing of them.
 
     Of answers without any outcome it is not defined; and what people did elsewhere is not in it, so
     that it tells how well a list was ordered, and is no promise kept or broken by itself.
@@ -273,7 +280,7 @@ def realise(one: Replayed, shown: pa.Table, agreed: Definitions, seed: int) -> N
     hit = ripe[label].to_numpy(zero_copy_only=False).astype(bool)
     _, request = np.unique(ripe["request_id"].to_numpy(zero_copy_only=False), return_inverse=True)
     wanted = np.bincount(request[hit], minlength=int(request.max()) + 1)
-    has = wanted > 0
+    has = (wanted > 0) & personal(ripe, request)
     if has.sum() < 2:
         return
     code = np.cumsum(has) - 1
@@ -286,8 +293,15 @@ def realise(one: Replayed, shown: pa.Table, agreed: Definitions, seed: int) -> N
         values = metrics.recall(*arguments, wanted[has], agreed.at)
     else:
         values = metrics.hit_rate(*arguments, int(has.sum()), agreed.at)
+    one.reached = values
     one.realised = float(values.mean())
     one.realised_low, one.realised_high = metrics.interval(values, seed)
+
+
+def personal(rows: pa.Table, request: np.ndarray) -> np.ndarray:
+    """(n_requests,) bool: whether an answer has a place that is no fallback."""
+    own = rows["fallback"].is_null().to_numpy()
+    return np.bincount(request, own) > 0
 
 
 # --- made again ------------------------------------------------------------------------------
@@ -344,6 +358,7 @@ def wrong(found: list[Replayed], compared: list[Compared], shown: Shown) -> list
         ("published_at_all", "places that were served with features were never published"),
         ("score_same", "scores are not those that the served features give"),
         ("order_same", "neighbours stand in another order than published"),
+        ("version_same", "places name another version of the features than the release has"),
         ("hash_kept", "hashes are not those of features that are served as published"),
         ("rebuilt_features_same", "features made again from the night's tables are other ones"),
         ("rebuilt_lists_same", "places made again from the night's tables hold other items"),
@@ -366,6 +381,33 @@ def wrong(found: list[Replayed], compared: list[Compared], shown: Shown) -> list
             warning=what == "rebuilt_lists_same",
         ))  # fmt: skip
     return told
+
+
+def below_promise(found: list[Replayed], agreed: Definitions) -> Iterator[Symptom]:
+    """A warning where the answers of all releases together reach less than their nights promised,
+    beyond the interval; one release alone, of many that are looked at daily, does by chance.
+
+    It fails nothing: a promise is of everybody's purchases, and what came is of purchases from the
+    list, which makes a list look better and not worse.
+    """
+    both = [(one.reached, one.promised) for one in found]
+    kept = [(values, one) for values, one in both if values is not None and one is not None]
+    if sum(len(values) for values, _ in kept) < FEW_ANSWERS:
+        return
+    values = np.concatenate([values for values, _ in kept])
+    promise = float(np.average([one for _, one in kept], weights=[len(v) for v, _ in kept]))
+    came = float(values.mean())
+    _, high = metrics.interval(values, 0)
+    effect, limit = promise - came, max(high - came, LITTLE * promise)
+    if effect <= limit:
+        return
+    name = f"{agreed.metric}@{agreed.at}"
+    yield Symptom(
+        "below_promise", name, effect, limit, effect / limit, len(values),
+        f"Of {len(values):,} answers of {len(kept)} releases that were followed by an outcome, "
+        f"{name} is {came:.3f}, at most {high:.3f}, and their nights promised {promise:.3f}.",
+        warning=True,
+    )  # fmt: skip
 
 
 def _nothing_compared(found: list[Replayed], shown: Shown) -> Iterator[Symptom]:

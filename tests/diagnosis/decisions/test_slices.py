@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from jobs import io, tables
+from jobs.diagnosis import symptoms
 from jobs.diagnosis.decisions import counterexamples, misses, slices
 from jobs.diagnosis.kpis import kpis
 from jobs.io import Lake
@@ -57,11 +58,50 @@ def test_the_worst_misses_are_chosen_where_the_score_promised_most() -> None:
     assert missed.tolist() == [3]
 
 
-def test_what_stands_out_is_told_in_deviations() -> None:
-    values = np.zeros((5, len(FEATURES)), np.float32)
-    values[4, 2], values[:, 3] = 10.0, np.nan
-    (text,) = counterexamples.standing(values, np.array([4]))
-    assert text.startswith(f"{FEATURES[2]} = 10 (z +2.0)")
+def test_what_drives_a_score_is_told_with_what_it_adds() -> None:
+    values = np.full((3, len(FEATURES)), 10.0, np.float32)
+    parts = np.zeros(values.shape)
+    parts[0, [2, 3, 4, 5]], values[0, 3] = [0.5, -0.75, 0.25, 0.125], np.nan
+    parts[1] = np.nan
+    assert counterexamples.told(values, parts, {FEATURES[2]: "a doubt"}) == [
+        f"{FEATURES[3]} = unknown (-0.75); {FEATURES[2]} = 10 (+0.50, a doubt); "
+        f"{FEATURES[4]} = 10 (+0.25)",
+        None,
+        "no feature adds to it",
+    ]
+
+
+def checked(wrong: list[bool]) -> pa.Table:
+    cases = [f"r{n}/1" for n in range(len(wrong))]
+    return pa.table({"release_id": ["one"] * len(wrong), "case": cases, "still_wrong": wrong})
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ([True] * 30 + [False] * 10, 15),  # fifteen lost, none won
+        ([True] * 15 + [False] * 25, None),  # none lost
+        ([False] * 15 + [True] * 15 + [False] * 10, None),  # as many lost as won
+        ([True] * 17 + [False] * 23, None),  # two lost
+    ],
+)
+def test_cases_that_turn_wrong_are_warned_of_beyond_those_that_turn_right(
+    now: list[bool], told: int | None
+) -> None:
+    then = [True] * 15 + [False] * 25
+    found = counterexamples.beside(checked(now), checked(then).slice(0, 40))
+    assert found["wrong_before"].to_pylist() == then
+    one = counterexamples.regression(found)
+    assert (one is None) == (told is None)
+    if one is not None:
+        assert (one.warning, one.effect) == (True, pytest.approx(told / 40))
+        assert f"wrong again on {told} that the one before had right" in one.sentence
+
+
+def test_a_case_that_the_release_before_was_not_asked_about_did_not_turn() -> None:
+    found = counterexamples.beside(checked([True] * 4), checked([False]))
+    assert found["wrong_before"].to_pylist() == [False, None, None, None]
+    assert found["regressed"].to_pylist() == [True, False, False, False]
 
 
 def test_a_case_of_two_runs_is_asked_about_once() -> None:
@@ -72,10 +112,16 @@ def test_a_case_of_two_runs_is_asked_about_once() -> None:
 
 # --- the step --------------------------------------------------------------------------------
 def shop(folder: Path, made: dict) -> Lake:
-    return small_log.lake(
-        folder, served=small_log.served(made), visits=small_log.visits(made),
-        served_features=small_log.features(made),
-    )  # fmt: skip
+    return lake(folder, made)
+
+
+def lake(folder: Path, made: dict, **more: pa.Table) -> Lake:
+    found = {
+        "served": small_log.served(made), "visits": small_log.visits(made),
+        "served_features": small_log.features(made),
+        "leakage_symptoms": TABLES["leakage_symptoms"].schema.empty_table(),
+    }  # fmt: skip
+    return small_log.lake(folder, **(found | more))
 
 
 def ran(folder: Path, made: dict) -> dict[str, list[dict[str, Any]]]:
@@ -135,20 +181,18 @@ def test_returning_customers_are_decomposed_as_the_kpi_is_reported(tmp_path: Pat
         {"name": name, "value": '"returning_customers"' if name == "kpi" else value}
         for name, value in small_log.DEFINED.items()
     ]
-    lake = small_log.lake(
-        tmp_path, served=small_log.served(made), visits=visits,
-        served_features=small_log.features(made),
-        items=TABLES["items"].schema.empty_table(),
+    found = lake(
+        tmp_path, made, visits=visits, items=TABLES["items"].schema.empty_table(),
         definitions=pa.Table.from_pylist(agreed, TABLES["definitions"].schema),
     )  # fmt: skip
-    _, kpi = small_log.ran(lake, "kpis", kpis)
+    _, kpi = small_log.ran(found, "kpis", kpis)
     told = {
         row["segment"]: row["value"] for row in kpi["kpis"]
         if row["measure"] == "returning_customers" and row["group_kind"] == "all"
         and row["segment_kind"] == "region" and row["period"] == "current"
     }  # fmt: skip
-    _, found = small_log.ran(lake, "slices", slices)
-    rows = [row for row in found["slice_losses"] if row["kinds"] == "region"]
+    _, told_again = small_log.ran(found, "slices", slices)
+    rows = [row for row in told_again["slice_losses"] if row["kinds"] == "region"]
     assert {row["slice"]: row["after"] for row in rows} == pytest.approx(told)
     assert {row["measure"] for row in rows} == {"returning_customers, of visits with an order"}
 
@@ -196,12 +240,78 @@ def test_a_default_that_came_up_and_drives_the_score_is_suspicious() -> None:
     assert found[1]["share"] == pytest.approx(0.3, abs=0.03)
 
 
+NIGHT = AS_OF - timedelta(days=20)
+
+
+def ranked_by(made: Lake, weights: dict[str, float], when: datetime = NIGHT) -> None:
+    """A night whose blend has these weights."""
+    stamped = TABLES["features"].schema.empty_table()
+    blend = pa.table({"source": list(weights), "weight": list(weights.values())})
+    for step, name, rows in (("recommendations", "features", stamped),
+                             ("ranker", "blend_weights", blend)):  # fmt: skip
+        for table in tables.of_step(step):
+            one = rows if table.name == name else table.schema.empty_table()
+            io.write_arrow(made.staged(step, when) / table.name, one)
+        io.write_json(made.staged(step, when) / "manifest.json", {"as_of": when.isoformat()})
+        made.publish(step, when, "one")
+
+
+def test_the_worst_misses_are_told_with_what_the_model_of_their_night_made_of_them(
+    tmp_path: Path,
+) -> None:
+    rows = small_log.features(small_log.places(7, requests=2_000))
+    names = rows.schema.names
+    of = np.arange(rows.num_rows) % 2 == 0
+    rows = rows.set_column(
+        names.index("night"), "night", pa.array(np.where(of, io.label(NIGHT), None), pa.string())
+    )
+    leaked = symptoms.table([symptoms.Symptom(
+        "leaked_feature", "popular_signal", 0.5, 0.1, 5.0, 900, "It knew the outcome.",
+    )])  # fmt: skip
+    made = lake(
+        tmp_path, small_log.places(7, requests=2_000), served_features=rows, leakage_symptoms=leaked
+    )
+    ranked_by(made, {"popular": 2.0, "buy_again": 0.0})
+    _, found = small_log.ran(made, "slices", slices)
+    even = [row for row in found["counterexamples"] if row["top_features"] is not None]
+    assert 0 < len(even) < len(found["counterexamples"])
+    for row in even:
+        value = row["popular_signal"]
+        said = f"popular_signal = {value:.4g} ({2 * value:+.2f}, knew the outcome in training)"
+        assert row["top_features"] == said
+    (told,) = found["slices_symptoms"]
+    assert (told["kind"], told["subject"], told["warning"]) == (
+        "suspicious_driver", "popular_signal", True,
+    )  # fmt: skip
+    assert told["sentence"].endswith(f"{len(even)} of {len(even)} worst misses.")
+
+
+def test_a_default_that_drives_the_score_is_warned_of(tmp_path: Path) -> None:
+    made = small_log.places(7, requests=2_000)
+    rows = small_log.features(made)
+    late = (made["age"][: rows.num_rows] < 14) & (made["score"][: rows.num_rows] < 0.1)
+    values = np.where(late, np.float32(-1), rows[FEATURES[1]].to_numpy())
+    place = rows.schema.names.index(FEATURES[1])
+    rows = rows.set_column(place, rows.schema.field(place), pa.array(values, pa.float32()))
+    _, found = small_log.ran(lake(tmp_path, made, served_features=rows), "slices", slices)
+    assert [(row["kind"], row["subject"], row["warning"]) for row in found["slices_symptoms"]] == [
+        ("suspicious_driver", FEATURES[1], True)
+    ]
+
+
 def test_later_releases_are_asked_about_earlier_cases(tmp_path: Path) -> None:
     made = shop(tmp_path, small_log.places(8, requests=500))
     earlier = AS_OF - timedelta(days=1)
-    known = pa.Table.from_pylist([case("r1/1", 0, 0.9)], TABLES["counterexamples"].schema)
+    known = {
+        "counterexamples": [case("r1/1", 0, 0.9)],
+        "counterexample_checks": [{
+            "release_id": "one", "case": "r1/1", "found": earlier, "checked_release": "older",
+            "predicted": 0.5, "observed": 0, "new_score": 0.1, "place": 0.2, "still_wrong": False,
+            "regressed": False,
+        }],
+    }  # fmt: skip
     for table in tables.of_step("slices"):
-        rows = known if table.name == "counterexamples" else table.schema.empty_table()
+        rows = pa.Table.from_pylist(known.get(table.name, []), table.schema)
         io.write_arrow(made.staged("slices", earlier) / table.name, rows)
     io.write_json(made.staged("slices", earlier) / "manifest.json", {})
     made.publish("slices", earlier, "one")
@@ -212,7 +322,8 @@ def test_later_releases_are_asked_about_earlier_cases(tmp_path: Path) -> None:
     night, found = small_log.ran(made, "slices", slices)
     (row,) = found["counterexample_checks"]
     assert (row["case"], row["found"], row["checked_release"]) == ("r1/1", earlier, RELEASE)
-    assert isinstance(row["still_wrong"], bool)
+    assert row["wrong_before"] is False
+    assert row["regressed"] == row["still_wrong"]
 
 
 RELEASE = "20171201T000000Z-0123456789"
@@ -237,8 +348,12 @@ def test_a_log_of_one_period_or_of_none_is_warned_of(tmp_path: Path) -> None:
     made = small_log.places(9, requests=100)
     old = made | {"age": made["age"] + 20}
     for number, log in enumerate((small_log.served(old), small_log.served(old).slice(0, 0))):
+        empty = {
+            name: TABLES[name].schema.empty_table()
+            for name in ("visits", "served_features", "leakage_symptoms")
+        }
         night, found = small_log.ran(
-            small_log.lake(tmp_path / str(number), served=log), "slices", slices
+            small_log.lake(tmp_path / str(number), served=log, **empty), "slices", slices
         )
         (one,) = found.pop("slices_symptoms")
         assert (one["kind"], one["warning"]) == ("decisions_unjudged", True)

@@ -12,6 +12,7 @@ import pytest
 
 from jobs import io
 from jobs.diagnosis import clusters
+from jobs.diagnosis.definitions import SLICES
 from jobs.diagnosis.kpis import kpi_cells, kpis
 from jobs.diagnosis.kpis.kpi_cells import Cells, Coded
 from jobs.evaluation.metrics import wilson
@@ -149,6 +150,18 @@ def test_groups_and_segments_stand_beside_the_whole(lake):
     assert found["all", "all", "south", "conversion"]["value"] == 1
 
 
+def test_segments_that_a_visit_has_several_of_are_named(lake):
+    agreed = AGREED | {"segments": ["region", "category", "channel", "surface"]}
+    step = run(shop(lake, agreed))
+    assert step.notes["not_by"].startswith("category, channel, surface: ")
+    kinds = {row["segment_kind"] for row in io.read_arrow(step.staged / "kpis").to_pylist()}
+    assert kinds == {"all", "region"}
+
+
+def test_every_segment_that_can_be_agreed_is_told_or_named():
+    assert set(SLICES) == {*kpi_cells.SEGMENTS, *kpi_cells.NOT_OF_VISITS}
+
+
 def test_a_baseline_that_is_the_previous_release_is_a_group(lake):
     step = run(shop(lake, AGREED | {"baseline": "previous_release"}))
     found = read(step)
@@ -185,6 +198,58 @@ def symptoms_of(
     step = run(lake)
     rows = io.read_arrow(step.staged / "kpis_symptoms").to_pylist()
     return sorted((row["subject"], row["warning"]) for row in rows)
+
+
+def judged_against(
+    lake: Lake, of_fallback: float, visits: int = 900, baseline: str = "fallback"
+) -> tuple[dict[tuple[str, str], dict[str, Any]], list[dict[str, Any]]]:
+    """Visits, every third answered by a fallback, of which so many buy; 0.3 of the others do."""
+    generator = np.random.default_rng(4)
+    fallback = np.arange(visits) % 3 == 0
+    region = np.where(np.arange(visits) % 2 == 0, "north", "south")
+    bought = generator.random(visits) < np.where(fallback, of_fallback, 0.3)
+    came = {"visitor": [f"v{n}" for n in range(visits)], "region": region.tolist()}
+    published(
+        lake, AGREED | {"kpi": "conversion", "baseline": baseline}, 8,
+        served=visit_log.served({
+            **came, "request_id": [f"r{n}" for n in range(visits)], "item_id": ["i1"] * visits,
+            "fallback": np.where(fallback, "stranger", None).tolist(),
+            "release_id": np.where(fallback, "older", "r").tolist(),
+        }),
+        visits=visit_log.visits({**came, "orders": bought.astype(int).tolist()}),
+    )  # fmt: skip
+    step = run(lake)
+    rows = io.read_arrow(step.staged / "baseline_verdicts").to_pylist()
+    told = io.read_arrow(step.staged / "kpis_symptoms").to_pylist()
+    return {(row["segment_kind"], row["segment"]): row for row in rows}, told
+
+
+@pytest.mark.parametrize("baseline", ["fallback", "popularity", "previous_release"])
+def test_a_model_that_beats_what_it_replaced_is_called_better(lake, baseline):
+    rows, told = judged_against(lake, 0.1, baseline=baseline)
+    whole = rows["all", "all"]
+    assert (whole["visits_model"], whole["visits_baseline"]) == (600, 300)
+    assert whole["verdict"] == "better"
+    assert 0 < whole["low"] < whole["gain"] < whole["high"]
+    assert whole["gain"] == pytest.approx(whole["model"] - whole["baseline"])
+    assert "is not drawn by lot" in whole["sentence"]
+    assert set(rows) == {("all", "all"), ("region", "north"), ("region", "south")}
+    assert told == []
+
+
+def test_a_baseline_that_brings_more_is_warned_of(lake):
+    rows, told = judged_against(lake, 0.5)
+    assert rows["all", "all"]["verdict"] == "worse"
+    assert [(row["kind"], row["subject"], row["warning"]) for row in told] == [
+        ("below_baseline", "conversion", True)
+    ]
+
+
+def test_few_visits_of_the_baseline_say_nothing_of_it(lake):
+    rows, told = judged_against(lake, 0.9, visits=150)
+    assert {row["verdict"] for row in rows.values()} == {"insufficient evidence"}
+    assert "where 200 of each are needed" in rows["all", "all"]["sentence"]
+    assert told == []
 
 
 def test_six_even_weeks_have_no_drop_and_both_periods(lake):

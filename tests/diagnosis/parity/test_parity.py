@@ -105,6 +105,30 @@ def test_an_item_without_a_category_neither_comes_nor_goes():
     )
 
 
+def rows_of(after: dict[str, str | None], now: dict[str, int], rows: int = 600) -> tuple:
+    """Rows of ``category_parity`` and what was shown, where each category took 10 places of 60."""
+    before = {f"c{n}": 10 for n in range(6)}
+    seen = Shown({"current": now, "reference": before}, {}, {"current": rows, "reference": 60})
+    moves = categories.renames(catalogue(GOODS), catalogue(after))
+    return categories.rows_of(catalogue(GOODS), catalogue(after), seen, moves), seen
+
+
+def test_a_category_that_took_much_and_is_gone_is_warned_of_unless_it_was_renamed():
+    rest = {f"c{n}": 120 for n in range(6) if n != 2}
+    gone = {item: path for item, path in GOODS.items() if not path.startswith("c2")}
+    (one,) = categories.vanished(*rows_of(gone, rest))
+    assert (one.kind, one.subject, one.warning) == ("vanished_category", "c2", True)
+    assert one.effect == pytest.approx(1 / 6)
+    assert "took 16.7 % of what was served before; it is no longer in the catalogue" in one.sentence
+    (hidden,) = categories.vanished(*rows_of(GOODS, rest))
+    assert "in the catalogue and no longer served" in hidden.sentence
+    drinks = {item: path.replace("c2 >", "drinks >") for item, path in GOODS.items()}
+    assert categories.vanished(*rows_of(drinks, rest | {"drinks": 120})) == []
+    assert categories.vanished(*rows_of(GOODS, rest | {"c2": 1})) == []
+    # Of few places a category may be missing by chance.
+    assert categories.vanished(*rows_of(GOODS, rest, rows=60)) == []
+
+
 # --- features --------------------------------------------------------------------------------
 def pairs(left: pa.Table, right: pa.Table, pair: str = NIGHT_SERVED):
     found: list = []
@@ -190,6 +214,24 @@ def test_the_sides_of_a_day_are_compared_and_again_the_same(tmp_path, served):
     assert "examples@2017-11-16" in night.inputs
     assert night.notes["absent"] == []
     assert run(lake)[1] == rows
+
+
+def test_features_of_another_type_are_named_and_not_compared(tmp_path, served):
+    lake = Lake(tmp_path).open()
+    stage(lake, served)
+    published = as_features(served)
+    place = published.schema.get_field_index("i_paid")
+    texts = published["i_paid"].cast(pa.string())
+    stage_night(lake, None, published.set_column(place, "i_paid", texts), GOODS)
+    stage_catalogue(lake, GOODS)
+    night, rows = run(lake)
+    (told,) = rows["parity_symptoms"]
+    assert (told["kind"], told["subject"], told["warning"]) == (
+        "not_compared", "types of features", True,
+    )  # fmt: skip
+    assert "features of 2017-11-16 i_paid is string, expected float" in told["sentence"]
+    assert rows["feature_parity"] == []
+    assert "features of a night that served" in night.notes["absent"]
 
 
 def test_what_is_absent_is_said_and_leaves_empty_tables(tmp_path):

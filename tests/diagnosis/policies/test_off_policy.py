@@ -233,6 +233,35 @@ def test_lists_that_are_better_than_chance_or_not_clearly_worse_are_none():
     assert judge(served(60)).symptoms() == []
 
 
+POPULAR = [f"i{s}-{n}" for s in (0, 1) for n in (0, 0, 0, 1, 1, 2)]  # as they appeal
+
+
+def test_the_models_order_is_held_against_popularitys_on_the_same_candidates():
+    even = np.full(ITEMS, 1 / ITEMS)
+    worse = [
+        judge(served(2_000, weight=even, score=FALLING[::-1], seed=seed), POPULAR)
+        for seed in range(1, 7)
+    ]
+    rows = [one.gain() for one in worse]
+    truth = LOOKS @ APPEAL[[5, 4, 3]] - LOOKS @ APPEAL[[0, 1, 2]]
+    assert sum(row["low"] <= truth <= row["high"] < 0 for row in rows) >= 4  # 95 % each
+    row = rows[0]
+    assert row["gain"] == pytest.approx(row["model"] - row["popularity"])
+    assert row["verdict"] == "worse"
+    assert [one.kind for one in worse[0].symptoms() if one.warning] == ["below_baseline"]
+    better = judge(served(3_000, weight=WEIGHT[::-1]), POPULAR[::-1])
+    alike = better.gain()  # both show the items that appeal most
+    assert (alike["verdict"], alike["gain"]) == ("no difference shown", 0.0)
+    assert [one.kind for one in better.symptoms() if one.warning] == []
+
+
+def test_a_surface_that_is_no_evidence_of_either_order_says_why():
+    row = judge(put(served(500), "propensity", [None] * 1_500)).gain()
+    assert row["verdict"] == INSUFFICIENT
+    assert "gain" not in row
+    assert "cannot be judged" in row["sentence"]
+
+
 # --- the step --------------------------------------------------------------------------------
 @pytest.fixture
 def lake(tmp_path) -> Lake:
@@ -290,6 +319,11 @@ def test_each_surface_has_its_values_and_what_they_rest_on(lake):
     assert values["homepage", "logged", "mean"]["requests"] == 1_000
     assert values["homepage", "uniform", "snips"]["verdict"] == EVIDENCE
     assert values["basket", "uniform", "snips"]["verdict"] == INSUFFICIENT
+    gains = {row["surface"]: row for row in found["model_gains"]}
+    assert set(gains) == {"homepage", "basket"}
+    # What the model prefers was seldom drawn in this log, and nothing at all in the other.
+    assert {row["verdict"] for row in gains.values()} == {INSUFFICIENT}
+    assert "below 200" in gains["homepage"]["sentence"]
     rows = {(r["surface"], r["outcome"]): r for r in found["policy_rows"]}
     assert rows["homepage", policies.JUDGED]["share"] == 1.0
     assert rows["basket", policies.NO_CHANCE]["rows"] == 3_000

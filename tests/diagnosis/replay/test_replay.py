@@ -58,6 +58,8 @@ class Shop:
         self.served_score = self.score.copy()
         self.position = self.rank.copy()
         self.bought = self.rank == 1
+        self.agreed = dict(AGREED)
+        self.more: dict[str, Any] = {}  # columns of the log
 
     def columns(self) -> dict[str, Any]:
         when = AS_OF - timedelta(days=9)
@@ -75,6 +77,7 @@ class Shop:
             "feature_hash": features.hashes(self.values),
             **dict.fromkeys(("region", "segment", "tenure", "key_type", "category", "channel"),
                             ["x"] * self.rows),
+            **self.more,
         }  # fmt: skip
 
     def run(self, tmp_path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[Any]]:
@@ -93,7 +96,7 @@ class Shop:
             "ranking_evidence", {"ranking": ["blend"], "published": [True], "ndcg_at_10": [0.4]}
         )
         publish(lake, "ranker", NIGHT, blend_weights=self.weights, ranking_evidence=evidence)
-        agreed = [{"name": n, "value": definitions.json.dumps(v)} for n, v in AGREED.items()]
+        agreed = [{"name": n, "value": definitions.json.dumps(v)} for n, v in self.agreed.items()]
         publish(
             lake, "definitions", AS_OF,
             definitions=pa.Table.from_pylist(agreed, TABLES["definitions"].schema),
@@ -179,7 +182,10 @@ def test_an_order_that_is_not_the_published_one_is_named(tmp_path: Path) -> None
     shop.position = LISTED + 1 - shop.rank
     night, _, wrong = shop.run(tmp_path)
     assert night["order_same"] == 0.0
-    assert [row["subject"] for row in wrong] == ["order_same"]
+    # What was bought stands last then, and that is less than was promised.
+    assert [(row["subject"], row["warning"]) for row in wrong] == [
+        ("order_same", False), ("ndcg@10", True),
+    ]  # fmt: skip
 
 
 def test_places_that_a_filter_takes_out_change_no_order(tmp_path: Path) -> None:
@@ -196,6 +202,47 @@ def test_the_realised_metric_is_of_answers_that_had_an_outcome(tmp_path: Path) -
     shop.bought = (shop.rank == 2) & (np.arange(shop.rows) < shop.rows // 2)
     night, _, _ = shop.run(tmp_path)
     assert night["realised"] == pytest.approx(1 / np.log2(3))
+
+
+@pytest.mark.parametrize("version", [features.VERSION, "of-another-night", None])
+def test_another_version_of_the_features_than_the_releases_is_named(
+    tmp_path: Path, version: str | None
+) -> None:
+    shop = Shop()
+    shop.more = {"feature_version": [version] * shop.rows}
+    night, _, wrong = shop.run(tmp_path)
+    other = version == "of-another-night"
+    assert night["version_same"] == (None if version is None else float(not other))
+    assert [row["subject"] for row in wrong] == (["version_same"] if other else [])
+
+
+def test_a_promise_is_held_against_what_came_by_the_same_metric_alone(tmp_path: Path) -> None:
+    shop = Shop()
+    shop.agreed["model_metric"] = {"name": "hit_rate", "at": 3}
+    night, _, wrong = shop.run(tmp_path)
+    assert (night["promised"], night["realised"]) == (None, 1.0)
+    assert wrong == []
+
+
+def test_what_came_below_the_promise_is_warned_of(tmp_path: Path) -> None:
+    shop = Shop()
+    shop.bought = shop.rank == LISTED  # NDCG of 1 / log2(6), less than the 0.4 that were promised
+    night, _, wrong = shop.run(tmp_path)
+    assert night["realised_high"] < night["promised"]
+    assert [(row["kind"], row["subject"], row["warning"]) for row in wrong] == [
+        ("below_promise", "ndcg@10", True)
+    ]
+    assert "60 answers of 1 releases" in wrong[0]["sentence"]
+
+
+def test_answers_that_are_a_fallback_break_no_promise(tmp_path: Path) -> None:
+    shop = Shop()
+    stranger = np.arange(shop.rows) >= shop.rows // 5
+    shop.bought = np.where(stranger, shop.rank == LISTED, shop.rank == 1)
+    shop.more = {"fallback": np.where(stranger, "stranger", None)}
+    night, _, wrong = shop.run(tmp_path)
+    assert night["realised"] == 1.0
+    assert "below_promise" not in {row["kind"] for row in wrong}
 
 
 def test_places_that_were_never_published_are_named() -> None:
