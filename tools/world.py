@@ -9,9 +9,10 @@ a day's diagnosis runs behind.
     <folder>/source/   the contract's tables, with what was served in files of its own, a day each
     <folder>/lake/     the nights and their releases
     <folder>/truth/    answers/<day>.parquet: each shown place, its chances and what was drawn
-    <folder>/world.json   written last: the settings
+    <folder>/world.json   written last: the settings and the commit
 
-A world is built once for its settings and kept, for as many planted faults as share it.
+A world is built once for its settings and its code, and kept for as many planted faults as share
+it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from jobs import io, steps
-from jobs.__main__ import command
+from jobs.__main__ import code_version, command
 from jobs.diagnosis.experiments import assignment
 from jobs.io import Lake
 from jobs.release import recorder, releases
@@ -45,9 +46,11 @@ from jobs.sources.simulated.crowd import Crowd
 from jobs.sources.simulated.goods import Goods
 from jobs.sources.simulated.serving import Answers
 from jobs.sources.simulated.settings import Shop
-from tools import world_days
+from tools import code_digest, world_days
 
-VERSION = 1  # raised when equal settings give another world
+# What makes a world: the code of its nights, its shop and its days.
+CODE = ("jobs", "expectations", "tools/world.py", "tools/world_days.py")
+ONLY_DIAGNOSES = ("jobs/diagnosis", "jobs/pages")
 RUN_ID = "world"
 SERVED = "served-{:%Y-%m-%d}"  # a day's files in events and in recommendation_log
 # Small nights: one surface, and of everything as much as a shop of a few thousand people needs.
@@ -100,8 +103,10 @@ class World:
 
     @property
     def digest(self) -> str:
-        """Names what the settings make."""
-        text = json.dumps([VERSION, asdict(self), repr(self.settings)], sort_keys=True)
+        """Names what the settings make, by the code as it is: of other features or other lists it
+        is another world."""
+        code = code_digest.of(CODE, without=ONLY_DIAGNOSES)
+        text = json.dumps([code, asdict(self), repr(self.settings)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def arm(self, person: int) -> str:
@@ -155,7 +160,7 @@ def built(world: World, home: Path) -> Built:
     folder.mkdir(parents=True)
     began = time.monotonic()
     _build(world, folder)
-    io.write_json(folder / "world.json", asdict(world) | {"version": VERSION})
+    io.write_json(folder / "world.json", asdict(world) | {"code": code_version()})
     print(f"world {world.digest}: built in {time.monotonic() - began:.0f} s", flush=True)
     return Built(world, folder)
 

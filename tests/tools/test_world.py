@@ -11,7 +11,7 @@ import pytest
 
 from jobs.sources import contract
 from tests.tools import served_days
-from tools import world, world_days
+from tools import code_digest, world, world_days
 from tools.world import World
 
 
@@ -24,6 +24,23 @@ def test_a_world_is_named_by_its_settings():
     assert World().digest == World().digest
     assert World(seed=1).digest != World().digest
     assert World(shop="events=1000").digest != World().digest
+
+
+def test_a_world_of_other_features_is_another_and_one_that_is_diagnosed_otherwise_is_not(
+    tmp_path, monkeypatch
+):
+    for name in ("jobs/scoring/features", "jobs/diagnosis/replay/replay", "tools/world",
+                 "tools/world_days"):  # fmt: skip
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('VERSION = "behaviour-1"\n')
+    of = code_digest.of
+    monkeypatch.setattr(code_digest, "of", lambda parts, without: of(parts, without, root=tmp_path))
+    before = World().digest
+    (tmp_path / "jobs/diagnosis/replay/replay.py").write_text("LIMIT = 1\n")
+    assert World().digest == before
+    (tmp_path / "jobs/scoring/features.py").write_text('VERSION = "behaviour-2"\n')
+    assert World().digest != before
 
 
 def test_each_online_session_asks_once_just_before_its_first_event():
