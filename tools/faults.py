@@ -7,8 +7,9 @@ A case that was diagnosed before, by the same code on the same world, is not don
 was ended goes on where it stopped.
 
 Settings come from the environment: ``FILE`` (``tools/faults.yaml``), ``LAKE`` (``var/faults``), the
-folder of the worlds, the cases and the results, and ``MASTER``. Prints the confusion table of all
-results of this code and world; writes ``results.json`` and ``report.md`` there.
+folder of the worlds, the cases and the results, ``WORLD`` (``days=49,every=7``: the days on which
+lists are served before the end, and how far nights lie apart), and ``MASTER``. Prints the confusion
+table of all results of this code and world; writes ``results.json`` and ``report.md`` there.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def run(values: Mapping[str, str]) -> int:
     """Read the file, build the world, run every case that was not run before, tell."""
     root = Path(values.get("LAKE") or ROOT / "var" / "faults").expanduser().resolve()
     file = Path(values.get("FILE") or ROOT / "tools" / "faults.yaml").expanduser().resolve()
-    chosen = world.World()
+    chosen = world.parse(values.get("WORLD") or "")
     chosen_cases = planted.read(file, chosen.nights()[0], chosen.end)
     Lake(root).open()
     with by_hand.stoppable():
