@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 SETUP = @$(PYTHON) tools/setup.py
-VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS METRICS MASTER TO EVENTS TESTS FILE CANDIDATE DECISION REASON EFFECT ARMS
+VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS METRICS MASTER TO EVENTS TESTS FILE CANDIDATE DECISION REASON EFFECT ARMS WORLD
 
 # Values reach Python through the environment as they were typed: neither make nor a shell expands them.
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
@@ -40,7 +40,7 @@ plan: ## how long an experiment takes, by who visited lately [EFFECT=0.05] [ARMS
 	$(SETUP) -- -m tools.ask plan
 bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index,refresh,reader,off_policy,diagnosis]
 	$(SETUP) --with java -- -m tools.bench
-faults: ## plant known faults in a world that is served, and tell which the diagnosis names [FILE=faults.yaml] [LAKE=folder] [MASTER=…]
+faults: ## plant known faults in a world that is served, and tell which the diagnosis names [FILE=faults.yaml] [WORLD=days=49,every=7] [LAKE=folder] [MASTER=…]
 	$(SETUP) --with java -- -m tools.faults
 neural: ## install what the optional two-tower retrieval and deep ranker are trained with
 	$(SETUP) --with neural

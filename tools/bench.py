@@ -38,7 +38,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +61,7 @@ from tools import (
     bench_refresh,
     bench_scoring,
     bench_topk,
+    growth,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -306,36 +306,29 @@ def resident(root: psutil.Process) -> int:
 def night_tables(nights: list[Measured]) -> list[str]:
     """Markdown: seconds per step and size, and how time grows from size to size."""
     sizes = [f"{each.events / 1e6:g} M" for each in nights]
-    grown = [f"{a} → {b}" for a, b in pairwise(sizes)]
+    events = [each.events for each in nights]
+    grown = growth.heads(events)
     lines = [
         "## The night by size", "",
-        "Seconds of each step with its gate; growth is the ratio of times over the ratio of sizes "
-        "(1 grows as the data, less grows slower).", "",
-        _row(["step", *sizes, *(f"growth {pair}" for pair in grown)]),
+        f"Seconds of each step with its gate; {growth.MEANING}.", "",
+        _row(["step", *sizes, *grown]),
         _row(["---", *["--:"] * (len(sizes) + len(grown))]),
     ]  # fmt: skip
     per_size = [each.of_steps() for each in nights]
     for step in per_size[0]:
         spent = [steps.get(step, float("nan")) for steps in per_size]
-        lines.append(_row([step, *(f"{s:.1f}" for s in spent), *_growths(spent, nights)]))
+        lines.append(_row([step, *(f"{s:.1f}" for s in spent), *growth.cells(spent, events)]))
     totals = [each.total for each in nights]
     busy = [sum(each.of_steps(each.processor).values()) for each in nights]
     lines += [
-        _row(["**total**", *(f"{s:.0f}" for s in totals), *_growths(totals, nights)]),
-        _row(["processor seconds", *(f"{s:.0f}" for s in busy), *_growths(busy, nights)]),
+        _row(["**total**", *(f"{s:.0f}" for s in totals), *growth.cells(totals, events)]),
+        _row(["processor seconds", *(f"{s:.0f}" for s in busy), *growth.cells(busy, events)]),
         _row(
             ["peak memory, GiB", *(f"{each.peak / GIB:.1f}" for each in nights), *[""] * len(grown)]
         ),
         "",
     ]
     return lines
-
-
-def _growths(spent: list[float], nights: list[Measured]) -> list[str]:
-    return [
-        f"{(spent[i + 1] / spent[i]) / (nights[i + 1].events / nights[i].events):.2f}"
-        for i in range(len(spent) - 1)
-    ]
 
 
 # --- side by side ----------------------------------------------------------------------------

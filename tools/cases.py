@@ -4,7 +4,9 @@ every file that the faults leave as it is."""
 from __future__ import annotations
 
 from datetime import date
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,30 +25,44 @@ PLANTED = "served-planted"  # the file of all days from a fault's start on
 KEPT_APART = ".night"  # of the lake: its lock and its engine
 
 
-def read(built: Built, people: Answers, start: date, seed: int) -> Tables:
-    """The tables of a world; of what was served the days from ``start`` on."""
-    days = [day for day in built.days() if day >= start]
-    lake = Lake(built.lake)
-    newest = built.world.newest_served.isoformat()
-    nights = [night.isoformat() for night in built.world.nights()]
-    return Tables(
-        people=people,
-        log=pa.concat_tables(built.log(day) for day in days).combine_chunks(),
-        truth=pa.concat_tables(built.truth(day) for day in days).combine_chunks(),
-        shop=pa.concat_tables(pq.read_table(path) for path in shop_files(built)).combine_chunks(),
-        items=io.read_arrow(built.source / "items").combine_chunks(),
-        catalogue={name: io.read_arrow(_lake_table(lake, "catalogue", name, "items"))
-                   for name in nights},
-        examples=io.read_arrow(_lake_table(lake, "examples", newest, "examples")).combine_chunks(),
-        metrics=yaml.safe_load((built.source / "metrics.yaml").read_text(encoding="utf-8")),
-        seed=seed,
-    )  # fmt: skip
+class Unfaulted:
+    """The tables of a world before any fault, each read once for all cases that start on a day."""
+
+    def __init__(self, built: Built, people: Answers):
+        self.built, self.people = built, people
+        self._served: dict[date, dict[str, pa.Table]] = {}
+
+    def since(self, start: date, seed: int) -> Tables:
+        """The tables; of what was served the days from ``start`` on."""
+        if start not in self._served:
+            days = [day for day in self.built.days() if day >= start]
+            # Of one start alone, since a log with its features is the greatest of all tables.
+            self._served = {start: {
+                "log": pa.concat_tables(self.built.log(day) for day in days).combine_chunks(),
+                "truth": pa.concat_tables(self.built.truth(day) for day in days).combine_chunks(),
+            }}  # fmt: skip
+        return Tables(people=self.people, seed=seed, **self._served[start], **self._unserved)
+
+    @cached_property
+    def _unserved(self) -> dict[str, Any]:
+        built, lake = self.built, Lake(self.built.lake)
+        newest = built.world.newest_served.isoformat()
+        nights = [night.isoformat() for night in built.world.nights()]
+        examples = io.read_arrow(_lake_table(lake, "examples", newest, "examples"))
+        return {
+            "shop": pa.concat_tables(map(pq.read_table, shop_files(built))).combine_chunks(),
+            "items": io.read_arrow(built.source / "items").combine_chunks(),
+            "catalogue": {name: io.read_arrow(_lake_table(lake, "catalogue", name, "items"))
+                          for name in nights},
+            "examples": examples.combine_chunks(),
+            "metrics": yaml.safe_load((built.source / "metrics.yaml").read_text(encoding="utf-8")),
+        }  # fmt: skip
 
 
-def write(built: Built, case: Case, people: Answers, folder: Path, seed: int) -> tuple[str, ...]:
+def write(unfaulted: Unfaulted, case: Case, folder: Path, seed: int) -> tuple[str, ...]:
     """Make ``folder``/source and ``folder``/lake of the faulted world; returns the steps before the
     diagnosis that have to be done again, since the last night's are of the world itself."""
-    before = read(built, people, case.start, seed)
+    built, before = unfaulted.built, unfaulted.since(case.start, seed)
     after = plant(before, list(case.faults))
     _copy_source(built, before, after, folder / "source", case.start)
     _copy_lake(built, before, after, folder / "lake")

@@ -3,15 +3,16 @@
 The simulated shop lies in the source contract's shape; a night of the pipeline runs every few days
 on what had been received by then; between two nights each online session asks the newest release,
 the page shows the first places, people answer by the simulator's truth, and log and answers go into
-the source, so that later nights learn from them. A last night is of the end itself, as the one that
-a day's diagnosis runs behind.
+the source, so that later nights learn from them. A last night is begun at the end itself: what a
+day's diagnosis runs behind.
 
     <folder>/source/   the contract's tables, with what was served in files of its own, a day each
     <folder>/lake/     the nights and their releases
     <folder>/truth/    answers/<day>.parquet: each shown place, its chances and what was drawn
-    <folder>/world.json   written last: the settings
+    <folder>/world.json   written last: the settings and the commit
 
-A world is built once for its settings and kept, for as many planted faults as share it.
+A world is built once for its settings and its code, and kept for as many planted faults as share
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -33,8 +34,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from jobs import io, steps
-from jobs.__main__ import command
+from jobs.__main__ import code_version, command
 from jobs.diagnosis.experiments import assignment
+from jobs.errors import Fault
 from jobs.io import Lake
 from jobs.release import recorder, releases
 from jobs.release.basis import Basis
@@ -45,10 +47,14 @@ from jobs.sources.simulated.crowd import Crowd
 from jobs.sources.simulated.goods import Goods
 from jobs.sources.simulated.serving import Answers
 from jobs.sources.simulated.settings import Shop
-from tools import world_days
+from tools import code_digest, world_days
 
-VERSION = 1  # raised when equal settings give another world
+# What makes a world: the code of its nights, its shop and its days.
+CODE = ("jobs", "expectations", "tools/world.py", "tools/world_days.py")
+ONLY_DIAGNOSES = ("jobs/diagnosis", "jobs/pages")
 RUN_ID = "world"
+SETTINGS = ("days", "every", "length", "page", "seed")  # that can be chosen in a line of text
+LAST = (*steps.BEFORE_DIAGNOSIS, "identities", "sessions")  # of the night of the end
 SERVED = "served-{:%Y-%m-%d}"  # a day's files in events and in recommendation_log
 # Small nights: one surface, and of everything as much as a shop of a few thousand people needs.
 NIGHT: dict[str, dict[str, Any]] = {
@@ -100,8 +106,10 @@ class World:
 
     @property
     def digest(self) -> str:
-        """Names what the settings make."""
-        text = json.dumps([VERSION, asdict(self), repr(self.settings)], sort_keys=True)
+        """Names what the settings make, by the code as it is: of other features or other lists it
+        is another world."""
+        code = code_digest.of(CODE, without=ONLY_DIAGNOSES)
+        text = json.dumps([code, asdict(self), repr(self.settings)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def arm(self, person: int) -> str:
@@ -146,6 +154,39 @@ class Built:
         return [self.world.end - timedelta(days=back) for back in range(self.world.days, 0, -1)]
 
 
+def parse(text: str) -> World:
+    """The world of settings like ``days=42,every=14``; what is not named is as usual.
+
+    Raises one ``Fault`` that names everything that is wrong.
+    """
+    parts = [part.partition("=") for part in text.split(",") if part]
+    given = {name: value for name, _, value in parts}
+    strange = [f"{name} is no setting" for name in given if name not in SETTINGS]
+    uncounted = [
+        f"{name} is {value!r}, which is no whole number above 0"
+        for name, value in given.items()
+        if name in SETTINGS and not (value.isascii() and value.isdecimal() and int(value))
+    ]
+    wrong = strange + uncounted
+    if not wrong:
+        numbers: dict[str, Any] = {name: int(value) for name, value in given.items()}
+        chosen = World(**numbers)
+        if chosen.days % chosen.every:
+            wrong.append(f"{chosen.days} days are no multiple of {chosen.every}, a night's")
+        if chosen.days >= chosen.settings.days:
+            wrong.append(
+                f"the shop is open for {chosen.settings.days} days, not beyond {chosen.days}"
+            )
+        if chosen.page > chosen.length:
+            wrong.append(f"a page of {chosen.page} places is longer than a list of {chosen.length}")
+        if not wrong:
+            return chosen
+    told = "; ".join(wrong)
+    raise Fault(
+        f"world: {text!r}: {told}. Give some of {', '.join(SETTINGS)}, like days=42,every=14"
+    )
+
+
 def built(world: World, home: Path) -> Built:
     """The world of these settings below ``home``; made where it is not there."""
     folder = home / world.digest
@@ -155,7 +196,7 @@ def built(world: World, home: Path) -> Built:
     folder.mkdir(parents=True)
     began = time.monotonic()
     _build(world, folder)
-    io.write_json(folder / "world.json", asdict(world) | {"version": VERSION})
+    io.write_json(folder / "world.json", asdict(world) | {"code": code_version()})
     print(f"world {world.digest}: built in {time.monotonic() - began:.0f} s", flush=True)
     return Built(world, folder)
 
@@ -175,9 +216,10 @@ def _build(world: World, folder: Path) -> None:
         serve(world, folder, people, asked, run_date)
 
 
-def nights_of(world: World, folder: Path) -> Iterator[date]:
+def nights_of(world: World, folder: Path) -> Generator[date]:
     """Run the nights one after the other, on one engine; yields each run date when its release is
-    published, so that what it is served for can happen before the next."""
+    published, so that what it is served for can happen before the next. Of the last one, which
+    nobody is served by, only what the end's diagnosis runs behind."""
     where = [
         f"--lake={folder / 'lake'}", f"--source={folder / 'source'}", f"--run-id={RUN_ID}",
         f"--params={json.dumps(world.night)}",
@@ -187,7 +229,7 @@ def nights_of(world: World, folder: Path) -> Iterator[date]:
     try:
         for run_date in world.nights():
             began = time.monotonic()
-            for step in steps.STEPS:
+            for step in steps.STEPS if run_date < world.end else LAST:
                 for verb in ("run", "gate"):
                     command([verb, *where, f"--as-of={run_date}", step])
             print(f"night {run_date}: {time.monotonic() - began:.0f} s", flush=True)

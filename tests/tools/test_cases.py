@@ -17,6 +17,7 @@ from jobs.sources import contract
 from tests.tools import served_days
 from tests.tools.served_days import START
 from tools import cases, world, world_days
+from tools.cases import Unfaulted
 from tools.planted import Case
 from tools.planting import Planted
 from tools.world import SERVED, Built, World
@@ -54,7 +55,8 @@ def built(tmp_path_factory) -> Built:
 def write(built: Built, folder: Path, *kinds: str) -> Path:
     faults = tuple(Planted(kind, START, 0.5) for kind in kinds)
     before = states(built.folder)
-    cases.write(built, Case("a", faults), served_days.tables().people, folder, seed=3)
+    unfaulted = Unfaulted(built, served_days.tables().people)
+    cases.write(unfaulted, Case("a", faults), folder, seed=3)
     assert states(built.folder) == before
     return folder
 

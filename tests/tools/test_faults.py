@@ -1,4 +1,5 @@
-"""What ``make faults`` makes of its file and of what was found: one error, one table."""
+"""What ``make faults`` makes of its file and of what was found: one error, one table, no case
+diagnosed twice."""
 
 from __future__ import annotations
 
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs import io
 from jobs.errors import Fault
-from tools import faults, planted, planting, world
-from tools.faults import Diagnosed
+from tools import fault_results, faults, planted, planting, world
+from tools.fault_results import Diagnosed, Kept
 from tools.planted import Case
 from tools.planting import Planted
 
@@ -143,17 +145,77 @@ def test_shares_are_of_medium_and_above_and_alarms_of_clean_worlds():
         diagnosed([], 1.0),
         diagnosed([], 1.0, symptom("label_drift")),
     ]
-    assert faults.shares(found) == {
+    assert fault_results.shares(found) == {
         "medium and above": {"cases": 2, "right": 1},
         "faint": {"cases": 1, "right": 0},
         "clean": {"cases": 2, "alarms": 1},
     }
-    text = "\n".join(faults.report(found))
+    text = "\n".join(fault_results.report(found, "World w, code c."))
     assert "1 of 2 faults of medium severity and above were named rightly first (50%)" in text
     assert "1 of 2 worlds without a fault raised an alarm" in text
+    assert "World w, code c." in text
     assert "| threshold | 1 | 1 | 0 | miscalibrated |" in text
     assert "- **['threshold'] 1.0** (threshold, 1): miscalibrated." in text
     assert "    - miscalibrated of x (parity): It." in text
+
+
+# --- what is kept ------------------------------------------------------------------------------
+def test_a_case_draws_by_its_name_wherever_it_stands():
+    one, other = (Case(name, (Planted("bypassed", START, 0.5),)) for name in ("one", "other"))
+    again = Case("one", (Planted("bypassed", START, 1.0),))
+    assert faults.seed_of(one) == faults.seed_of(again)
+    assert faults.seed_of(one) != faults.seed_of(other)
+
+
+def test_results_of_several_files_are_told_together_and_those_of_other_code_or_worlds_are_not(
+    tmp_path,
+):
+    right = diagnosed(["lost_join"], 0.5, symptom("lost_join"))
+    missed = diagnosed(["threshold"], 0.5, symptom("miscalibrated", warning=True))
+    kept = Kept(tmp_path, "world", "code")
+    kept.add(right)
+    Kept(tmp_path, "world", "code").add(missed)
+    assert Kept(tmp_path, "world", "code").all() == [right, missed]
+    assert kept.holds(right.case)
+    for other in (Kept(tmp_path, "world", "other"), Kept(tmp_path, "other", "code")):
+        assert not other.holds(right.case)
+        assert other.all() == []
+    graver = Case(right.case.name, (Planted("lost_join", START, 1.0),))
+    assert not kept.holds(graver)
+    told = io.read_json(tmp_path / "results.json")
+    assert told["medium and above"] == {"cases": 2, "right": 1}
+    assert [one["first"] for one in told["cases"]] == ["lost_join", "nothing"]
+    assert "1 of 2 faults of medium severity" in (tmp_path / "report.md").read_text()
+
+
+def test_a_run_goes_on_where_one_was_ended(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "three.yaml"
+    file.write_text("".join(
+        f"- {{name: {name}, kind: bypassed, start: 2024-02-16, severity: 0.5}}\n" for name in "abc"
+    ))  # fmt: skip
+    monkeypatch.setattr(world, "built", lambda chosen, home: world.Built(chosen, home))
+    asked: list[list[str]] = []
+
+    def until(count: int):
+        def found(built, chosen, root, master):
+            asked.append([case.name for case in chosen])
+            for case in chosen[:count]:
+                yield Diagnosed(case, [symptom("bypassed")], None, {})
+            if count < len(chosen):
+                raise KeyboardInterrupt
+
+        return found
+
+    values = {"LAKE": str(tmp_path / "lake"), "FILE": str(file)}
+    monkeypatch.setattr(faults, "diagnosed", until(2))
+    with pytest.raises(KeyboardInterrupt):
+        faults.run(values)
+    assert "2 of 2 faults" in (tmp_path / "lake" / "report.md").read_text()
+    monkeypatch.setattr(faults, "diagnosed", until(3))
+    assert faults.run(values) == 0
+    assert faults.run(values) == 0
+    assert asked == [["a", "b", "c"], ["c"]]
+    assert "3 of 3 faults" in capsys.readouterr().out
 
 
 WAITING = """

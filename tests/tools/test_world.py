@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from jobs.errors import Fault
 from jobs.sources import contract
 from tests.tools import served_days
-from tools import world, world_days
+from tools import code_digest, world, world_days
 from tools.world import World
 
 
@@ -24,6 +25,43 @@ def test_a_world_is_named_by_its_settings():
     assert World().digest == World().digest
     assert World(seed=1).digest != World().digest
     assert World(shop="events=1000").digest != World().digest
+
+
+def test_a_world_is_chosen_in_a_line():
+    assert world.parse("") == World()
+    assert world.parse("days=42,every=14") == World(days=42, every=14)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("day=4,seed=-1", "day is no setting; seed is '-1', which is no whole number above 0"),
+        ("days", "days is '', which"),
+        ("days=40", "40 days are no multiple of 7"),
+        ("days=126", "the shop is open for 120 days"),
+        ("page=13", "a page of 13 places is longer than a list of 12"),
+    ],
+)
+def test_a_world_that_cannot_be_is_named(text, sentence):
+    with pytest.raises(Fault, match=sentence):
+        world.parse(text)
+
+
+def test_a_world_of_other_features_is_another_and_one_that_is_diagnosed_otherwise_is_not(
+    tmp_path, monkeypatch
+):
+    for name in ("jobs/scoring/features", "jobs/diagnosis/replay/replay", "tools/world",
+                 "tools/world_days"):  # fmt: skip
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('VERSION = "behaviour-1"\n')
+    of = code_digest.of
+    monkeypatch.setattr(code_digest, "of", lambda parts, without: of(parts, without, root=tmp_path))
+    before = World().digest
+    (tmp_path / "jobs/diagnosis/replay/replay.py").write_text("LIMIT = 1\n")
+    assert World().digest == before
+    (tmp_path / "jobs/scoring/features.py").write_text('VERSION = "behaviour-2"\n')
+    assert World().digest != before
 
 
 def test_each_online_session_asks_once_just_before_its_first_event():
