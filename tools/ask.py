@@ -56,24 +56,21 @@ def measurement(values: Mapping[str, str]) -> list[str]:
                            if name in given)]  # fmt: skip
 
 
-def tests(chosen: str, cores: int) -> tuple[list[str], dict[str, str]]:
-    """The command line of pytest, and what its environment has besides: two workers share all
-    tests, or those of a folder."""
+def tests(chosen: str, cores: int) -> list[str]:
+    """The command line of pytest: two workers share all tests, or those of a folder."""
     line = [chosen] if chosen else []
     if cores < 2 or not (ROOT / chosen).is_dir():
-        return line, {}
+        return line
     # In the order of tests/conftest.py, which puts the longest first.
-    shared = ["--numprocesses=2", "--dist=loadgroup", "--no-loadscope-reorder"]
-    # Threads of the numeric libraries would wait for a core that the other worker has.
-    return [*shared, *line], {"OMP_NUM_THREADS": "1"}
+    return ["--numprocesses=2", "--dist=loadgroup", "--no-loadscope-reorder", *line]
 
 
 def main() -> int:
     command, *names = sys.argv[1:]
     if command == "test":
-        line, environment = tests(os.environ.get("TESTS", ""), os.cpu_count() or 1)
+        line = tests(os.environ.get("TESTS", ""), os.cpu_count() or 1)
         return subprocess.run(
-            [sys.executable, "-m", "pytest", *line], cwd=ROOT, env=environment | _without_make()
+            [sys.executable, "-m", "pytest", *line], cwd=ROOT, env=_without_make()
         ).returncode
     if command == "check":
         lines = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
