@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def open_refresh(chosen: argparse.Namespace) -> None:
     """The same for a refresh, with the release that it goes on from, and what it takes over."""
     lake, as_of = _open(chosen, brief=True), io.parse_as_of(chosen.as_of)
     try:
+        route.check_clock(lake, as_of, datetime.now(UTC))
         overrides = params.from_json(chosen.params)
         refresh = route.open_refresh(lake, as_of, chosen.run_id, chosen.source, overrides)
         route.carry_over(lake, as_of, chosen.run_id, refresh)
