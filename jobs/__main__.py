@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from jobs.night import Night, engine_file, scratch_folder
 from jobs.refresh import route
 
 log = logging.getLogger("nightjar")
-PATIENCE_SECONDS = 900
+PATIENCE_SECONDS, PAUSE_SECONDS = 900.0, 1.0
 DEFAULT_LAKE = "var/lake"
 DEFAULT_SOURCE = "completejourney"
 
@@ -70,8 +70,9 @@ def open_night(chosen: argparse.Namespace) -> None:
 
 def open_refresh(chosen: argparse.Namespace) -> None:
     """The same for a refresh, with the release that it goes on from, and what it takes over."""
-    lake, as_of = _open(chosen), io.parse_as_of(chosen.as_of)
+    lake, as_of = _open(chosen, brief=True), io.parse_as_of(chosen.as_of)
     try:
+        route.check_clock(lake, as_of, datetime.now(UTC))
         overrides = params.from_json(chosen.params)
         refresh = route.open_refresh(lake, as_of, chosen.run_id, chosen.source, overrides)
         route.carry_over(lake, as_of, chosen.run_id, refresh)
@@ -82,11 +83,11 @@ def open_refresh(chosen: argparse.Namespace) -> None:
         raise
 
 
-def _open(chosen: argparse.Namespace) -> Lake:
+def _open(chosen: argparse.Namespace, brief: bool = False) -> Lake:
     lake = Lake(chosen.lake).open()
     check_overrides(params.from_json(chosen.params))
     io.parse_as_of(chosen.as_of)
-    _take(lake, chosen.run_id)
+    take(lake, chosen.run_id, brief)
     try:
         route.close(lake, chosen.run_id)  # left by a refresh of this name that was killed
         with lock.alone(lake):
@@ -110,19 +111,26 @@ def _stop_engine(lake: Lake) -> None:
         engine_file(lake).unlink()
 
 
-def _take(lake: Lake, run_id: str) -> None:
-    """Take the lake; a refresh at work is waited for, since it takes minutes, and a night hours."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def take(
+    lake: Lake, run_id: str, brief: bool, patience: float = PATIENCE_SECONDS,
+    pause: float = PAUSE_SECONDS,
+) -> None:  # fmt: skip
+    """Take the lake; a refresh at work is waited for, since it takes minutes, and a night hours.
+    ``brief``: whether this run is one.
+
+    Raises ``Busy`` at once where a night is at work, and where a refresh still is after
+    ``patience`` seconds; it is looked at every ``pause`` seconds.
+    """
+    deadline = time.monotonic() + patience
     while True:
         try:
-            lock.acquire(lake, run_id)
+            lock.acquire(lake, run_id, brief)
             return
         except Busy:
             holder = lock.holder_of(lake)
-            refreshing = holder and route.under_way(lake, holder["owner"])
-            if holder and (not refreshing or time.monotonic() > deadline):
+            if holder and (not holder.get("brief") or time.monotonic() > deadline):
                 raise
-        time.sleep(1)
+        time.sleep(pause)
 
 
 def close_night(chosen: argparse.Namespace) -> None:

@@ -31,8 +31,9 @@ def path(lake: Lake) -> Path:
     return lake.root / ".night" / "lock.json"
 
 
-def acquire(lake: Lake, owner: str) -> None:
-    """Take the lake for a run, or raise ``Busy`` that names who holds it."""
+def acquire(lake: Lake, owner: str, brief: bool = False) -> None:
+    """Take the lake for a run, or raise ``Busy`` that names who holds it. ``brief``: for minutes,
+    so that others may wait for it."""
     with alone(lake):
         holder = holder_of(lake)
         if holder is not None and holder["owner"] != owner:
@@ -45,7 +46,7 @@ def acquire(lake: Lake, owner: str) -> None:
             log.warning("lock=taken_over from=%s", holder["owner"])
         if _engine_died(lake):  # so that it tells nobody that this run is dead
             engine_file(lake).unlink()
-        io.write_json(path(lake), _entry(owner))
+        io.write_json(path(lake), _entry(owner, brief))
 
 
 @contextmanager
@@ -67,7 +68,8 @@ def renew(lake: Lake, owner: str) -> None:
                 f"lake: {lake.root} is held by {by}, not by the run {owner}; "
                 "start the night from its first task, which takes the lake"
             )
-        io.write_json(path(lake), {**_entry(owner), "taken": holder["taken"]})
+        entry = _entry(owner, holder.get("brief", False))
+        io.write_json(path(lake), {**entry, "taken": holder["taken"]})
 
 
 def release(lake: Lake, owner: str) -> None:
@@ -88,10 +90,11 @@ def holder_of(lake: Lake) -> dict[str, Any] | None:
         return None
 
 
-def _entry(owner: str) -> dict[str, Any]:
+def _entry(owner: str, brief: bool) -> dict[str, Any]:
     now = datetime.now(UTC)
     return {
         "owner": owner,
+        "brief": brief,
         "host": socket.gethostname(),
         "taken": now.isoformat(timespec="seconds"),
         "expires": (now + HOLD).isoformat(timespec="seconds"),

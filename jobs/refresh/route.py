@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,15 @@ from jobs.errors import Fault, NightNeeded
 from jobs.io import Lake, Published
 from jobs.refresh import explored
 from jobs.release import releases
-from jobs.release.releases import Release
+from jobs.release.releases import Release, moment
 from jobs.scoring import features
 from jobs.scoring.scorer import SCORER
 
 log = logging.getLogger("nightjar")
 
 ANEW, ONWARD, CARRIED = "anew", "onward", "carried"
+# How far two machines' clocks may be apart.
+AHEAD = timedelta(minutes=5)
 # In the order of a refresh.
 ROUTE: dict[str, str] = {
     "source": ANEW,
@@ -113,6 +115,29 @@ def open_refresh(
     io.write_json(file(lake), {"run_id": run_id, **dataclasses.asdict(chosen)})
     log.info("refresh=%s base=%s night=%s", io.label(as_of), chosen.base, chosen.night)
     return chosen
+
+
+def check_clock(lake: Lake, as_of: datetime, now: datetime) -> None:
+    """Raise ``Fault`` where a refresh is asked for a moment that is yet to come, or where what
+    serves is of one: an hour that a clock ran ahead to, behind which no refresh would serve before
+    the time has caught up.
+
+    ``now``: this machine's clock. Runs of any past moment are none of its business.
+    """
+    latest = now + AHEAD
+    clock = f"this machine's clock, which says {now:%Y-%m-%d %H:%M} UTC"
+    if as_of > latest:
+        raise Fault(
+            f"refresh: {io.label(as_of)} is later than {clock}; give an earlier AS_OF, or set the "
+            "clock right"
+        )
+    serving = moment(releases.current_id(lake) or "")
+    if serving is not None and serving > latest:
+        raise Fault(
+            f"refresh: the release {releases.current_id(lake)} serves and is of "
+            f"{io.label(serving)}, later than {clock}: it was made while a clock was ahead; serve "
+            "the one before it (make rollback), or set the clock right, then refresh"
+        )
 
 
 def under_way(lake: Lake, run_id: str) -> Refresh | None:

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from jobs import lock
+from jobs.io import Lake
 from jobs.refresh import route
 
 FOLDER = Path(__file__).resolve().parents[2] / "dags"
@@ -81,6 +83,24 @@ def test_every_parameter_is_described_and_the_runbook_is_there(dag):
         assert dag.params.get_param(name).description, name
     for word in ("red gate", "base", "waits", "intervals"):
         assert word in dag.doc_md
+
+
+def test_a_refresh_that_finds_the_night_at_work_is_skipped_and_touches_nothing(
+    dag, tmp_path, monkeypatch
+):
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    lake = Lake(tmp_path / "lake").open()
+    lock.acquire(lake, "the-night")
+    opened = dag.get_task("open_refresh").python_callable
+    module = sys.modules[opened.__module__]
+    line = [f"--lake={lake.root}", "--as-of=2024-05-05T01:00", "--run-id=the-hour"]
+    monkeypatch.setattr(module, "command_line", lambda *verb: [*verb, *line])
+    monkeypatch.setattr(module, "spark_options", list)
+    with pytest.raises(AirflowSkipException, match="in use by the run the-night"):
+        opened()
+    assert lock.holder_of(lake)["owner"] == "the-night"
+    assert not route.file(lake).exists()
 
 
 def test_the_run_date_is_the_last_full_hour():
