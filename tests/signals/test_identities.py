@@ -281,9 +281,13 @@ def test_a_night_touches_only_the_groups_that_its_new_links_touch(engine, tmp_pa
     keys = [f"{row['key_type']}:{row['key']}" for row in events]
     random = np.random.default_rng(seed)
     fresh = []
-    for world in random.choice(worlds, changed, replace=False):
-        mine = sorted({key for key in keys if key.partition(":")[2].startswith(f"{world}-")})
-        fresh += [link(*random.choice(mine, 2, replace=False), days_ago=1.0) for _ in range(2)]
+    of_world = [sorted({key for key in keys if key.partition(":")[2].startswith(f"{world}-")})
+                for world in range(worlds)]  # fmt: skip
+    several = [world for world in range(worlds) if len(of_world[world]) > 2]
+    for world in random.choice(several, changed, replace=False):
+        fresh += [
+            link(*random.choice(of_world[world], 2, replace=False), 1.0) for _ in range(2)
+        ]  # fmt: skip
 
     def shop(name: str) -> Shop:
         lake = Lake(tmp_path / name).open()
@@ -305,7 +309,7 @@ def test_a_night_touches_only_the_groups_that_its_new_links_touch(engine, tmp_pa
 
 
 def _known(row: dict) -> datetime:
-    return row["received_time"] or row["observed_time"]
+    return row.get("received_time") or row["observed_time"]
 
 
 @pytest.mark.parametrize("how", ["array", "spark"])
