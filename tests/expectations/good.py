@@ -155,7 +155,7 @@ def signals() -> dict[str, pa.Table]:
                 "rows: received": 2_000, "rows: no_key": 1,
                 "rows: received_before_observed": 1, "link: admitted": 1_900,
                 "link: too_many_of_type": 9, "link: unknown_key": 9,
-                "link: confidence_outside_0_1": 1,
+                "link: confidence_outside_0_1": 1, "link: unknown_source": 0,
             }.items()
         ]),
         "history": table("history", {

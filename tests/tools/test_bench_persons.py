@@ -42,7 +42,7 @@ def test_shops_are_measured_by_the_nights_own_steps_and_leave_nothing(tmp_path: 
     ] * 2  # fmt: skip
     usual, rows = rows[:4], rows[4:]
     assert all(row["noise"] == {} for row in usual)
-    assert min(usual[0][name] for name in ("precision", "recall", "f1")) >= 0.99
+    assert min(usual[0][name] for name in ("precision", "recall", "f1")) > 0.98
     assert all(row["noise"] == {"shared": 0.04} for row in rows)
     assert rows[0]["joined"] > 500
     assert 0.95 < rows[0]["precision"] < 1
