@@ -358,8 +358,8 @@ def test_a_boost_that_comes_into_force_makes_all_lists_anew_and_is_counted(shop:
         "starts": pa.array([hour(0.5)], small_shop.TIME), "reason": ["test"],
     }))  # fmt: skip
     shop.refresh(hour(1))
-    notes = shop.lake.published("recommendations", hour(1)).manifest["notes"]["lists"]
-    assert notes["people_anew"] == shop.table("persons", hour(1)).num_rows
+    (work,) = shop.table("list_work", hour(1)).to_pylist()
+    assert work["anew"] == work["known"] == shop.table("persons", hour(1)).num_rows
     causes = set(shop.table("overrides", hour(1))["cause"].to_pylist())
     assert "push" in causes - set(shop.table("overrides", AS_OF)["cause"].to_pylist())
 
