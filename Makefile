@@ -38,7 +38,7 @@ shadow: ## a candidate, built in a lake of its own, beside what serves: CANDIDAT
 	$(SETUP) -- -m tools.ask shadow CANDIDATE
 plan: ## how long an experiment takes, by who visited lately [EFFECT=0.05] [ARMS=2] [LAKE=folder]
 	$(SETUP) -- -m tools.ask plan
-bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index,refresh,reader,off_policy,diagnosis]
+bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index,refresh,als,reader,off_policy,diagnosis]
 	$(SETUP) --with java -- -m tools.bench
 faults: ## plant known faults in a world that is served, and tell which the diagnosis names [FILE=faults.yaml] [WORLD=days=49,every=7] [LAKE=folder] [MASTER=…]
 	$(SETUP) --with java -- -m tools.faults

@@ -10,6 +10,7 @@ Part ``topk``: the exact best items that each person may get, beside FAISS and i
 Part ``scoring``: features and scores of 200 candidates a person, for rising numbers of people.
 Part ``index``: an hourly refresh of an index of 500,000 items beside building it again.
 Part ``refresh``: a refresh four hours after a night, beside that night, at each of ``EVENTS``.
+Part ``als``: nights fitted from the night before beside cold fits, and people folded in.
 Part ``diagnosis``: every step of the daily diagnosis, for logs of rising size.
 Part ``reader``: how long serving waits for an answer from LMDB, from Redis and from the index.
 Part ``off_policy``: what items drawn by lot bring, estimated and in truth (Open Bandit Dataset).
@@ -52,6 +53,7 @@ from jobs import io
 from jobs.io import Lake
 from jobs.retrieval import matrix
 from tools import (
+    bench_als,
     bench_diagnosis,
     bench_index,
     bench_links,
@@ -66,7 +68,7 @@ from tools import (
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = dict.fromkeys(
-    ("night", "beside", "links", "persons", "topk", "scoring", "index", "refresh", "reader",
+    ("night", "beside", "links", "persons", "topk", "scoring", "index", "refresh", "als", "reader",
      "off_policy", "diagnosis")
 ).keys()  # fmt: skip
 PERSONS_EVENTS = 200_000
@@ -156,6 +158,12 @@ def main() -> int:
             results["refresh"].append(found)
             report += bench_refresh.table(found)
             _keep(chosen.home, report, results)
+    if "als" in chosen.parts:
+        nightly = bench_als.measure(chosen.home)
+        results["als"] = bench_als.summary(nightly)
+        report += bench_als.table(nightly)
+        io.write_text(chosen.home / "als.svg", bench_als.drawing(nightly))
+        _keep(chosen.home, report, results)
     if "index" in chosen.parts:
         results["index"] = bench_index.measure(chosen.rounds)
         report += bench_index.table(results["index"])

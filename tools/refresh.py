@@ -126,20 +126,22 @@ def facts(lake: Any, as_of: datetime) -> list[tuple[str, str]]:
     changes = lake.published("changes", as_of)
     counts = {row["what"]: row for row in io.read_arrow(changes.table("change_counts")).to_pylist()}
     hours = io.read_arrow(changes.table("intervals")).to_pylist()
-    lists = lake.published("recommendations", as_of).manifest["notes"]["lists"]
+    ordered = lake.published("recommendations", as_of)
+    work = io.read_arrow(ordered.table("list_work")).to_pylist()[0]
     healed = sum(row["state"] == HEALED for row in hours)
     received, late = (sum(row[name] for row in hours) for name in ("events", "late"))
     found = [
         (
             what,
             f"{row['touched']:,} of {row['known']:,} touched ({row['share']:.1%}), "
-            f"{row['saved']:.1%} not due",
+            f"{row['due']:,} due",
         )
         for what, row in counts.items()
     ]
     found.append((
-        "lists", f"of {lists['people_anew']:,} people made anew; {lists['places_lost']:,} places "
-        f"of {lists['people_filled']:,} others taken out and filled",
+        "lists", f"of {work['anew']:,} people made anew; of {work['filled']:,} only "
+        f"{ordered.manifest['notes']['places_lost']:,} places taken out and filled; of "
+        f"{work['untouched']:,} ({work['untouched'] / work['known']:.1%}) untouched",
     ))  # fmt: skip
     found.append((
         "since the night", f"{received:,} events received in {len(hours)} hours"

@@ -7,8 +7,9 @@ look at (``jobs/ordering/logged.py``). Writes
 list that many share), ``model_lists`` (a row per place of the lists that
 the model alone would have published), ``overrides`` (a row per rule and stage: what it changed),
 ``explore_shares`` (a row per source that is explored), ``features`` (the rows that the lists were
-scored from), ``delivery`` (a row per source: quota and delivered share) and ``shortfalls`` (a row
-per way in which lists were topped up or stayed short).
+scored from), ``delivery`` (a row per source: quota and delivered share), ``shortfalls`` (a row per
+way in which lists were topped up or stayed short) and ``list_work`` (of how many people lists were
+made anew, filled or left).
 
 People without consent, or without history, have no personal candidates: their list comes from the
 pools of their contexts. A source that cannot fill its quota is topped up from its own deeper
@@ -90,6 +91,8 @@ def run(night: Night, params: Params) -> None:
     made |= of_contexts(night, params, items, shared, known)
     for table in EVIDENCE:
         night.write(table, pa.concat_tables(getattr(one, table)() for one in made.values()))
+    everybody = people_of(night.arrow("persons", ["person_id"]))
+    night.write("list_work", work(everybody, everybody, everybody[:0]))
 
 
 def refresh(night: Night, params: Params) -> None:
@@ -147,10 +150,21 @@ def refresh(night: Night, params: Params) -> None:
             counted.filter(pc.and_(stays, ours)),
             *(getattr(one, name)() for one in shelves.values()),
         )
-    night.notes["lists"] = {
-        "people_anew": len(plan.anew.people), "people_filled": plan.filled,
-        "places_lost": plan.lost.num_rows,
-    }  # fmt: skip
+    everybody = people_of(night.arrow("persons", ["person_id"]))
+    night.write("list_work", work(everybody, plan.anew.people, plan.short))
+    night.notes["places_lost"] = plan.lost.num_rows
+
+
+def work(people: pa.StringArray, anew: pa.StringArray, short: pa.StringArray) -> pa.Table:
+    """The table ``list_work``; ``anew``: who has a list that is made anew, ``short``: who lost a
+    place in one that is not."""
+    made = pc.is_in(people, value_set=anew)
+    mended = pc.and_not(pc.is_in(people, value_set=short), made)
+    counts = [pc.sum(which).as_py() or 0 for which in (mended, made)]
+    return pa.table({
+        "what": ["persons"], "known": [len(people)], "untouched": [len(people) - sum(counts)],
+        "filled": counts[:1], "anew": counts[1:],
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,8 +175,8 @@ class Plan:
     other lists that may not stand any more; ``people``: sorted, whose lists are looked at;
     ``lists``: by surface whose list there is made, as a whole or for what it offers to a gap;
     ``merged``: those among them of whose lists something stands; ``remodelled``: surface and
-    person_id of the model's lists that are replaced where the published one stands; ``filled``: how
-    many people lost a place; ``everybody``: all lists of all people are anew.
+    person_id of the model's lists that are replaced where the published one stands; ``short``:
+    sorted, who lost a place; ``everybody``: all lists of all people are anew.
     """
 
     anew: relisting.Anew
@@ -171,7 +185,7 @@ class Plan:
     people: pa.StringArray
     lists: dict[str, pa.StringArray]
     merged: pa.StringArray
-    filled: int
+    short: pa.StringArray
     everybody: bool
 
     def standing(self, base: Path, surfaces: Collection[str]) -> pa.Table:
@@ -211,7 +225,7 @@ def planned(
     standing = pc.invert(pc.is_in(people, value_set=anew.whole))
     everybody = changes.everybody_anew(night)
     merged = people.filter(standing)
-    return Plan(anew, lost, remodelled, people, lists, merged, len(short), everybody)
+    return Plan(anew, lost, remodelled, people, lists, merged, short, everybody)
 
 
 def counts_places(known: list[Rule], surface: str) -> bool:

@@ -91,14 +91,14 @@ def refresh(night: Night, params: Params) -> None:
     night.write("ladder_counts", counted.rename_columns(["what", "tier", "decision", "count"]))
     touched = {"persons": _distinct(there), "items": _distinct(items["item_id"])}
     known = {f"{what}s": one.num_rows for what, one in decided.items()}
-    kept = {
-        f"{what}s": pc.sum(pc.equal(one["decision"], KEPT)).as_py() or 0
+    due = {
+        f"{what}s": pc.sum(pc.not_equal(one["decision"], KEPT)).as_py() or 0
         for what, one in decided.items()
     }
     night.write("change_counts", pa.table({
         "what": list(known), "known": list(known.values()), "touched": list(touched.values()),
         "share": [touched[what] / max(known[what], 1) for what in known],
-        "saved": [kept[what] / max(known[what], 1) for what in known],
+        "due": [due[what] for what in known],
     }))  # fmt: skip
     night.notes["touched"] = {what: [touched[what], known[what]] for what in known}
 

@@ -86,6 +86,12 @@ table(
     "surface person_id rank", surface=S, person_id=S, rank=I32, item_id=S, score=F64,
 )  # fmt: skip
 table(
+    "list_work", "recommendations",
+    "one row, for persons: of how many every list stands as it was, of how many places were taken "
+    "out and filled and no list was made anew, and of how many one was; in a night that is all",
+    "", what=S, known=I64, untouched=I64, filled=I64, anew=I64,
+)  # fmt: skip
+table(
     "overrides", "recommendations",
     "one row per rule in force, ordering stage, and all rules together: the places they changed",
     "surface kind cause", surface=S, kind=S, cause=S, slots=I64, share=F64, value_lost=F64,

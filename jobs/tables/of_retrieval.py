@@ -100,8 +100,9 @@ table(
 )  # fmt: skip
 table(
     "change_counts", "changes",
-    "one row for persons and one for items; saved: the share that is not due", "what",
-    what=S, known=I64, touched=I64, share=F64, saved=F64,
+    "one row for persons and one for items: how many are touched, and how many are due, whose "
+    "lists are made anew; what is done to the lists of others is in list_work", "what",
+    what=S, known=I64, touched=I64, share=F64, due=I64,
 )  # fmt: skip
 table(
     "ladder", "changes",

@@ -59,8 +59,8 @@ def changes() -> dict[str, pa.Table]:
             {"item_id": ITEMS[0], "reason": "described"}, {"item_id": ITEMS[1], "reason": "came"},
         ]),
         "change_counts": table("change_counts", [
-            {"what": "persons", "known": 1_000, "touched": 2, "share": 0.002, "saved": 0.9},
-            {"what": "items", "known": 50, "touched": 2, "share": 0.04, "saved": 0.96},
+            {"what": "persons", "known": 1_000, "touched": 2, "share": 0.002, "due": 3},
+            {"what": "items", "known": 50, "touched": 2, "share": 0.04, "due": 2},
         ]),
         "ladder": table("ladder", [
             {"what": "person", "id": PERSONS[0], "tier": "hot", "decision": "touched",
@@ -344,6 +344,9 @@ def lists() -> dict[str, pa.Table]:
         "model_lists": table("model_lists", {
             "surface": "homepage", **listed, "rank": places * people, "score": 0.5,
         }),
+        "list_work": table("list_work", [
+            {"what": "persons", "known": 1_000, "untouched": 900, "filled": 97, "anew": 3},
+        ]),
         "overrides": table("overrides", [
             {"surface": "homepage", "kind": kind, "cause": cause, "slots": slots,
              "share": slots / 900, "value_lost": slots / 100, "value_share": slots / 900}

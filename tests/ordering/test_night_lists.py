@@ -157,6 +157,8 @@ def test_every_surface_has_its_lists_and_their_account(shop):
     counted = {"homepage", "discover", "trending"}
     assert {row["surface"] for row in found["delivery"]} == counted
     assert {row["surface"] for row in found["overrides"]} == counted
+    (work,) = found["list_work"]
+    assert work["anew"] == work["known"] == len(PEOPLE)
     # A row of features a listed pair, whichever surfaces list it, of the score that it has there.
     keys = [(row["person_id"], row["item_id"]) for row in found["features"]]
     assert len(keys) == len(set(keys))

@@ -34,17 +34,41 @@ def decisions(shop: Shop, as_of: object, what: str = "person") -> dict[str, tupl
     return {row["id"]: (row["tier"], row["decision"]) for row in found}
 
 
-def test_everybody_stands_on_a_tier_and_what_is_saved_is_told(refreshed: Shop) -> None:
+def test_everybody_stands_on_a_tier_and_how_many_are_due_is_told(refreshed: Shop) -> None:
     people = decisions(refreshed, hour(6))
     assert set(people) == set(refreshed.table("persons", hour(6))["person_id"].to_pylist())
     assert {p for p, (_, why) in people.items() if why == "touched"} == touched(refreshed, hour(6))
     assert {why for _, why in people.values()} == {"touched", "kept"}
     counted = refreshed.table("ladder_counts", hour(6)).filter(pc.field("what") == "person")
     assert sum(counted["count"].to_pylist()) == len(people)
-    saved = {row["what"]: row["saved"] for row in
-             refreshed.table("change_counts", hour(6)).to_pylist()}  # fmt: skip
-    kept = sum(why == "kept" for _, why in people.values())
-    assert saved["persons"] == kept / len(people) > 0.5
+    due = dict(rows(refreshed.table("change_counts", hour(6)), "what", "due"))
+    assert due["persons"] == sum(why != "kept" for _, why in people.values()) < len(people) / 2
+
+
+def test_who_is_untouched_filled_or_made_anew_is_told_by_the_lists_themselves(
+    refreshed: Shop, published: Shop
+) -> None:
+    (all_,) = published.table("list_work", AS_OF).to_pylist()
+    everybody = published.table("persons", AS_OF).num_rows
+    assert all_ == {"what": "persons", "known": everybody, "untouched": 0, "filled": 0,
+                    "anew": everybody}  # fmt: skip
+    (told,) = refreshed.table("list_work", hour(6)).to_pylist()
+    assert told["known"] == told["untouched"] + told["filled"] + told["anew"]
+    before, after = (lists(refreshed.table("recommendations", at)) for at in (AS_OF, hour(6)))
+    moved = {who for (surface, who) in before if before[surface, who] != after[surface, who]}
+    due = {p for p, (_, why) in decisions(refreshed, hour(6)).items() if why != "kept"}
+    assert told["anew"] >= len(due)
+    # Some lists that are made anew come out as they were.
+    assert len(moved) <= told["filled"] + told["anew"] < told["known"]
+    assert len(moved - due) <= told["filled"] + told["anew"] - len(due)
+
+
+def test_people_are_counted_once_by_the_most_that_was_done() -> None:
+    people = pa.array(list("abcdef"))
+    found = recommendations.work(people, pa.array(["a", "b"]), pa.array(["b", "c", "gone"]))
+    assert found.to_pylist() == [
+        {"what": "persons", "known": 6, "untouched": 3, "filled": 1, "anew": 2}
+    ]
 
 
 def test_a_nightly_list_stands_where_an_hourly_one_is_made_anew(refreshed: Shop) -> None:
@@ -205,7 +229,7 @@ def test_another_configuration_makes_all_lists_of_persons_anew(ladder: Shop) -> 
     found = lists(ladder.table("recommendations", hour(3)))
     assert {len(items) for (surface, _), items in found.items() if surface == "homepage"} == {22}
     counted = ladder.table("change_counts", hour(3)).to_pylist()
-    assert [row["saved"] for row in counted if row["what"] == "persons"] == [0.0]
+    assert [row["due"] == row["known"] for row in counted if row["what"] == "persons"] == [True]
 
 
 def test_the_dormant_get_the_pools_of_their_contexts(ladder: Shop) -> None:

@@ -1,0 +1,343 @@
+"""The part ``als`` of the benchmark: night after night from the factors before, beside cold fits.
+
+The signals of one night of Complete Journey are cut at 31 consecutive midnights. The first is
+fitted cold; at each of the 30 that follow, the nights of a chain go on from their own night before
+(``embeddings.refit``), and beside them stand a cold fit, and what a refresh of the last hour of the
+day would serve: the items of the night before, with people's vectors folded in from all that they
+did by now (``als.fold_in``), or left as they were. Lists are the exact best, judged on the
+purchases of the seven days after, which end before 2017-12-01.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import scipy.sparse as sp
+from pyspark.sql import functions as F
+from threadpoolctl import threadpool_limits
+
+from jobs import io, tables
+from jobs.__main__ import command
+from jobs.evaluation import metrics
+from jobs.filtering.allowed import Allowed
+from jobs.io import Lake
+from jobs.night import Night
+from jobs.pages import plots
+from jobs.retrieval import als, embeddings, exact, matrix
+from jobs.retrieval.als import Factors
+from jobs.retrieval.embeddings import Params, Predecessor
+from jobs.retrieval.matrix import Interactions
+from jobs.signals import interactions, sessions
+from tools import by_hand
+
+SOURCE, AS_OF, RUN_ID = "completejourney", "2017-12-01", "bench"
+STEPS = ("source", "events", "catalogue", "identities", "sessions", "interactions")
+FIRST, NIGHTS = "2017-10-24", 30
+DAY, HORIZON = timedelta(days=1), timedelta(days=7)
+NDCG_AT, RECALL_AT = 10, 20
+SEED = 20171201
+COLD, WARM, ONCE, QUICK, PARTLY = "cold", "warm", "once", "quick", "partly"
+FOLDED, STALE = "folded", "stale"
+NAMES = {
+    COLD: "cold, 8 rounds", WARM: "from the night before, 2 rounds",
+    ONCE: "from the night before, 1 round",
+    QUICK: "from the night before, 1 round of 1 step",
+    PARTLY: "from the night before, 1 round, people and the day's items",
+    FOLDED: "items of the night before, people folded in", STALE: "all of the night before",
+}  # fmt: skip
+RESAMPLES = 1_000
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is known at a midnight, and what it is judged by.
+
+    ``bought``: (n_people, n_items) bool, purchases of the horizon after; ``acted``: (n_people,)
+    bool, who did something on the day before; ``chosen``: (n_items,) bool, with what.
+    """
+
+    known: Interactions
+    bought: sp.csr_matrix
+    acted: np.ndarray
+    chosen: np.ndarray
+
+
+# --- the cuts ----------------------------------------------------------------------------------
+def measure(home: Path) -> list[dict[str, Any]]:
+    """A row for each night, contender and judged person."""
+    lake = home / "als"
+    shutil.rmtree(lake, ignore_errors=True)
+    try:
+        where = by_hand.arguments(str(lake), AS_OF, SOURCE, RUN_ID)
+
+        def work() -> None:
+            for step in STEPS:
+                command(["run", step, *where])
+                command(["gate", step, *where])
+            write_cuts(Lake(lake), home / "cuts")
+
+        code = by_hand.opened(where, work)
+        if code:
+            raise SystemExit("error: the night that the cuts are of was not made; see above")
+    finally:
+        shutil.rmtree(lake, ignore_errors=True)
+    return list(nights(cuts(home / "cuts"), Params()))
+
+
+def write_cuts(lake: Lake, folder: Path) -> None:
+    """The table ``interactions`` of each midnight, and the events that judge them."""
+    night = Night(lake, io.parse_as_of(AS_OF), RUN_ID, SOURCE, "examples")
+    shutil.rmtree(folder, ignore_errors=True)
+    first = io.parse_as_of(FIRST)
+    night.spark  # noqa: B018 columns are built for the engine that is there
+    since = F.col("event_time") >= F.lit(first - DAY)
+    bought = F.col("event_type") == "purchase"
+    events = night.frame("history").where(since)
+    io.kept(events.select("person_id", "item_id", "event_time", bought.alias("bought")),
+            folder / "events")  # fmt: skip
+    for number in range(NIGHTS + 1):
+        cut = first + DAY * number
+        then = sessions.at(night, cut)
+        rows = interactions.interactions(then.history, cut, night.params_of("interactions"))
+        io.kept(rows, folder / io.label(cut))
+
+
+def cuts(folder: Path) -> Iterator[Cut]:
+    """What :func:`write_cuts` wrote."""
+    events = io.read_arrow(folder / "events")
+    for number in range(NIGHTS + 1):
+        cut = io.parse_as_of(FIRST) + DAY * number
+        rows = io.read_arrow(folder / io.label(cut), ["person_id", "item_id", "weight",
+                                                      "last_time"])  # fmt: skip
+        known = matrix.build(rows)
+        began, now, ended = (
+            pa.scalar(each, tables.TIME) for each in (cut - DAY, cut, cut + HORIZON)
+        )
+        time_ = ds.field("event_time")
+        after = events.filter((time_ >= now) & (time_ < ended) & ds.field("bought"))
+        before = events.filter((time_ >= began) & (time_ < now))
+        person = matrix.positions(after["person_id"], known.person_ids)
+        item = matrix.positions(after["item_id"], known.item_ids)
+        both = (person >= 0) & (item >= 0)
+        found = (np.ones(int(both.sum()), bool), (person[both], item[both]))
+        bought = sp.csr_matrix(found, shape=known.matrix.shape)
+        acted, chosen = (
+            pc.is_in(ids, value_set=pc.unique(before[name])).to_numpy(zero_copy_only=False)
+            for ids, name in ((known.person_ids, "person_id"), (known.item_ids, "item_id"))
+        )
+        yield Cut(known, bought, acted, chosen)
+
+
+# --- the nights --------------------------------------------------------------------------------
+def nights(each: Iterable[Cut], params: Params) -> Iterator[dict[str, Any]]:
+    """A row a night, from the second on, and contender: ``night`` from 1, ``name``, processor
+    ``seconds`` of the fit, and of the judged people their ``person`` ids, ``acted``, ``ndcg`` and
+    ``recall``."""
+    chains: dict[str, Callable[[Cut, Predecessor], Factors]] = {
+        WARM: _chain(params),
+        ONCE: _chain(replace(params, warm_iterations=1)),
+        QUICK: partial(_quick, params),
+        PARTLY: partial(_partly, params),
+    }
+    digest = embeddings.config_digest(params, SEED)
+    each = iter(each)
+    first = next(each).known
+    cold = embeddings.fit(first.matrix, params, SEED)
+    held = dict.fromkeys(chains, Predecessor("", digest, first.person_ids, first.item_ids, cold))
+    mean = als.mean_weight(first.matrix)
+    for night, cut in enumerate(each, start=1):
+        known, before = cut.known, held[WARM]
+        ids = known.person_ids, known.item_ids
+        made = {
+            COLD: _timed(partial(embeddings.fit, known.matrix, params, SEED)),
+            STALE: (_placed(before, known), 0.0),
+            FOLDED: _timed(partial(_folded, known, before, params, mean)),
+        }
+        for name, fit in chains.items():
+            made[name] = _timed(partial(fit, cut, held[name]))
+            held[name] = Predecessor("", digest, *ids, made[name][0])
+        mean = als.mean_weight(known.matrix)
+        for name, (factors, seconds) in made.items():
+            yield {"night": night, "name": name, "seconds": seconds, **judged(cut, factors)}
+
+
+def _chain(params: Params) -> Callable[[Cut, Predecessor], Factors]:
+    def fit(cut: Cut, before: Predecessor) -> Factors:
+        return embeddings.refit(cut.known, params, SEED, before, before.config_digest)[0]
+
+    return fit
+
+
+def _quick(params: Params, cut: Cut, before: Predecessor) -> Factors:
+    """One round in which every vector takes a single step of conjugate gradients, of three."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    taken = AlternatingLeastSquares.__init__
+
+    def fewer(model: Any, *args: Any, **kwargs: Any) -> None:
+        taken(model, *args, **kwargs)
+        model.cg_steps = 1
+
+    AlternatingLeastSquares.__init__ = fewer
+    try:
+        return _chain(replace(params, warm_iterations=1))(cut, before)
+    finally:
+        AlternatingLeastSquares.__init__ = taken
+
+
+def _partly(params: Params, cut: Cut, before: Predecessor) -> Factors:
+    """One round of everybody, and of the items that somebody chose on the day before; all other
+    items stand, and with them the axes."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    solve = AlternatingLeastSquares(factors=params.factors, dtype=np.float32).solver
+    known, start = cut.known.matrix, _placed(before, cut.known)
+    people, items, rows = start.people, start.items, np.flatnonzero(cut.chosen)
+    some = items[rows]
+    with threadpool_limits(limits=1, user_api="blas"):
+        weights = als.confidences(known, params.confidence, als.mean_weight(known))
+        solve(weights, people, items, params.regularization, num_threads=0)
+        solve(weights.T.tocsr()[rows], some, people, params.regularization, num_threads=0)
+    items[rows] = some
+    return Factors(people, items)
+
+
+def _placed(before: Predecessor, known: Interactions) -> Factors:
+    """The vectors of the night before in the order of now; zeros for who and what is new."""
+    people = matrix.positions(known.person_ids, before.person_ids)
+    items = matrix.positions(known.item_ids, before.item_ids)
+    return Factors(
+        np.where(people[:, None] >= 0, before.factors.people[people], np.float32(0)),
+        np.where(items[:, None] >= 0, before.factors.items[items], np.float32(0)),
+    )
+
+
+def _folded(known: Interactions, before: Predecessor, params: Params, mean: float) -> Factors:
+    items = _placed(before, known).items
+    people = als.fold_in(
+        known.matrix, items, regularization=params.regularization, confidence=params.confidence,
+        mean=mean,
+    )  # fmt: skip
+    return Factors(people, items)
+
+
+def _timed(work: Callable[[], Factors]) -> tuple[Factors, float]:
+    """What the work gives, and the processor seconds of all threads."""
+    began = time.process_time()
+    found = work()
+    return found, time.process_time() - began
+
+
+def judged(cut: Cut, factors: Factors) -> dict[str, Any]:
+    """Of everybody who bought something known in the days after: NDCG@10 and recall@20."""
+    buyers = np.flatnonzero(np.diff(cut.bought.indptr) > 0)
+    allowed = Allowed.for_all(len(buyers), np.ones(len(factors.items), bool))
+    best = exact.best(factors.people[buyers], factors.items, allowed, max(NDCG_AT, RECALL_AT))
+    hit = np.asarray(cut.bought[buyers[best.person], best.item]).ravel() > 0
+    wanted = np.diff(cut.bought.indptr)[buyers]
+    rank = best.rank - 1
+    return {
+        "person": cut.known.person_ids.take(pa.array(buyers)), "acted": cut.acted[buyers],
+        "ndcg": metrics.ndcg(best.person, rank, hit, wanted, NDCG_AT),
+        "recall": metrics.recall(best.person, rank, hit, wanted, RECALL_AT),
+    }  # fmt: skip
+
+
+# --- comparing ---------------------------------------------------------------------------------
+def compared(
+    rows: list[dict[str, Any]], name: str, other: str, measure: str = "ndcg",
+    acted: bool | None = None, night: int | None = None,
+) -> tuple[float, float, float]:  # fmt: skip
+    """By how much ``name`` is above ``other``, as a share of it, with its interval of 95 %.
+
+    Paired: people are drawn with all their nights. ``acted``: of those alone who did, or did not
+    do, something on the day before; ``night``: of one night alone.
+    """
+    mine, theirs = ([row for row in rows if row["name"] == each] for each in (name, other))
+    person, ours, base = [], [], []
+    for one, two in zip(mine, theirs, strict=True):
+        if night in (None, one["night"]):
+            chosen = np.ones(len(one["acted"]), bool) if acted is None else one["acted"] == acted
+            person += one["person"].filter(pa.array(chosen)).to_pylist()
+            ours.append(one[measure][chosen])
+            base.append(two[measure][chosen])
+    _, code = np.unique(np.array(person), return_inverse=True)
+    won = np.bincount(code, np.concatenate(ours) - np.concatenate(base))
+    had = np.bincount(code, np.concatenate(base))
+    draws = np.random.default_rng(SEED).integers(0, len(won), (RESAMPLES, len(won)))
+    low, high = np.quantile(won[draws].sum(1) / had[draws].sum(1), [0.025, 0.975])
+    return float(won.sum() / had.sum()), float(low), float(high)
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same without people: a row a night and contender, with means."""
+    return [
+        {name: row[name] for name in ("night", "name", "seconds")}
+        | {"judged": len(row["ndcg"])}
+        | {name: float(row[name].mean()) for name in ("ndcg", "recall")}
+        for row in rows
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Markdown: what each way costs and finds, beside the cold fit, and what a day's refreshes
+    lose."""
+    lines = [
+        "## Last night's factors as a start", "",
+        f"{max(row['night'] for row in rows)} nights of Complete Journey. Differences are shares, "
+        "paired over people, with 95 % intervals.", "",
+        "| fit | processor s | ÷ cold | NDCG@10 | recall@20 | NDCG@10 to cold | recall to cold |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
+    ]  # fmt: skip
+    of = {name: [row for row in rows if row["name"] == name] for name in NAMES}
+    cold = median(row["seconds"] for row in of[COLD])
+    for name, mine in of.items():
+        seconds = median(row["seconds"] for row in mine)
+        spent = f"{seconds:.2f} | {seconds / cold:.3f}" if seconds else "0 | 0"
+        means = [np.mean(np.concatenate([row[of_] for row in mine])) for of_ in ("ndcg", "recall")]
+        told = [_told(compared(rows, name, COLD, of_)) for of_ in ("ndcg", "recall")]
+        told = ["", ""] if name == COLD else told
+        lines.append(
+            f"| {NAMES[name]} | {spent} | {means[0]:.4f} | {means[1]:.4f} | {' | '.join(told)} |"
+        )
+    lines += [
+        "", "A day after its night, NDCG@10 beside the night that follows (2 rounds):", "",
+        "| vectors | all | who did something that day | others |", "| --- | --: | --: | --: |",
+    ]  # fmt: skip
+    for name in (FOLDED, STALE):
+        told = [_told(compared(rows, name, WARM, acted=who)) for who in (None, True, False)]
+        lines.append(f"| {NAMES[name]} | {' | '.join(told)} |")
+    return [*lines, ""]
+
+
+def _told(found: tuple[float, float, float]) -> str:
+    share, low, high = found
+    return f"{share:+.2%} ({low:+.2%} to {high:+.2%})"
+
+
+def drawing(rows: list[dict[str, Any]]) -> str:
+    """SVG: NDCG@10 of each night beside its cold fit, in percent of it."""
+    places = list(range(1, 1 + max(row["night"] for row in rows)))
+    series = {}
+    for name, title in (
+        (WARM, "2 rounds"),
+        (ONCE, "1 round"),
+        (PARTLY, "the day's items"),
+        (FOLDED, "folded in"),
+    ):
+        found = 100 * np.array([compared(rows, name, COLD, night=night) for night in places])
+        middles, lows, highs = found.T.tolist()
+        series[title] = (places, middles, lows, highs)
+    return plots.curves("nights since the cold fit", "NDCG@10 to a cold fit, %", **series)
