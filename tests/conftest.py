@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,16 +31,24 @@ os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 LONG = "-XX:+UseSerialGC -Xss4m -XX:TieredStopAtLevel=4"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where workers share the tests, a group is one worker's. (Marks of pytest-xdist 3.8 are not
+    seen under pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where workers share the tests: what stays together, and what begins."""
-    if not hasattr(config, "workerinput"):
-        return
-    first = [*dict.fromkeys(GROUPS.values())]
-    group = {item: group_of(item.nodeid) for item in items}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group[item]))
-    items.sort(key=lambda item: (*first, group[item]).index(group[item]))
+    """Workers begin with the longest groups."""
+    if hasattr(config, "workerinput"):
+        places = {group: place for place, group in enumerate(dict.fromkeys(GROUPS.values()))}
+        items.sort(key=lambda item: places.get(group_of(item.nodeid), len(places)))
 
 
 def group_of(test: str) -> str:

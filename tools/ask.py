@@ -62,7 +62,7 @@ def tests(chosen: str, cores: int) -> list[str]:
     if cores < 2 or not (ROOT / chosen).is_dir():
         return line
     # In the order of tests/conftest.py, which puts the longest first.
-    return ["--numprocesses=2", "--dist=loadgroup", "--no-loadscope-reorder", *line]
+    return ["--numprocesses=2", "--dist=loadscope", "--no-loadscope-reorder", *line]
 
 
 def main() -> int:

@@ -82,7 +82,7 @@ def test_a_value_that_is_not_given_is_empty(tmp_path, echo):
 
 
 def test_workers_share_the_tests_of_a_folder_and_a_file_is_run_by_itself():
-    shared = ["--numprocesses=2", "--dist=loadgroup", "--no-loadscope-reorder"]
+    shared = ["--numprocesses=2", "--dist=loadscope", "--no-loadscope-reorder"]
     assert ask.tests("", 2) == shared
     assert ask.tests("tests/signals", 4) == [*shared, "tests/signals"]
     for chosen in ("tests/test_docs.py", "tests/test_docs.py::test_one"):
