@@ -256,8 +256,8 @@ def test_an_event_that_was_delivered_late_is_found_and_said(story: Story) -> Non
 
 def test_a_boost_that_comes_into_force_makes_all_lists_anew_and_is_counted(story: Story) -> None:
     shop = story.shop
-    notes = shop.lake.published("recommendations", hour(2)).manifest["notes"]["lists"]
-    assert notes["people_anew"] == shop.table("persons", hour(2)).num_rows
+    (work,) = shop.table("list_work", hour(2)).to_pylist()
+    assert work["anew"] == work["known"] == shop.table("persons", hour(2)).num_rows
     causes = set(shop.table("overrides", hour(2))["cause"].to_pylist())
     assert "push" in causes - set(shop.table("overrides", hour(1))["cause"].to_pylist())
 
