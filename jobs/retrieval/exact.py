@@ -4,6 +4,9 @@ A person meets the items of the person's group alone, the longest vectors first,
 what is left is too short to reach the last place of the list (the bound of Cauchy and Schwarz, as
 in LEMP: Teflioudi, Gemulla and Mykytiuk, 2015). So no list depends on how an approximate index was
 cut into cells, and nothing is fetched that a filter then takes away.
+
+A product of matrices may differ in its last bit by what stands beside a row (OpenBLAS' kernels for
+Haswell and Zen). It only finds; what is found is scored again, pair by pair.
 """
 
 from __future__ import annotations
@@ -26,6 +29,10 @@ PEOPLE = 1024
 ITEMS = 2048
 # A product in single precision may exceed the product of its lengths by 64 roundings of 6e-8.
 SLACK = 1 + 1e-5
+# So many more than asked for are found, so that no last bit decides who is among them.
+SPARE = 4
+# People whose found pairs are scored again at a time.
+RESCORED = 128
 # Behind every key of a score.
 NOTHING = np.iinfo(np.uint64).max
 
@@ -40,15 +47,19 @@ def best(
     BLAS may use; their number does not change a bit of the result.
     """
     n_people, n_items = len(person_vectors), len(item_vectors)
-    keys = np.full((n_people, min(depth, n_items)), NOTHING)
+    depth = min(depth, n_items)
+    keys = np.full((n_people, depth), NOTHING)
     if keys.size:
+        wide = min(depth + SPARE, n_items)
         ranged = _Ranged.of(item_vectors)
         blocked = _blocked(allowed, n_people, n_items)
 
         def search(share: tuple[int, np.ndarray]) -> None:
             group, rows = share
             kept = np.flatnonzero(allowed.masks[group, ranged.item])
-            keys[rows] = _search(person_vectors[rows], ranged, kept, blocked[rows], keys.shape[1])
+            people = person_vectors[rows]
+            found = _search(people, ranged, kept, blocked[rows], wide)
+            keys[rows] = _scored(found, people, item_vectors)[:, :depth]
 
         threads = _threads()
         with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
@@ -129,6 +140,19 @@ def _search(
             floor = np.maximum(floor, _floor(scores, depth))
         keys[left] = _merged(keys[left], scores, floor, items.item[part])
     return keys
+
+
+def _scored(keys: np.ndarray, people: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """The keys (n_people, depth) of the same items, ascending, by scores that are each summed by
+    itself."""
+    scored = np.full_like(keys, NOTHING)
+    for first in range(0, len(keys), RESCORED):
+        part = slice(first, first + RESCORED)
+        item = np.where(keys[part] == NOTHING, 0, _item(keys[part]))
+        scores = (items[item] * people[part, None, :]).sum(axis=2)
+        scored[part] = np.where(keys[part] == NOTHING, NOTHING, _keys(scores, item))
+    scored.sort(axis=1)
+    return scored
 
 
 @dataclass(frozen=True)
