@@ -178,9 +178,9 @@ def coverage(rows: pa.Table) -> Section:
         "Is one customer one person?",
         "A person is split where the data's own links tie two keys together that are still two "
         "persons: each list then knows a part of what the customer did, and who is active under "
-        "both gets two lists. Reasons: exact (links that merging admits), guess (too unsure), cap "
-        "(a key that too many share), conflict (two accounts); anonymous is who has no account at "
-        "all." + none,
+        "both gets two lists. Reasons: exact (links that merging admits), guess (too unsure), "
+        "source (one that the policy does not know), cap (a key that too many share), conflict "
+        "(two accounts); anonymous is who has no account at all." + none,
         "Guesses need a better link, such as a login. Caps and conflicts need a look at the shared "
         "key. What is split by exact links after merging is a fault.",
         [
