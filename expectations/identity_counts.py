@@ -42,7 +42,8 @@ def suite(as_of: datetime) -> list[Expectation]:
             ("over_cap", "without_accounts"),
         ),
         between(
-            "Two accounts in one person: one would be shown what the other bought.",
+            "Two keys of a type of which a person holds one: one would be shown what the other "
+            "bought.",
             "rows",
             0,
             0,

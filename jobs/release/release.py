@@ -484,7 +484,7 @@ def _shelve(night: Night) -> Release:
         **release.manifest,
         "code_version": _own_code_version(night),
         "gates": {**release.manifest["gates"], "release": "green"},
-        "created": created.isoformat(timespec="seconds"),
+        "created": created.isoformat(timespec="microseconds"),
         "lag_seconds": round((created - release.as_of).total_seconds()),
     }
     # Written beside the folder: a kill here leaves no stray file in it.

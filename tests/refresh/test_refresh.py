@@ -411,7 +411,7 @@ def test_lists_that_nothing_is_done_with_still_count_as_shown(tmp_path: Path) ->
     made = {"homepage": pa.array(["a"]), "digest": nobody}
     merged = pa.array(["a", "b"])
     plan = recommendations.Plan(
-        relisting.Anew(nobody, nobody, ()), none, none, merged, made, merged, 1, False
+        relisting.Anew(nobody, nobody, ()), none, none, merged, made, merged, merged[:1], False
     )
-    found = rows(plan.standing(tmp_path / "base"), *names)
+    found = rows(plan.standing(tmp_path / "base", list(made)), *names)
     assert found == [("digest", "a", "z"), ("digest", "b", "x"), ("homepage", "b", "y")]
