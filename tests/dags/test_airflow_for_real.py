@@ -111,10 +111,12 @@ def published(lake: Path, date: str) -> dict[str, pa.Table]:
 
 
 def published_table(lake: Path, date: str, name: str) -> pa.Table:
-    """A table of a night in the order of its key, or where it has none of all columns."""
+    """A table of a night as it is declared (Spark says otherwise what may be null, by how it made
+    the rows), in the order of its key, or where it has none of all columns."""
     table = tables.TABLES[name]
     as_of = datetime.fromisoformat(date).replace(tzinfo=UTC)
     found = io.read_arrow(Lake(lake).published(table.step, as_of).table(name))
+    found = found.select(table.schema.names).cast(table.schema)
     return found.sort_by([(name, "ascending") for name in table.key or found.schema.names])
 
 
