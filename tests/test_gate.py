@@ -389,7 +389,7 @@ def test_a_table_judged_in_chunks_is_judged_as_one(
     batch = batch_of(published, name, tmp_path)
     suite = gate.load(name).suite(good.AS_OF)
     found = findings.judge(name, batch, suite)
-    monkeypatch.setattr(batches, "CHUNK_ROWS", max(1, rows.num_rows // 3))
+    monkeypatch.setattr(batches, "CHUNK_ROWS", max(1, rows.num_rows // 7))
     assert told(findings.judge(name, batch, suite), keys) == told(found, keys)
     if broken and rows.num_rows and name not in VIEWS:
         assert any(not finding.success for finding in found)

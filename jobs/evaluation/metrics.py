@@ -93,14 +93,12 @@ def gain_ndcg(
 def interval(
     values: np.ndarray, seed: int, resamples: int = 1_000, level: float = 0.95
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean over people (Efron, 1979)."""
-    generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for i in range(resamples):
-        means[i] = values[generator.integers(0, len(values), len(values))].mean()
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
+    """The percentile bootstrap interval of the mean over people (Efron, 1979), of whom there must
+    be one."""
+    if len(values) == 0:
+        raise ValueError("nobody to draw from: an interval is of one person at least")
+    _, low, high = intervals(values[:, None], seed, resamples, level)
+    return float(low[0]), float(high[0])
 
 
 def intervals(

@@ -286,12 +286,17 @@ def person_vectors(weights: Mapping[str, Any], inputs: Mapping[str, Any], xp: Mo
 
 
 def in_blocks(forward: Any, weights: Weights, inputs: Inputs, size: int = BLOCK) -> np.ndarray:
-    """(n, dim + 1) float32 of all rows, ``size`` of them at a time."""
+    """(n, dim + 1) float32 of all rows, ``size`` of them at a time.
+
+    Computed in doubles: the last bit of a product depends on what stands beside a row, that of the
+    rounded vector does not.
+    """
     n_rows = len(inputs["content"])
+    double = {name: value.astype(np.float64) for name, value in weights.items()}
     # One thread, as in ALS: products do not depend on how many there are.
     with threadpool_limits(limits=1, user_api="blas"):
         parts = [
-            forward(weights, taken(inputs, np.arange(first, min(first + size, n_rows))), np)
+            forward(double, taken(inputs, np.arange(first, min(first + size, n_rows))), np)
             for first in range(0, n_rows, size)
         ]
     width = weights["row"].shape[1]

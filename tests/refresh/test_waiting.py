@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import threading
 import time
@@ -75,10 +76,8 @@ def test_a_night_at_work_is_not_waited_for(lake: Lake) -> None:
     lock.acquire(lake, "a-night")
     # What a killed refresh left behind makes no refresh of the night.
     io.write_json(route.file(lake), {"run_id": "killed", **asdict(CHAIN)})
-    began = time.monotonic()
     with pytest.raises(Busy, match="in use by the run a-night"):
-        take(lake, "the-hour", brief=True, patience=60, pause=30)
-    assert time.monotonic() - began < 30
+        take(lake, "the-hour", brief=True, patience=math.inf, pause=math.inf)
 
 
 @pytest.mark.parametrize("verb", ["open-refresh", "open-night"])
