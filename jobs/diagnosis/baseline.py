@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from jobs.diagnosis.experiments.effects import BETTER, INSUFFICIENT, WORSE
+
 POPULARITY, FALLBACK, PREVIOUS_RELEASE = BASELINES = (
     "popularity", "fallback", "previous_release",
 )  # fmt: skip
-BETTER, WORSE, EVEN, INSUFFICIENT = VERDICTS = (
-    "better", "worse", "no difference shown", "insufficient evidence",
-)  # fmt: skip
+EVEN = "no difference shown"
+VERDICTS = (BETTER, WORSE, EVEN, INSUFFICIENT)
 
 
 def verdict_of(low: float, high: float) -> str:

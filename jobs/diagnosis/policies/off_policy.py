@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from scipy.stats import norm
 
 from jobs.diagnosis import baseline, definitions, symptoms
 from jobs.diagnosis.definitions import Definitions
+from jobs.diagnosis.experiments.effects import INSUFFICIENT
 from jobs.diagnosis.policies import policies
 from jobs.diagnosis.policies.bootstrap import Bootstrap, Estimate, percentile
 from jobs.diagnosis.policies.estimators import (
@@ -51,7 +53,8 @@ from jobs.tables import TABLES
 
 LOGGED, MEAN = "logged", "mean"
 UNIFORM, POPULARITY, MODEL = POLICIES = ("uniform", "popularity", "model")
-EVIDENCE, INSUFFICIENT = VERDICTS = ("evidence", "insufficient evidence")
+EVIDENCE = "evidence"
+VERDICTS = (EVIDENCE, INSUFFICIENT)
 MONEY, PURCHASES, CLICKS = REWARDS = ("money", "purchases", "clicks")
 
 # The mean weight is 1 where chances are right; by so much it is off from noise at the least
@@ -113,7 +116,7 @@ def run(night: Night, params: Params) -> None:
         part = rows.filter(pc.equal(rows["surface"], surface))
         judged = Surface(surface, part, purchases, agreed, params, night.seed)
         values += judged.values()
-        gains.append(judged.gain())
+        gains.append(judged.gain)
         counts += judged.counts()
         found += judged.symptoms()
     night.write("policy_values", pa.Table.from_pylist(values, TABLES["policy_values"].schema))
@@ -239,6 +242,7 @@ class Surface:
             return f"there are no {lacks}"
         return doubt(self.estimates[policy][1], self.reward, limits)
 
+    @cached_property
     def gain(self) -> dict[str, Any]:
         """A row of ``model_gains``: both orders always show the same list, so that neither pays for
         exploring; the doubly robust estimates of both, drawn alike."""
@@ -246,7 +250,7 @@ class Surface:
         reason = self.lacking(MODEL) or self.lacking(POPULARITY)
         if reason:
             return row | {
-                "verdict": baseline.INSUFFICIENT,
+                "verdict": INSUFFICIENT,
                 "sentence": f"On {self.name} nothing says whether the model's order beats that by "
                 f"popularity: {reason}.",
             }  # fmt: skip
@@ -271,7 +275,7 @@ class Surface:
         return [*self._worse_than_chance(), *self._below_baseline()]
 
     def _below_baseline(self) -> Iterator[Symptom]:
-        row = self.gain()
+        row = self.gain
         if self.baseline == baseline.POPULARITY and row["verdict"] == baseline.WORSE:
             effect, limit = -row["gain"], row["high"] - row["gain"]
             yield Symptom(

@@ -240,23 +240,25 @@ def test_the_models_order_is_held_against_popularitys_on_the_same_candidates():
     even = np.full(ITEMS, 1 / ITEMS)
     worse = [
         judge(served(2_000, weight=even, score=FALLING[::-1], seed=seed), POPULAR)
-        for seed in range(1, 7)
+        for seed in range(1, 41)
     ]
-    rows = [one.gain() for one in worse]
+    rows = [one.gain for one in worse]
     truth = LOOKS @ APPEAL[[5, 4, 3]] - LOOKS @ APPEAL[[0, 1, 2]]
-    assert sum(row["low"] <= truth <= row["high"] < 0 for row in rows) >= 4  # 95 % each
+    assert all(row["high"] < 0 for row in rows)
+    # Of forty intervals of 95 % four or more miss once in seven times; these draws are seeded.
+    assert sum(row["low"] <= truth <= row["high"] for row in rows) > 36
     row = rows[0]
     assert row["gain"] == pytest.approx(row["model"] - row["popularity"])
     assert row["verdict"] == "worse"
     assert [one.kind for one in worse[0].symptoms() if one.warning] == ["below_baseline"]
     better = judge(served(3_000, weight=WEIGHT[::-1]), POPULAR[::-1])
-    alike = better.gain()  # both show the items that appeal most
+    alike = better.gain  # both show the items that appeal most
     assert (alike["verdict"], alike["gain"]) == ("no difference shown", 0.0)
     assert [one.kind for one in better.symptoms() if one.warning] == []
 
 
 def test_a_surface_that_is_no_evidence_of_either_order_says_why():
-    row = judge(put(served(500), "propensity", [None] * 1_500)).gain()
+    row = judge(put(served(500), "propensity", [None] * 1_500)).gain
     assert row["verdict"] == INSUFFICIENT
     assert "gain" not in row
     assert "cannot be judged" in row["sentence"]
