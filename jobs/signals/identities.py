@@ -26,7 +26,15 @@ from pyspark.sql import functions as F
 from jobs import io, limits
 from jobs.night import Night
 from jobs.params import OPEN, check
-from jobs.signals import changes, components, continuing, households, links, resolution
+from jobs.signals import (
+    changes,
+    components,
+    continuing,
+    households,
+    identity_counts,
+    links,
+    resolution,
+)
 from jobs.signals.components import Caps
 from jobs.signals.continuing import Before
 from jobs.signals.links import KEY, PAIR
@@ -191,7 +199,9 @@ class Inputs:
 def run(night: Night, params: Params) -> None:
     """Stage the five tables."""
     inputs, before = Inputs.read(night, night.as_of), Before.find(night)
-    tallied = tally(inputs.rows, night.as_of, before.as_of if before else None, params)
+    tallied = identity_counts.tally(
+        inputs.rows, night.as_of, before.as_of if before else None, params
+    )
     past, known = ([tallied.pop(f"{at}_{part}") for part in ("rows", "high", "low")]
                    for at in ("past", "known"))  # fmt: skip
     policy = continuing.policy(params)
@@ -220,7 +230,11 @@ def run(night: Night, params: Params) -> None:
     more = {f"rows: {name}": rows for name, rows in tallied.items()}
     more |= {f"mode: {found.mode}": 1, f"engine: {found.engine}": 1}
     more |= {f"touched: {name}": rows for name, rows in found.touched.items()}
-    night.write("identity_counts", counts(identities, judged, params), _counts(more))
+    night.write(
+        "identity_counts",
+        identity_counts.of_tables(identities, judged, params),
+        pa.table({"outcome": list(more), "rows": pa.array(list(more.values()), pa.int64())}),
+    )
 
 
 def full_for(before: Before | None, differs: str | None, known: int, params: Params) -> str | None:
@@ -230,64 +244,6 @@ def full_for(before: Before | None, differs: str | None, known: int, params: Par
     if before is None:
         return "first"
     return differs or ("size" if known < max(params.incremental_links, 1) else None)
-
-
-def tally(
-    rows: DataFrame | None, cut: datetime, before: datetime | None, params: Params
-) -> dict[str, int]:
-    """The counts of ``links.tally`` by name; all 0 where the source has no links."""
-    if rows is None:
-        return dict.fromkeys(links.TALLIED, 0)
-    return links.tally(rows, cut, before, params).toArrow().to_pylist()[0]
-
-
-def counts(identities: DataFrame, judged: DataFrame, params: Params) -> DataFrame:
-    """The counts of the tables: keys, persons, households and components, admitted links that
-    close a cycle (harmless: the keys are one person without them), and links by outcome.
-
-    ``over_cap``: persons who hold more keys of a type than one may. ``without_accounts``: admitted
-    links where no key at all is of a type that founds persons, so that nothing keeps two apart.
-    """
-    names = ("keys", "persons", "households", "components")
-    founds = F.col("key_type").isin(*params.account_types)
-    of_keys = identities.agg(
-        F.count(F.lit(1)).alias("keys"),
-        *(
-            F.count_distinct(column).alias(name)
-            for name, column in zip(
-                names[1:], ("person_id", "household_id", "component"), strict=True
-            )
-        ),
-        F.count_if(founds).alias("founding"),
-    )
-    held = (
-        identities.where(founds)
-        .groupBy("person_id", "key_type")
-        .agg(F.count(F.lit(1)).alias("held"))
-    )
-    most = F.lit(0)
-    for name in params.account_types:
-        most = F.when(F.col("key_type") == name, params.max_of_type[name]).otherwise(most)
-    of_caps = held.agg(F.count_if(F.col("held") > most).alias("over_cap"))
-    admitted = judged.where(F.col("outcome") == "admitted")
-    pairs = admitted.agg(F.count_distinct(*PAIR).alias("pairs"))
-    every = of_keys.crossJoin(pairs).crossJoin(of_caps).withColumns({
-        "cycles": F.col("pairs") - F.col("keys") + F.col("persons"),
-        "without_accounts": F.when(F.col("founding") == 0, F.col("pairs")).otherwise(0),
-    })  # fmt: skip
-    rows = [
-        F.struct(F.lit(name).alias("outcome"), F.col(name).alias("rows"))
-        for name in (*names, "cycles", "over_cap", "without_accounts")
-    ]
-    return every.select(F.explode(F.array(*rows)).alias("one")).select("one.*").unionAll(
-        judged.groupBy(F.concat(F.lit("link: "), "outcome").alias("outcome")).agg(
-            F.count(F.lit(1)).alias("rows")
-        )
-    )  # fmt: skip
-
-
-def _counts(rows: dict[str, int]) -> pa.Table:
-    return pa.table({"outcome": list(rows), "rows": pa.array(list(rows.values()), pa.int64())})
 
 
 # --- any cut ---------------------------------------------------------------------------------

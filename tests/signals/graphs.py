@@ -160,3 +160,7 @@ def random_shop(seed: int, worlds: int = 40) -> dict[str, list[dict]]:
                               "action": str(random.choice(["link", "unlink"]))})  # fmt: skip
     order = random.permutation(len(links))
     return {"events": events, "links": [links[i] for i in order], "people": people}
+
+
+def in_order(rows: list[dict]) -> list[dict]:
+    return sorted(rows, key=lambda row: str(list(row.values())))
