@@ -56,7 +56,7 @@ NOT_PERSONAL = "a list of the segment, drawn by lot"
 PART = 20_000  # answers a file
 CLICKED, BOUGHT = 0.06, 0.4  # of what is looked at, on the mean; of what is clicked
 STEPS = (*steps.BEFORE_DIAGNOSIS, *steps.DIAGNOSIS)
-TO_COUNTEREXAMPLES = (*steps.BEFORE_DIAGNOSIS, "definitions", "served", "slices")
+TO_COUNTEREXAMPLES = (*steps.BEFORE_DIAGNOSIS, "definitions", "served", "leakage", "slices")
 NIGHT = {
     **world.NIGHT,
     "recommendations": {

@@ -19,6 +19,7 @@ from jobs.errors import Busy, Fault, GateRed
 from jobs.io import Lake
 from tests import small_shop
 from tests.dags import made, receivers, service
+from tools import bench_diagnosis
 
 FOLDER = Path(__file__).resolve().parents[2] / "dags"
 LINE = ["open_diagnosis", "signals.source", "signals.events", "signals.catalogue",
@@ -64,6 +65,12 @@ def test_definitions_and_log_come_first_and_the_verdict_behind_every_finder(dag,
         assert dag.get_task(finder).upstream_task_ids == {"served"} | besides
     assert dag.get_task("verdict").upstream_task_ids == set(file.FINDERS)
     assert dag.get_task("judged").upstream_task_ids == {"verdict", "page"}
+
+
+def test_the_benchmark_has_counterexamples_by_the_steps_that_the_dag_runs_before_them(dag):
+    before = dag.get_task("slices").get_flat_relative_ids(upstream=True) - {"open_diagnosis"}
+    steps_before = {task.rpartition(".")[2] for task in before}
+    assert {*bench_diagnosis.TO_COUNTEREXAMPLES} == {*steps_before, "slices"}
 
 
 def test_nothing_runs_behind_a_red_gate_but_its_page_and_the_tear_down(dag):
