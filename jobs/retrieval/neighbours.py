@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jobs.retrieval.matrix import Interactions, Nominated, among
+from jobs.signals.past import runs
 
 DAY = 86_400_000_000  # microseconds
 # Contributions expanded at a time, 24 bytes each with their keys and sort order: about 200 MB.
@@ -138,12 +139,24 @@ def first_of_each(
 
     ``group`` ascends; ties go to the lower item.
     """
-    order = np.lexsort((item, -score, group))
-    ordered = group[order]
-    starts = np.searchsorted(ordered, ordered)
-    rank = np.arange(len(order)) - starts + 1
+    rows = np.flatnonzero(_in_reach(group, score, depth))
+    order = rows[np.lexsort((item[rows], -score[rows], group[rows]))]
+    starts, of_group = runs(group[order])
+    rank = np.arange(1, len(order) + 1) - starts[of_group]
     kept = rank <= depth
     return order[kept], rank[kept]
+
+
+def _in_reach(group: np.ndarray, score: np.ndarray, depth: int) -> np.ndarray:
+    """(n,) bool: whether fewer than ``depth`` rows of the group score higher. What does not need no
+    place in an order, and is most of what a person's neighbours add up to."""
+    reach = np.ones(len(group), bool)
+    starts, _ = runs(group)
+    sizes = np.diff(starts, append=len(group))
+    for first, size in zip(starts[sizes > depth], sizes[sizes > depth], strict=True):
+        part = score[first : first + size]
+        reach[first : first + size] = part >= np.partition(part, size - depth)[size - depth]
+    return reach
 
 
 def _first_maximum(values: np.ndarray, starts: np.ndarray) -> np.ndarray:

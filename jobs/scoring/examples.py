@@ -22,6 +22,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs import io, tables
+from jobs.ahead import one_ahead
 from jobs.evaluation import outcomes, slices
 from jobs.night import Night
 from jobs.params import check
@@ -83,22 +84,24 @@ def run(night: Night, params: Params) -> None:
     catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
     people = [tables.TABLES["example_people"].schema.empty_table()]
     night.write("examples", tables.TABLES["examples"].schema.empty_table())
-    for number, cut in enumerate(chosen):
-        asked = ask(night, cut, horizon, params)
+
+    def known_at(cut: datetime) -> Known:
+        return gather(night, cut, horizon, catalogue, params)
+
+    for number, known in enumerate(one_ahead(known_at, chosen)):
+        asked, cut = known.asked, io.label(known.asked.cut)
         if len(asked.people) == 0:
-            log.info("examples cut=%s people=0", io.label(cut))
+            log.info("examples cut=%s people=0", cut)
             continue
-        record = recorded(night, asked.then, cut, catalogue)
-        persons = asked.then.known.persons.select(*OF_PERSONS).toArrow()
-        measured, living = homes.measured(record, persons, catalogue)
-        past = record.of(asked.people)
-        found = nominated(night, asked, record, past, measured["i_gap"])
+        measured, living = homes.measured(known.record, known.persons, catalogue)
+        past = known.record.of(asked.people)
+        found = nominated(night, known, past, measured["i_gap"])
         mates = living.mates(asked.people, len(catalogue.ids))
         ground = Ground.of(past, catalogue, measured, mates, found.vectors)
         rows = examples(asked, found.pairs, ground, number, night.seed, params)
         night.add("examples", number + 1, rows)
-        people.append(example_people(asked, ground, persons, found.events))
-        log.info("examples cut=%s rows=%d", io.label(cut), rows.num_rows)
+        people.append(example_people(asked, ground, known.persons, found.events))
+        log.info("examples cut=%s rows=%d", cut, rows.num_rows)
     night.write("example_people", pa.concat_tables(people))
 
 
@@ -115,6 +118,31 @@ def cuts(history: DataFrame, as_of: datetime, params: Params) -> tuple[list[date
     return [cut for cut in possible if first and cut - first >= 2 * horizon], horizon
 
 
+# --- what the engine says of a cut ------------------------------------------------------------
+@dataclass(frozen=True)
+class Known:
+    """All that a cut's examples are made of, in files and arrays: from here on nothing asks Spark.
+
+    ``persons``: ``OF_PERSONS`` of those known at the cut; ``behind``: the rows of :func:`weighed`.
+    """
+
+    asked: Asked
+    record: Record
+    persons: pa.Table
+    behind: pa.Table
+
+
+def gather(
+    night: Night, cut: datetime, horizon: timedelta, catalogue: Catalogue, params: Params
+) -> Known:
+    """Ask the engine for what was known at a cut, and what came after it."""
+    then = sessions.at(night, cut)
+    asked = ask(night, then, cut, horizon, params)
+    record = recorded(night, then, cut, catalogue)
+    persons = then.known.persons.select(*OF_PERSONS).toArrow()
+    return Known(asked, record, persons, weighed(night, then, cut))
+
+
 # --- who is asked, and what they answered -----------------------------------------------------
 @dataclass(frozen=True)
 class Asked:
@@ -125,7 +153,6 @@ class Asked:
     """
 
     cut: datetime
-    then: sessions.Seen
     people: pa.StringArray
     person: np.ndarray
     item_id: pa.ChunkedArray
@@ -134,9 +161,10 @@ class Asked:
     spent: np.ndarray
 
 
-def ask(night: Night, cut: datetime, horizon: timedelta, params: Params) -> Asked:
+def ask(
+    night: Night, then: sessions.Seen, cut: datetime, horizon: timedelta, params: Params
+) -> Asked:
     """Sample people who were known at the cut and bought after it, with all they then did."""
-    then = sessions.at(night, cut)
     time = F.col("event_time")
     rows = night.frame("history").where((time >= F.lit(cut)) & (time < F.lit(cut + horizon)))
     after = outcomes.of_persons(rows, then.known.identities)
@@ -167,7 +195,6 @@ def ask(night: Night, cut: datetime, horizon: timedelta, params: Params) -> Aske
     )
     return Asked(
         cut,
-        then,
         people,
         matrix.known(answers["person_id"], people, "person of answers"),
         answers["item_id"],
@@ -206,24 +233,22 @@ class Found:
     events: np.ndarray
 
 
-def nominated(
-    night: Night, asked: Asked, record: Record, past: Past, item_gap: np.ndarray
-) -> Found:
+def nominated(night: Night, known: Known, past: Past, item_gap: np.ndarray) -> Found:
     """Run the sources as of the cut for the people asked, of whom ``past`` is; the nearest pairs of
     each remain, and the nearest of those that are new to the person."""
-    behind = weighed(night, asked.then, record.as_of)
-    seen = seen_at(night, asked.then, asked.people, record, item_gap, behind)
+    people, record = known.asked.people, known.record
+    seen = seen_at(night, known.persons, people, record, item_gap, known.behind)
     rows = candidates.nominate(night, seen, night.params_of("candidates"))
-    pairs = features.wide(features.coded(rows, asked.people, record.items))
+    pairs = features.wide(features.coded(rows, people, record.items))
     params = night.params_of("ranker")
     prior = features.linear_score(pairs.signals, params.prior)
     n_items = len(record.items)
-    known = matrix.among(pairs.person * n_items + pairs.item, bought_pairs(past, n_items))
+    bought = matrix.among(pairs.person * n_items + pairs.item, bought_pairs(past, n_items))
     near = features.nearest(pairs.person, pairs.item, prior, params.scored)
-    of_new = np.where(known, -np.inf, prior)
-    near |= ~known & features.nearest(pairs.person, pairs.item, of_new, params.scored_new)
-    vectors = vectors_of(seen, asked.people, record.items)
-    return Found(pairs.of(near), vectors, slices.events_of(behind, asked.people))
+    of_new = np.where(bought, -np.inf, prior)
+    near |= ~bought & features.nearest(pairs.person, pairs.item, of_new, params.scored_new)
+    vectors = vectors_of(seen, people, record.items)
+    return Found(pairs.of(near), vectors, slices.events_of(known.behind, people))
 
 
 def weighed(night: Night, then: sessions.Seen, cut: datetime) -> pa.Table:
@@ -233,7 +258,7 @@ def weighed(night: Night, then: sessions.Seen, cut: datetime) -> pa.Table:
 
 def seen_at(
     night: Night,
-    then: sessions.Seen,
+    persons: pa.Table,
     people: pa.StringArray,
     record: Record,
     item_gap: np.ndarray,
@@ -241,8 +266,8 @@ def seen_at(
 ) -> Seen:
     """What the sources may look at as of a cut, for these people.
 
-    ``then``: what had happened and been received by the cut, under the persons known at it;
-    ``record``: the same, read by person; ``behind``: the rows of :func:`weighed`.
+    ``persons``: ``OF_PERSONS`` of those known at the cut; ``record``: what they had done by then;
+    ``behind``: the rows of :func:`weighed`.
     """
     cut = record.as_of
     pairs = matrix.build(behind)
@@ -259,7 +284,7 @@ def seen_at(
         item_gap=item_gap,
         interactions=pairs,
         items=items,
-        persons=then.known.persons.select(*candidates.OF_PERSONS).toArrow(),
+        persons=persons.select(candidates.OF_PERSONS),
         editorial=night.arrow("editorial"),
         content=content.filter(pc.is_in(content["item_id"], value_set=by_then)),
         factors=embeddings.fit(pairs.matrix, night.params_of("embeddings"), night.seed),

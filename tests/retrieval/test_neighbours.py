@@ -65,6 +65,32 @@ def test_nobody_with_seeds_and_no_neighbours_is_an_empty_answer() -> None:
     assert len(found.person) == 0
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_the_first_of_each_group_are_those_of_a_full_sort(seed: int, depth: int) -> None:
+    generator = np.random.default_rng(seed)
+    group = np.sort(generator.integers(0, 5, 40))
+    item = generator.permutation(40)
+    score = generator.integers(-2, 3, 40) / 2  # few values, so that ties lie at every border
+    score[generator.random(40) < 0.1] = -np.inf
+    rows, ranks = neighbours.first_of_each(group, item, score, depth)
+    expected = [
+        (row, rank)
+        for one in np.unique(group)
+        for rank, row in enumerate(
+            sorted(np.flatnonzero(group == one), key=lambda row: (-score[row], item[row]))[:depth],
+            1,
+        )
+    ]
+    assert list(zip(rows, ranks, strict=True)) == expected
+
+
+def test_the_first_of_no_group_are_none() -> None:
+    nothing = np.zeros(0, np.int64)
+    rows, ranks = neighbours.first_of_each(nothing, nothing, np.zeros(0), 3)
+    assert (len(rows), len(ranks)) == (0, 0)
+
+
 def test_the_strongest_seeds_are_lately_chosen_ones() -> None:
     built = matrix.build(crowds())
     seeds = neighbours.strongest(built, 3, AS_OF_US, half_life_days=10)

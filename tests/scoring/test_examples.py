@@ -320,7 +320,8 @@ def test_only_who_was_known_before_the_cut_is_asked(session):
 
 
 def test_a_pair_is_labelled_by_the_most_that_was_done_with_it(answers):
-    asked = examples.ask(answers(), NEWEST, 10 * DAY, Params())
+    night = answers()
+    asked = examples.ask(night, sessions.at(night, NEWEST), NEWEST, 10 * DAY, Params())
     # Person 2 was unknown at the cut.
     assert asked.people.to_pylist() == ["account:00", "account:01"]
     found = zip(
@@ -341,7 +342,7 @@ def test_answers_stand_beside_the_pairs_they_are_about():
         np.array([0, 0, 1]), np.array([0, 2, 1]), np.zeros((3, len(SOURCES))), np.arange(3)
     )
     asked = Asked(
-        cut=AS_OF, then=None, people=pa.array(["p", "q"]),
+        cut=AS_OF, people=pa.array(["p", "q"]),
         person=np.array([1, 1, 0, 0]), item_id=pa.chunked_array([["b", "a", "c", "gone"]]),
         bought=np.array([True, True, False, True]), label=np.array([1.0, 1.0, 0.1, 1.0]),
         spent=np.array([2.0, 3.0, 0.0, 5.0]),
