@@ -165,10 +165,9 @@ def run_step(chosen: argparse.Namespace) -> None:
     module = steps.module(night.step)
     chosen_params = night.params_of(night.step)
     night.reset()
-    if night.refresh and route.ROUTE[night.step] == route.ONWARD:
-        module.refresh(night, chosen_params)
-    else:
-        module.run(night, chosen_params)
+    onward = night.refresh and route.ROUTE[night.step] == route.ONWARD
+    with spark.needed(engine_file(night.lake)):
+        (module.refresh if onward else module.run)(night, chosen_params)
     night.close(chosen_params, code_version())
     give_back()
 
@@ -180,7 +179,8 @@ def gate_step(chosen: argparse.Namespace) -> None:
     night = _night(chosen)
     lock.renew(night.lake, night.run_id)
     try:
-        gate.judge(night)
+        with spark.needed(engine_file(night.lake)):
+            gate.judge(night)
     finally:
         give_back()
 
@@ -229,7 +229,8 @@ def measure_staleness(chosen: argparse.Namespace) -> None:
         night = _night(chosen)
         lock.renew(night.lake, night.run_id)
         night.reset()
-        found = staleness.run(night, params.build(staleness.Params, own))
+        with spark.needed(engine_file(night.lake)):
+            found = staleness.run(night, params.build(staleness.Params, own))
     finally:
         close_night(chosen)
     for line in advice.told(*advice.read(found)):

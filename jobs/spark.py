@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,12 +50,14 @@ FIXED_CONF = {
 
 @dataclass(frozen=True)
 class Engine:
-    """How to reach a running engine; ``pid`` is 0 where it is not ours to end."""
+    """How to reach a running engine; ``pid`` is 0 where it is not ours to end, ``log`` the file
+    that it writes."""
 
     url: str
     token: str
     pid: int
     master: str
+    log: str = ""
 
     def save(self, path: Path) -> None:
         """Write where the engine is, readable by this user alone, since it holds the token."""
@@ -94,13 +96,34 @@ class Engine:
         return True
 
     def session(self) -> SparkSession:
-        """A Connect session on this engine; equal calls in one process share it."""
+        """A Connect session on this engine; equal calls in one process share it.
+
+        Raises ``Fault`` where the engine has ended; once it does, whoever waits for it is told.
+        """
+        from pyspark.sql.connect.client.retries import DefaultPolicy
         from pyspark.sql.connect.session import SparkSession as ConnectSession
 
+        class WhileAlive(DefaultPolicy):
+            """The client's own patience of ten minutes, for an engine that can still answer."""
+
+            def can_retry(policy, error: BaseException) -> bool:  # noqa: N805 self is the engine
+                return self.alive() and super().can_retry(error)
+
+        if not self.alive():
+            raise self.ended()
         # What SparkSession.builder.remote sets: pyspark.sql.functions then build Connect columns.
         os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
         address = f"{self.url}/;token={self.token}" if self.token else self.url
-        return ConnectSession.builder.remote(address).getOrCreate()  # type: ignore[return-value]
+        session = ConnectSession.builder.remote(address).getOrCreate()
+        session.client.set_retry_policies([WhileAlive()])
+        return session  # type: ignore[return-value]
+
+    def ended(self) -> Fault:
+        """What to say where the engine that we started is gone."""
+        return Fault(
+            f"spark: the engine on {self.master} (process {self.pid}) has ended, as one does that "
+            f"is killed or finds no memory; start the run again. {tail(self.log)}"
+        )
 
     def stop(self) -> None:
         """End the server that we started, and wait until it is gone."""
@@ -116,6 +139,29 @@ class Engine:
                 if not self.alive():
                     return
                 time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def needed(path: Path) -> Iterator[None]:
+    """Do work that needs the engine of this file: where the work fails and the engine has ended,
+    that is what is said, as a ``Fault``."""
+    try:
+        yield
+    except Fault:
+        raise
+    except Exception as error:
+        if path.exists() and not (engine := Engine.load(path)).alive():
+            raise engine.ended() from error
+        raise
+
+
+def tail(log: str | Path) -> str:
+    """The last lines of an engine's log, with where it is."""
+    try:
+        lines = Path(log).read_text(errors="replace").splitlines()
+    except OSError as error:
+        return f"Its log cannot be read: {error}"
+    return "\n".join([f"Its log ({log}) ends:", *lines[-15:]])
 
 
 def release_session() -> None:
@@ -176,7 +222,7 @@ def start(master: str, log: Path, conf: Mapping[str, str] | None = None) -> Engi
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    engine = Engine(url=f"sc://localhost:{port}", token=token, pid=server.pid, master=master)
+    engine = Engine(f"sc://localhost:{port}", token, server.pid, master, str(log))
     deadline = time.monotonic() + START_SECONDS
     up = False
     try:
@@ -192,8 +238,7 @@ def start(master: str, log: Path, conf: Mapping[str, str] | None = None) -> Engi
             engine.stop()
     if up:
         return engine
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise Fault(f"spark: the engine on {master} did not start; its log ({log}) ends:\n{tail}")
+    raise Fault(f"spark: the engine on {master} did not start. {tail(log)}")
 
 
 def free_port() -> int:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -164,6 +169,42 @@ def test_closing_somebody_elses_night_touches_nothing(lake):
     command(["close-night", f"--as-of={DATE}", "--run-id=mine", f"--lake={lake.root}"])
     assert lock.holder_of(lake)["owner"] == "theirs"
     assert engine_file(lake).exists()
+
+
+def test_an_engine_that_is_killed_at_work_is_said_at_once_and_the_lake_let_go(shop, tmp_path):
+    lake = Lake(tmp_path / "lake").open()
+
+    def jobs(*words: str) -> subprocess.Popen[str]:
+        where = (f"--as-of={DATE}", f"--source={shop}", "--run-id=mine", f"--lake={lake.root}")
+        return subprocess.Popen(
+            [sys.executable, "-m", "jobs", *words, *where], text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def done(process: subprocess.Popen[str]) -> tuple[int, str]:
+        # The client's own patience is ten minutes and more.
+        _, told = process.communicate(timeout=240)
+        return process.returncode, told
+
+    assert done(jobs("open-night"))[0] == 0
+    engine = spark.Engine.load(engine_file(lake))
+    try:
+        for verb in ("run", "gate"):
+            assert done(jobs(verb, "source"))[0] == 0
+        at_work = jobs("run", "events")
+        staged = lake.staged("events", io.parse_as_of(DATE))
+        while at_work.poll() is None and not (staged.exists() and any(staged.iterdir())):
+            time.sleep(0.05)
+    finally:
+        os.killpg(engine.pid, signal.SIGKILL)
+    found = [done(at_work), done(jobs("run", "events"))]
+    assert [code for code, _ in found] == [2, 2]
+    for _, told in found:
+        assert f"(process {engine.pid}) has ended" in told
+        assert f"Its log ({engine.log}) ends:" in told
+    assert lake.at("events", DATE) is None
+    assert done(jobs("close-night"))[0] == 0
+    assert lock.holder_of(lake) is None
 
 
 def test_a_step_killed_while_it_wrote_leaves_no_rest_in_the_next_attempt(step, lake):

@@ -13,8 +13,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,7 +26,6 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import scipy.sparse as sp
 from pyspark.sql import functions as F
-from threadpoolctl import threadpool_limits
 
 from jobs import io, tables
 from jobs.__main__ import command
@@ -48,13 +47,12 @@ FIRST, NIGHTS = "2017-10-24", 30
 DAY, HORIZON = timedelta(days=1), timedelta(days=7)
 NDCG_AT, RECALL_AT = 10, 20
 SEED = 20171201
-COLD, WARM, ONCE, QUICK, PARTLY = "cold", "warm", "once", "quick", "partly"
+COLD, NIGHTLY, ROUND = "cold", "nightly", "round"
 FOLDED, STALE = "folded", "stale"
 NAMES = {
-    COLD: "cold, 8 rounds", WARM: "from the night before, 2 rounds",
-    ONCE: "from the night before, 1 round",
-    QUICK: "from the night before, 1 round of 1 step",
-    PARTLY: "from the night before, 1 round, people and the day's items",
+    COLD: "cold, 8 rounds",
+    NIGHTLY: "from the night before, everybody and the day's items (the night's)",
+    ROUND: "from the night before, 1 round",
     FOLDED: "items of the night before, people folded in", STALE: "all of the night before",
 }  # fmt: skip
 RESAMPLES = 1_000
@@ -65,13 +63,13 @@ class Cut:
     """What is known at a midnight, and what it is judged by.
 
     ``bought``: (n_people, n_items) bool, purchases of the horizon after; ``acted``: (n_people,)
-    bool, who did something on the day before; ``chosen``: (n_items,) bool, with what.
+    bool, who did something on the day before.
     """
 
+    at: datetime
     known: Interactions
     bought: sp.csr_matrix
     acted: np.ndarray
-    chosen: np.ndarray
 
 
 # --- the cuts ----------------------------------------------------------------------------------
@@ -133,11 +131,8 @@ def cuts(folder: Path) -> Iterator[Cut]:
         both = (person >= 0) & (item >= 0)
         found = (np.ones(int(both.sum()), bool), (person[both], item[both]))
         bought = sp.csr_matrix(found, shape=known.matrix.shape)
-        acted, chosen = (
-            pc.is_in(ids, value_set=pc.unique(before[name])).to_numpy(zero_copy_only=False)
-            for ids, name in ((known.person_ids, "person_id"), (known.item_ids, "item_id"))
-        )
-        yield Cut(known, bought, acted, chosen)
+        acted = pc.is_in(known.person_ids, value_set=pc.unique(before["person_id"]))
+        yield Cut(cut, known, bought, acted.to_numpy(zero_copy_only=False))
 
 
 # --- the nights --------------------------------------------------------------------------------
@@ -146,20 +141,16 @@ def nights(each: Iterable[Cut], params: Params) -> Iterator[dict[str, Any]]:
     ``seconds`` of the fit, and of the judged people their ``person`` ids, ``acted``, ``ndcg`` and
     ``recall``."""
     chains: dict[str, Callable[[Cut, Predecessor], Factors]] = {
-        WARM: _chain(params),
-        ONCE: _chain(replace(params, warm_iterations=1)),
-        QUICK: partial(_quick, params),
-        PARTLY: partial(_partly, params),
+        NIGHTLY: partial(_nightly, params),
+        ROUND: partial(_round, params),
     }
-    digest = embeddings.config_digest(params, SEED)
     each = iter(each)
-    first = next(each).known
-    cold = embeddings.fit(first.matrix, params, SEED)
-    held = dict.fromkeys(chains, Predecessor("", digest, first.person_ids, first.item_ids, cold))
-    mean = als.mean_weight(first.matrix)
+    first = next(each)
+    cold = embeddings.fit(first.known.matrix, params, SEED)
+    held = dict.fromkeys(chains, _space(first, cold))
+    mean = als.mean_weight(first.known.matrix)
     for night, cut in enumerate(each, start=1):
-        known, before = cut.known, held[WARM]
-        ids = known.person_ids, known.item_ids
+        known, before = cut.known, held[NIGHTLY]
         made = {
             COLD: _timed(partial(embeddings.fit, known.matrix, params, SEED)),
             STALE: (_placed(before, known), 0.0),
@@ -167,61 +158,33 @@ def nights(each: Iterable[Cut], params: Params) -> Iterator[dict[str, Any]]:
         }
         for name, fit in chains.items():
             made[name] = _timed(partial(fit, cut, held[name]))
-            held[name] = Predecessor("", digest, *ids, made[name][0])
+            held[name] = _space(cut, made[name][0])
         mean = als.mean_weight(known.matrix)
         for name, (factors, seconds) in made.items():
             yield {"night": night, "name": name, "seconds": seconds, **judged(cut, factors)}
 
 
-def _chain(params: Params) -> Callable[[Cut, Predecessor], Factors]:
-    def fit(cut: Cut, before: Predecessor) -> Factors:
-        return embeddings.refit(cut.known, params, SEED, before, before.config_digest)[0]
-
-    return fit
+def _space(cut: Cut, factors: Factors) -> Predecessor:
+    return Predecessor(cut.at, "", "", None, cut.known.person_ids, cut.known.item_ids, factors)
 
 
-def _quick(params: Params, cut: Cut, before: Predecessor) -> Factors:
-    """One round in which every vector takes a single step of conjugate gradients, of three."""
-    from implicit.cpu.als import AlternatingLeastSquares
-
-    taken = AlternatingLeastSquares.__init__
-
-    def fewer(model: Any, *args: Any, **kwargs: Any) -> None:
-        taken(model, *args, **kwargs)
-        model.cg_steps = 1
-
-    AlternatingLeastSquares.__init__ = fewer
-    try:
-        return _chain(replace(params, warm_iterations=1))(cut, before)
-    finally:
-        AlternatingLeastSquares.__init__ = taken
+def _nightly(params: Params, cut: Cut, before: Predecessor) -> Factors:
+    return embeddings.refit(cut.known, params, SEED, before, same=True)[0]
 
 
-def _partly(params: Params, cut: Cut, before: Predecessor) -> Factors:
-    """One round of everybody, and of the items that somebody chose on the day before; all other
-    items stand, and with them the axes."""
-    from implicit.cpu.als import AlternatingLeastSquares
-
-    solve = AlternatingLeastSquares(factors=params.factors, dtype=np.float32).solver
-    known, start = cut.known.matrix, _placed(before, cut.known)
-    people, items, rows = start.people, start.items, np.flatnonzero(cut.chosen)
-    some = items[rows]
-    with threadpool_limits(limits=1, user_api="blas"):
-        weights = als.confidences(known, params.confidence, als.mean_weight(known))
-        solve(weights, people, items, params.regularization, num_threads=0)
-        solve(weights.T.tocsr()[rows], some, people, params.regularization, num_threads=0)
-    items[rows] = some
-    return Factors(people, items)
+def _round(params: Params, cut: Cut, before: Predecessor) -> Factors:
+    """One round of everybody and everything."""
+    return als.fit(
+        cut.known.matrix, factors=params.factors, iterations=1, confidence=params.confidence,
+        regularization=params.regularization, start=_placed(before, cut.known),
+    )  # fmt: skip
 
 
 def _placed(before: Predecessor, known: Interactions) -> Factors:
-    """The vectors of the night before in the order of now; zeros for who and what is new."""
+    """The vectors of the night before in the order of now."""
     people = matrix.positions(known.person_ids, before.person_ids)
     items = matrix.positions(known.item_ids, before.item_ids)
-    return Factors(
-        np.where(people[:, None] >= 0, before.factors.people[people], np.float32(0)),
-        np.where(items[:, None] >= 0, before.factors.items[items], np.float32(0)),
-    )
+    return als.placed(before.factors, people, items)
 
 
 def _folded(known: Interactions, before: Predecessor, params: Params, mean: float) -> Factors:
@@ -313,11 +276,11 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             f"| {NAMES[name]} | {spent} | {means[0]:.4f} | {means[1]:.4f} | {' | '.join(told)} |"
         )
     lines += [
-        "", "A day after its night, NDCG@10 beside the night that follows (2 rounds):", "",
+        "", "A day after its night, NDCG@10 beside the night that follows:", "",
         "| vectors | all | who did something that day | others |", "| --- | --: | --: | --: |",
     ]  # fmt: skip
     for name in (FOLDED, STALE):
-        told = [_told(compared(rows, name, WARM, acted=who)) for who in (None, True, False)]
+        told = [_told(compared(rows, name, NIGHTLY, acted=who)) for who in (None, True, False)]
         lines.append(f"| {NAMES[name]} | {' | '.join(told)} |")
     return [*lines, ""]
 
@@ -332,9 +295,8 @@ def drawing(rows: list[dict[str, Any]]) -> str:
     places = list(range(1, 1 + max(row["night"] for row in rows)))
     series = {}
     for name, title in (
-        (WARM, "2 rounds"),
-        (ONCE, "1 round"),
-        (PARTLY, "the day's items"),
+        (NIGHTLY, "the night's"),
+        (ROUND, "1 round"),
         (FOLDED, "folded in"),
     ):
         found = 100 * np.array([compared(rows, name, COLD, night=night) for night in places])

@@ -5,10 +5,11 @@ and the factors of the newest earlier night. Writes ``person_factors`` and ``ite
 per person or item with interactions), ``embedding_report`` (a row per measure) and the file
 ``embedding.json`` (version, dim, predecessor, config digest).
 
-A cold fit lands in a space turned at random, where every vector "moved". So a night starts from
-the factors of the night before and is then turned onto them by the orthogonal rotation that
-brings shared items closest, which keeps every inner product. A changed configuration is fitted
-cold, and turned the same way where the number of dimensions is equal.
+A cold fit lands in a space turned at random, where every vector "moved". So a night goes on from
+the factors of the night before: everybody is solved again, and the items that somebody chose since;
+all others stand. A changed configuration is fitted cold, and turned onto the night before by the
+orthogonal rotation that brings shared items closest, which keeps every inner product, where the
+number of dimensions is equal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -48,8 +51,6 @@ class Params:
     factors: int = 64
     # Rounds of a cold fit: 4 found 2 % less than 8, and 15 found 1 % more.
     iterations: int = 8
-    # Rounds from last night's factors, which are near the answer already.
-    warm_iterations: int = 2
     # Shrinks the vectors of people and items with few interactions; 1 to 30 measured alike.
     regularization: float = 5.0
     # Confidence of a pair of average weight against 1 for a pair never seen. Relative to the mean,
@@ -60,17 +61,19 @@ class Params:
     def __post_init__(self) -> None:
         check(1 <= self.factors <= 1024, "factors must be in 1..1024")
         check(self.iterations >= 1, "iterations must be at least 1")
-        check(self.warm_iterations >= 1, "warm_iterations must be at least 1")
         check(self.regularization > 0, "regularization must be positive")
         check(self.confidence > 0, "confidence must be positive")
 
 
 @dataclass(frozen=True)
 class Predecessor:
-    """An earlier night's space, ids and all."""
+    """An earlier night's space, ids and all; ``weighed``: the digest of how its interactions were
+    weighed, None where it is not told."""
 
+    as_of: datetime
     version: str
     config_digest: str
+    weighed: str | None
     person_ids: pa.StringArray
     item_ids: pa.StringArray
     factors: Factors
@@ -82,7 +85,11 @@ def run(night: Night, params: Params) -> None:
     interactions = matrix.build(rows)
     predecessor = load(night.previous_night("embeddings"))
     digest = config_digest(params, night.seed)
-    factors, warm = refit(interactions, params, night.seed, predecessor, digest)
+    weighed = digest_of(dataclasses.asdict(night.params_of("interactions")))
+    same = predecessor is not None and (predecessor.config_digest, predecessor.weighed) == (
+        digest, weighed,
+    )  # fmt: skip
+    factors, warm = refit(interactions, params, night.seed, predecessor, same)
     space = version(interactions, factors)
     measures = report(interactions, factors, predecessor, warm) | {
         "share_of_catalogue": len(interactions.item_ids)
@@ -102,6 +109,7 @@ def run(night: Night, params: Params) -> None:
         "predecessor": predecessor.version if predecessor else None,
         "warm": warm,
         "config_digest": digest,
+        "weighed": weighed,
         "mean_weight": als.mean_weight(interactions.matrix),
         "guessed_items": [],
     }
@@ -195,15 +203,15 @@ def _of_night(night: Night, step: str, table: str) -> pa.Table:
     return io.read_arrow(night.earlier(step, night.refresh.night).table(table))
 
 
-def fit(weights: sp.csr_matrix, params: Params, seed: int, start: Factors | None = None) -> Factors:
+def fit(weights: sp.csr_matrix, params: Params, seed: int) -> Factors:
     """Factorise (n_people, n_items) weights; see :func:`jobs.retrieval.als.fit`."""
     return als.fit(
         weights,
         factors=params.factors,
-        iterations=params.iterations if start is None else params.warm_iterations,
+        iterations=params.iterations,
         regularization=params.regularization,
         confidence=params.confidence,
-        start=start or als.random_start(weights.shape, params.factors, seed),
+        start=als.random_start(weights.shape, params.factors, seed),
     )
 
 
@@ -212,27 +220,39 @@ def refit(
     params: Params,
     seed: int,
     predecessor: Predecessor | None,
-    digest: str,
+    same: bool,
 ) -> tuple[Factors, bool]:
-    """Factors in the predecessor's orientation, and whether its vectors were the start."""
+    """Factors in the predecessor's orientation, and whether they go on from its vectors, which they
+    do where they share items and are fitted the ``same`` way."""
     weights = interactions.matrix
     if predecessor is None:
         return fit(weights, params, seed), False
-    people = matrix.positions(interactions.person_ids, predecessor.person_ids)
+    before = predecessor.factors
     items = matrix.positions(interactions.item_ids, predecessor.item_ids)
-    same_dim = predecessor.factors.items.shape[1] == params.factors
-    warm = predecessor.config_digest == digest and same_dim and bool((items >= 0).any())
-    if warm:
-        cold = als.random_start(weights.shape, params.factors, seed)
-        start = als.warm_start(cold, predecessor.factors, people, items)
-        fitted = fit(weights, params, seed, start)
-    else:
-        fitted = fit(weights, params, seed)
-    if not same_dim or not (items >= 0).any():
-        return fitted, warm
     shared = items >= 0
-    turn = als.rotation(fitted.items[shared], predecessor.factors.items[items[shared]])
-    return als.rotate(fitted, turn), warm
+    if same and shared.any():
+        people = matrix.positions(interactions.person_ids, predecessor.person_ids)
+        onward = als.onward(
+            weights,
+            als.placed(before, people, items),
+            np.flatnonzero(~shared | chosen_since(interactions, predecessor.as_of)),
+            regularization=params.regularization,
+            confidence=params.confidence,
+        )
+        return onward, True
+    fitted = fit(weights, params, seed)
+    if before.items.shape[1] != params.factors or not shared.any():
+        return fitted, False
+    turn = als.rotation(fitted.items[shared], before.items[items[shared]])
+    return als.rotate(fitted, turn), False
+
+
+def chosen_since(interactions: matrix.Interactions, instant: datetime) -> np.ndarray:
+    """(n_items,) bool: whether somebody's last event on the item is of the instant or after it."""
+    lately = interactions.last_times >= int(instant.timestamp() * 1_000_000)
+    return (
+        np.bincount(interactions.matrix.indices[lately], minlength=len(interactions.item_ids)) > 0
+    )
 
 
 def load(published: Published | None) -> Predecessor | None:
@@ -243,8 +263,10 @@ def load(published: Published | None) -> Predecessor | None:
     people = io.read_arrow(published.table("person_factors"))
     items = io.read_arrow(published.table("item_factors"))
     return Predecessor(
+        as_of=io.parse_as_of(published.as_of),
         version=facts["version"],
         config_digest=facts["config_digest"],
+        weighed=facts.get("weighed"),
         person_ids=people["person_id"].combine_chunks(),
         item_ids=items["item_id"].combine_chunks(),
         factors=Factors(matrix.vectors_of(people), matrix.vectors_of(items)),
@@ -252,9 +274,12 @@ def load(published: Published | None) -> Predecessor | None:
 
 
 def config_digest(params: Params, seed: int) -> str:
-    """What makes two spaces of one kind: everything but the rounds of a warm start."""
-    values: dict[str, Any] = dataclasses.asdict(params) | {"seed": seed}
-    del values["warm_iterations"]
+    """What makes two spaces of one kind."""
+    return digest_of(dataclasses.asdict(params) | {"seed": seed})
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """A short name of these values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from jobs import io
 from jobs.retrieval import als, embeddings, matrix
 from jobs.retrieval.als import Factors
-from tests.retrieval.conftest import AS_OF, catalogue, crowds
+from tests.retrieval.conftest import AS_OF, AS_OF_US, catalogue, crowds
 
 PARAMS = embeddings.Params(factors=8, regularization=0.1)
 SEED = 7
@@ -33,11 +34,11 @@ def persons(rows: pa.Table) -> pa.Table:
     )
 
 
-def fit_a_night(publish, rows: pa.Table, as_of=AS_OF, params=PARAMS) -> dict:
+def fit_a_night(publish, rows: pa.Table, as_of=AS_OF, params=PARAMS, overrides=None) -> dict:
     publish("interactions", as_of, interactions=rows)
     publish("catalogue", as_of, items=catalogue(sorted(set(rows["item_id"].to_pylist()))))
     publish("identities", as_of, persons=persons(rows))
-    night = publish("embeddings", as_of)
+    night = dataclasses.replace(publish("embeddings", as_of), overrides=overrides or {})
     embeddings.run(night, params)
     written = {
         "items": io.read_arrow(night.staged / "item_factors"),
@@ -141,17 +142,81 @@ def test_alignment_keeps_inner_products_and_undoes_a_rotation(seed: int, dim: in
     np.testing.assert_allclose(back.items, old.items, atol=1e-4)
 
 
-def test_a_warm_start_moves_less_than_a_cold_refit(publish) -> None:
+def later(rows: pa.Table, items: list[str]) -> pa.Table:
+    """The same, with everything about these items done an hour after ``AS_OF``."""
+    moment = pa.scalar(AS_OF_US + 3_600_000_000, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    chosen = pc.is_in(rows["item_id"], value_set=pa.array(items))
+    times = pc.if_else(chosen, moment, rows["last_time"])
+    return rows.set_column(rows.schema.get_field_index("last_time"), "last_time", times)
+
+
+def vectors(table: pa.Table) -> dict[str, tuple[float, ...]]:
+    ids = table.column(0).to_pylist()
+    return {
+        one: tuple(vector) for one, vector in zip(ids, table["vector"].to_pylist(), strict=True)
+    }
+
+
+def test_a_night_solves_everybody_and_what_was_chosen_since_and_nothing_else_moves(publish) -> None:
     rows = crowds(150, 60)
-    fit_a_night(publish, rows.slice(0, rows.num_rows - 10))
-    warm = fit_a_night(publish, rows, AS_OF + timedelta(days=1))
-    cold = fit_a_night(
-        publish, rows, AS_OF + timedelta(days=2), dataclasses.replace(PARAMS, regularization=0.2)
+    first = fit_a_night(publish, rows.filter(pc.not_equal(rows["item_id"], "i059")))
+    second = fit_a_night(publish, later(rows, ["i003", "i007"]), AS_OF + timedelta(days=1))
+    before, after = vectors(first["items"]), vectors(second["items"])
+    # The last was not known before, whenever it was chosen.
+    assert {item for item in after if before.get(item) != after[item]} == {"i003", "i007", "i059"}
+    assert second["report"]["warm"] == 1.0
+    assert second["report"]["moved_share"] < 0.05
+    people = vectors(first["persons"]), vectors(second["persons"])
+    assert all(people[0][person] != people[1][person] for person in people[0])
+
+
+def test_the_next_night_solves_the_textbook_equations_once() -> None:
+    known = matrix.build(crowds(40, 24))
+    start = als.fit(
+        known.matrix, factors=4, iterations=3, regularization=1.0, confidence=4.0,
+        start=als.random_start(known.matrix.shape, 4, SEED),
+    )  # fmt: skip
+    chosen = np.array([2, 5, 11])
+    found = als.onward(known.matrix, start, chosen, regularization=1.0, confidence=4.0)
+    scaled = known.matrix.toarray().astype(np.float64)
+    scaled *= 4.0 / scaled[scaled > 0].mean()
+    scaled = np.where(scaled > 0, np.maximum(scaled, 1.0), 0.0)
+    once = exact_als(scaled, start, 1, 1.0)
+    # Three steps of conjugate gradients come near to what a solver finds.
+    np.testing.assert_allclose(found.people, once.people, atol=0.02)
+    np.testing.assert_allclose(found.items[chosen], once.items[chosen], atol=0.02)
+    stood = np.delete(np.arange(24), chosen)
+    np.testing.assert_array_equal(found.items[stood], start.items[stood])
+
+
+def test_somebody_new_is_near_the_items_of_their_crowd_in_the_space_of_the_night_before(
+    publish,
+) -> None:
+    rows = crowds(150, 60)
+    fit_a_night(publish, rows.filter(pc.not_equal(rows["person_id"], "account:002")))
+    second = fit_a_night(publish, rows, AS_OF + timedelta(days=1))
+    items, people = vectors(second["items"]), vectors(second["persons"])
+    scores = {item: np.dot(people["account:002"], vector) for item, vector in items.items()}
+    own, others = [], []
+    for item, score in scores.items():
+        (own if int(item[1:]) % 4 == 2 else others).append(score)
+    assert np.mean(own) > 5 * abs(np.mean(others))
+
+
+def test_other_parameters_of_the_fit_or_of_the_weights_are_a_cold_fit(publish) -> None:
+    rows = crowds(150, 60)
+    fit_a_night(publish, rows)
+    other = dataclasses.replace(PARAMS, regularization=0.2)
+    cold = fit_a_night(publish, rows, AS_OF + timedelta(days=1), other)
+    weighed = fit_a_night(
+        publish, rows, AS_OF + timedelta(days=2), other, {"interactions": {"fresh_days": 3.0}}
     )
-    assert warm["report"]["warm"] == 1.0
-    assert cold["report"]["warm"] == 0.0
-    assert warm["report"]["moved_share"] < 0.2
-    assert warm["report"]["moved_share"] < cold["report"]["moved_share"]
+    onward = fit_a_night(
+        publish, rows, AS_OF + timedelta(days=3), other, {"interactions": {"fresh_days": 3.0}}
+    )
+    assert [night["report"]["warm"] for night in (cold, weighed, onward)] == [0, 0, 1]
+    # The same fit as the one before it, turned onto that: at random everything would have moved.
+    assert weighed["report"]["moved_share"] < 0.01
 
 
 def test_people_and_items_that_come_and_go_keep_the_others_in_place(publish) -> None:
