@@ -2,13 +2,13 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 SETUP = @$(PYTHON) tools/setup.py
-VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS METRICS MASTER TO EVENTS TESTS FILE CANDIDATE DECISION REASON EFFECT ARMS WORLD
+VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS METRICS MASTER TO EVENTS TESTS FILE CANDIDATE DECISION REASON EFFECT ARMS WORLD NIGHTS HOURS
 
 # Values reach Python through the environment as they were typed: neither make nor a shell expands them.
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 .DEFAULT_GOAL := help
-.PHONY: run refresh diagnose ui show why docs staleness ghosts backtest lineage rollback shadow plan bench faults neural test check help clean
+.PHONY: run refresh diagnose ui show why docs staleness ghosts backtest decay lineage rollback shadow plan bench faults neural test check help clean
 
 run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
 	$(SETUP) --with java -- -m tools.night
@@ -30,6 +30,8 @@ ghosts: ## what split people cost the lists, and what finding them again brings 
 	$(SETUP) --with java -- -m tools.ghosts
 backtest: ## what earlier nights' lists would have foreseen, beside simple methods [SOURCE=…] [CUTS=YYYY-MM-DD,…] [LAKE=folder] [PARAMS=json] [MASTER=…]
 	$(SETUP) --with java -- -m tools.backtest
+decay: ## night after night, what a day of refreshes loses against the night after it [SOURCE=…] [AS_OF=YYYY-MM-DD] [NIGHTS=30] [HOURS=23] [LAKE=folder] [PARAMS=json] [MASTER=…]
+	$(SETUP) --with java -- -m tools.decay
 lineage: ## the way back from a table to its source: TABLE=name [AS_OF=YYYY-MM-DD] [LAKE=folder]
 	$(SETUP) -- -m tools.ask lineage TABLE
 rollback: ## serve an earlier release [TO=release] [LAKE=folder]

@@ -40,6 +40,7 @@ from jobs.retrieval.embeddings import Params, Predecessor
 from jobs.retrieval.matrix import Interactions
 from jobs.signals import interactions, sessions
 from tools import by_hand
+from tools.paired import by_night, compared, told
 
 SOURCE, AS_OF, RUN_ID = "completejourney", "2017-12-01", "bench"
 STEPS = ("source", "events", "catalogue", "identities", "sessions", "interactions")
@@ -55,7 +56,6 @@ NAMES = {
     ROUND: "from the night before, 1 round",
     FOLDED: "items of the night before, people folded in", STALE: "all of the night before",
 }  # fmt: skip
-RESAMPLES = 1_000
 
 
 @dataclass(frozen=True)
@@ -219,31 +219,6 @@ def judged(cut: Cut, factors: Factors) -> dict[str, Any]:
 
 
 # --- comparing ---------------------------------------------------------------------------------
-def compared(
-    rows: list[dict[str, Any]], name: str, other: str, measure: str = "ndcg",
-    acted: bool | None = None, night: int | None = None,
-) -> tuple[float, float, float]:  # fmt: skip
-    """By how much ``name`` is above ``other``, as a share of it, with its interval of 95 %.
-
-    Paired: people are drawn with all their nights. ``acted``: of those alone who did, or did not
-    do, something on the day before; ``night``: of one night alone.
-    """
-    mine, theirs = ([row for row in rows if row["name"] == each] for each in (name, other))
-    person, ours, base = [], [], []
-    for one, two in zip(mine, theirs, strict=True):
-        if night in (None, one["night"]):
-            chosen = np.ones(len(one["acted"]), bool) if acted is None else one["acted"] == acted
-            person += one["person"].filter(pa.array(chosen)).to_pylist()
-            ours.append(one[measure][chosen])
-            base.append(two[measure][chosen])
-    _, code = np.unique(np.array(person), return_inverse=True)
-    won = np.bincount(code, np.concatenate(ours) - np.concatenate(base))
-    had = np.bincount(code, np.concatenate(base))
-    draws = np.random.default_rng(SEED).integers(0, len(won), (RESAMPLES, len(won)))
-    low, high = np.quantile(won[draws].sum(1) / had[draws].sum(1), [0.025, 0.975])
-    return float(won.sum() / had.sum()), float(low), float(high)
-
-
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same without people: a row a night and contender, with means."""
     return [
@@ -270,36 +245,23 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         seconds = median(row["seconds"] for row in mine)
         spent = f"{seconds:.2f} | {seconds / cold:.3f}" if seconds else "0 | 0"
         means = [np.mean(np.concatenate([row[of_] for row in mine])) for of_ in ("ndcg", "recall")]
-        told = [_told(compared(rows, name, COLD, of_)) for of_ in ("ndcg", "recall")]
-        told = ["", ""] if name == COLD else told
+        beside = [told(compared(rows, name, COLD, of_)) for of_ in ("ndcg", "recall")]
+        beside = ["", ""] if name == COLD else beside
         lines.append(
-            f"| {NAMES[name]} | {spent} | {means[0]:.4f} | {means[1]:.4f} | {' | '.join(told)} |"
+            f"| {NAMES[name]} | {spent} | {means[0]:.4f} | {means[1]:.4f} | {' | '.join(beside)} |"
         )
     lines += [
         "", "A day after its night, NDCG@10 beside the night that follows:", "",
         "| vectors | all | who did something that day | others |", "| --- | --: | --: | --: |",
     ]  # fmt: skip
     for name in (FOLDED, STALE):
-        told = [_told(compared(rows, name, NIGHTLY, acted=who)) for who in (None, True, False)]
-        lines.append(f"| {NAMES[name]} | {' | '.join(told)} |")
+        beside = [told(compared(rows, name, NIGHTLY, acted=who)) for who in (None, True, False)]
+        lines.append(f"| {NAMES[name]} | {' | '.join(beside)} |")
     return [*lines, ""]
-
-
-def _told(found: tuple[float, float, float]) -> str:
-    share, low, high = found
-    return f"{share:+.2%} ({low:+.2%} to {high:+.2%})"
 
 
 def drawing(rows: list[dict[str, Any]]) -> str:
     """SVG: NDCG@10 of each night beside its cold fit, in percent of it."""
-    places = list(range(1, 1 + max(row["night"] for row in rows)))
-    series = {}
-    for name, title in (
-        (NIGHTLY, "the night's"),
-        (ROUND, "1 round"),
-        (FOLDED, "folded in"),
-    ):
-        found = 100 * np.array([compared(rows, name, COLD, night=night) for night in places])
-        middles, lows, highs = found.T.tolist()
-        series[title] = (places, middles, lows, highs)
+    ways = {NIGHTLY: "the night's", ROUND: "1 round", FOLDED: "folded in"}
+    series = {title: by_night(rows, name, COLD) for name, title in ways.items()}
     return plots.curves("nights since the cold fit", "NDCG@10 to a cold fit, %", **series)

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from jobs.retrieval.embeddings import Params
 from jobs.retrieval.matrix import Interactions
-from tools import bench_als
+from tools import bench_als, paired
 
 PARAMS = Params(factors=4, iterations=8)
 FIRST = datetime(2024, 3, 1, tzinfo=UTC)
@@ -62,8 +62,8 @@ def test_a_difference_is_a_share_of_the_other_over_the_same_people():
 
     rows = [row("nightly", 1, [0.5, 0.2]), row("cold", 1, [0.4, 0.2]),
             row("nightly", 2, [0.2, 0.2]), row("cold", 2, [0.4, 0.2])]  # fmt: skip
-    share, low, high = bench_als.compared(rows, "nightly", "cold")
+    share, low, high = paired.compared(rows, "nightly", "cold")
     assert share == pytest.approx(-0.1 / 1.2)
     assert low <= share <= high == 0.0  # drawn may be b alone, whose lists are alike
-    assert bench_als.compared(rows, "nightly", "cold", acted=False) == (0.0, 0.0, 0.0)
-    assert bench_als.compared(rows, "nightly", "cold", night=1)[0] == pytest.approx(0.1 / 0.6)
+    assert paired.compared(rows, "nightly", "cold", acted=False) == (0.0, 0.0, 0.0)
+    assert paired.compared(rows, "nightly", "cold", night=1)[0] == pytest.approx(0.1 / 0.6)

@@ -1,0 +1,307 @@
+"""``make decay``: what a day of refreshes loses against the night that follows.
+
+Night after night in one lake: the night, refreshes at ``HOURS`` of its day, and the next night,
+which makes all anew from what the refreshes went on from, and an hour's signals more. The lists of
+the last refresh and of that night are judged by what the same people bought in the seven days after
+it.
+
+Settings come from the environment: ``SOURCE`` (completejourney), ``AS_OF`` (the first night; for
+completejourney 2017-10-24, so that what judges the last of 30 ends before 2017-12-01), ``NIGHTS``
+(30), ``HOURS`` (23; several with commas), ``LAKE`` (``var/decay``), ``PARAMS`` and ``MASTER`` as of
+``make run``. What was made and judged is kept: a run that was stopped goes on. Prints tables, and
+writes them and the curves under ``decay/`` in the lake.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from jobs import io, tables
+from jobs.errors import Fault, exit_code
+from jobs.evaluation import metrics
+from jobs.io import Lake
+from jobs.pages import plots
+from jobs.release import releases
+from jobs.release.releases import Release
+from jobs.retrieval import matrix
+from tools.paired import by_night, compared, told
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_SOURCE, DEFAULT_AS_OF = "completejourney", "2017-10-24"
+SURFACE = "homepage"
+DAY, HORIZON = timedelta(days=1), timedelta(days=7)
+NDCG_AT, RECALL_AT = 10, 20
+REFRESHED, REBUILT = "refreshed", "rebuilt"
+# Half a point of the rebuild's own value is what a refreshed release may lose.
+BOUND = -0.005
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run was asked for; ``hours`` of a night's day, ascending."""
+
+    source: str
+    first: datetime
+    nights: int
+    hours: tuple[int, ...]
+    root: Path
+
+    def night(self, number: int) -> datetime:
+        """The run date of this night, 0 the first."""
+        return self.first + DAY * number
+
+
+def main() -> int:
+    return exit_code(lambda: run(asked(os.environ)))
+
+
+def asked(values: Mapping[str, str]) -> Asked:
+    """The settings, checked; an empty value is not given. Raises ``Fault``."""
+    source = values.get("SOURCE") or DEFAULT_SOURCE
+    first = values.get("AS_OF") or (DEFAULT_AS_OF if source == DEFAULT_SOURCE else "")
+    try:
+        started = io.parse_as_of(date.fromisoformat(first).isoformat())
+    except ValueError:
+        raise Fault(
+            f"AS_OF: {first!r} is not a date; write AS_OF=YYYY-MM-DD, the first night"
+        ) from None
+    hours = values.get("HOURS") or "23"
+    nights = values.get("NIGHTS") or "30"
+    try:
+        chosen = tuple(sorted({int(hour) for hour in hours.split(",")}))
+        count = int(nights)
+    except ValueError:
+        chosen, count = (), 0
+    if not chosen or chosen[0] < 1 or chosen[-1] > 23 or count < 1:
+        raise Fault(
+            f"HOURS={hours} NIGHTS={nights}: write hours from 1 to 23 with commas between, and one "
+            "night or more"
+        )
+    return Asked(
+        # A folder is named from where the user stands; the jobs may stand elsewhere.
+        source=str(Path(source).resolve()) if Path(source).exists() else source,
+        first=started,
+        nights=count,
+        hours=chosen,
+        root=Path(values.get("LAKE") or ROOT / "var" / "decay").expanduser().resolve(),
+    )
+
+
+def run(chosen: Asked) -> int:
+    """Nights and their refreshes, judged; returns the exit code."""
+    lake = Lake(chosen.root).open()
+    kept = chosen.root / "decay"
+    kept.mkdir(exist_ok=True)
+    judged_at = [kept / f"{io.label(chosen.night(n))}.parquet" for n in range(chosen.nights + 1)]
+    waiting = [n > 0 and not path.exists() for n, path in enumerate(judged_at)]
+    for number in range(chosen.nights + 1):
+        night = chosen.night(number)
+        goes_on = number < chosen.nights and waiting[number + 1]
+        runs = [night] if waiting[number] or goes_on else []
+        if not all(made(lake, as_of, chosen.source, kept) for as_of in runs):
+            return 1
+        if waiting[number]:
+            last = night - DAY + timedelta(hours=chosen.hours[-1])
+            rows = judged(of(lake, last), of(lake, night), purchases(lake, night))
+            pq.write_table(rows, judged_at[number])
+        hours = [night + timedelta(hours=hour) for hour in chosen.hours] if goes_on else []
+        if not all(made(lake, as_of, chosen.source, kept) for as_of in hours):
+            return 1
+    found = list(read(chosen, kept))
+    text = "\n".join(table(found, seconds(chosen, kept)))
+    (kept / "report.md").write_text(text + "\n", encoding="utf-8")
+    (kept / "decay.svg").write_text(drawing(found), encoding="utf-8")
+    print(text)
+    print(f"curves: {kept / 'decay.svg'}")
+    return 0
+
+
+# --- nights and refreshes --------------------------------------------------------------------
+def made(lake: Lake, as_of: datetime, source: str, kept: Path) -> bool:
+    """Make a night, or a refresh where the run date has an hour, unless it lies there; whether it
+    then does."""
+    label = io.label(as_of)
+    if lake.at("release", label) is not None:
+        return True
+    print(f"{label}: {'refresh' if as_of.hour else 'night'}", flush=True)
+    log = kept / f"{label}.log"
+    with log.open("wb") as output:
+        code = subprocess.run(
+            [sys.executable, "-m", "tools.bench_night", str(lake.root), label, source],
+            cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, check=False,
+        ).returncode  # fmt: skip
+    if code:
+        lines = log.read_text(errors="replace").splitlines()
+        print("\n".join(lines[-8:]), f"\nerror: {label} stopped; see {log}", file=sys.stderr)
+    return code == 0
+
+
+def seconds(chosen: Asked, kept: Path) -> dict[str, list[float]]:
+    """Processor seconds of each night and of each refresh, as far as their logs are there."""
+    found: dict[str, list[float]] = {"night": [], "refresh": []}
+    for number in range(chosen.nights + 1):
+        for hour in (0, *chosen.hours):
+            log = kept / f"{io.label(chosen.night(number) + timedelta(hours=hour))}.log"
+            if log.exists():
+                lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
+                spent = sum(json.loads(line).get("processor", 0.0) for line in lines)
+                found["refresh" if hour else "night"].append(spent)
+    return found
+
+
+def of(lake: Lake, as_of: datetime) -> Release:
+    """The release of a run date."""
+    found = [release for release in releases.readable(lake) if release.as_of == as_of]
+    if not found:
+        raise Fault(
+            f"decay: {lake.root} has no whole release of {io.label(as_of)}; empty the lake and "
+            "start anew"
+        )
+    return max(found, key=lambda release: release.age)
+
+
+# --- judging ---------------------------------------------------------------------------------
+def purchases(lake: Lake, night: datetime) -> pa.Table:
+    """key_type, key, item_id, ``after``: bool: what was bought in the days after a night, and
+    whatever was done on the day before it (``after`` is False)."""
+    told_by = lake.published("source", night).table("source.json")
+    files = io.parquet_files(Path(io.read_json(told_by)["folder"]) / "events")
+    time = ds.field("event_time").cast(tables.TIME)
+    began, now, ended = (pa.scalar(each, tables.TIME) for each in (night - DAY, night,
+                                                                   night + HORIZON))  # fmt: skip
+    after = (time >= now) & (time < ended) & (ds.field("event_type") == "purchase")
+    names = ("key_type", "key", "item_id")
+    rows = ds.dataset([str(file) for file in files]).to_table(
+        columns={**{name: ds.field(name) for name in names}, "after": time >= now},
+        filter=after | ((time >= began) & (time < now)),
+    )
+    if not pc.any(rows["after"]).as_py():
+        raise Fault(
+            f"decay: nobody bought anything in the {HORIZON.days} days from {io.label(night)} on, "
+            "so nothing says which list was better; give fewer NIGHTS or an earlier AS_OF"
+        )
+    return rows
+
+
+def judged(refreshed: Release, rebuilt: Release, done: pa.Table) -> pa.Table:
+    """name, person, acted, ndcg and recall of each release's homepage, for everybody who bought
+    something and has a list in one of the two.
+
+    ``done``: as of :func:`purchases`; whose it was is told by the identities of ``rebuilt``. A
+    person without a list, as who came in the last hour, finds nothing.
+    """
+    keyed = io.read_arrow(rebuilt.path("identities"), ["key_type", "key", "person_id"])
+    done = done.join(keyed, keys=["key_type", "key"], join_type="inner")
+    lists = {name: shown(release) for name, release in
+             ((REFRESHED, refreshed), (REBUILT, rebuilt))}  # fmt: skip
+    listed = pa.concat_tables(lists.values())
+    bought = done.filter(done["after"]).select(["person_id", "item_id"])
+    bought = bought.group_by(["person_id", "item_id"]).aggregate([])
+    bought = bought.filter(pc.is_in(bought["person_id"], value_set=pc.unique(listed["person_id"])))
+    people, person = matrix.encode(bought["person_id"])
+    items, item = matrix.encode(bought["item_id"])
+    wanted = np.bincount(person, minlength=len(people))
+    pairs = np.sort(person * len(items) + item)
+    before = pc.unique(done.filter(pc.invert(done["after"]))["person_id"])
+    acted = pc.is_in(people, value_set=before)
+    parts = []
+    for name, rows in lists.items():
+        who = matrix.positions(rows["person_id"], people)
+        what = matrix.positions(rows["item_id"], items)
+        rows = rows.filter(pa.array(who >= 0))
+        who, what = who[who >= 0], what[who >= 0]
+        hit = (what >= 0) & matrix.among(who * len(items) + what, pairs)
+        place = rows["rank"].to_numpy() - 1
+        parts.append(
+            pa.table(
+                {
+                    "name": pa.repeat(name, len(people)), "person": people, "acted": acted,
+                    "ndcg": metrics.ndcg(who, place, hit, wanted, NDCG_AT),
+                    "recall": metrics.recall(who, place, hit, wanted, RECALL_AT),
+                }
+            )
+        )  # fmt: skip
+    return pa.concat_tables(parts)
+
+
+def shown(release: Release) -> pa.Table:
+    """person_id, item_id and rank of a release's homepage."""
+    mine = ds.field("surface") == SURFACE
+    return io.read_arrow(
+        release.path("recommendations"), ["person_id", "item_id", "rank"], where=mine
+    )
+
+
+# --- telling ---------------------------------------------------------------------------------
+def read(chosen: Asked, kept: Path) -> Iterator[dict[str, Any]]:
+    """The rows of ``tools.paired``."""
+    for number in range(1, chosen.nights + 1):
+        rows = pq.read_table(kept / f"{io.label(chosen.night(number))}.parquet")
+        for name in (REFRESHED, REBUILT):
+            mine = rows.filter(pc.equal(rows["name"], name))
+            yield {
+                "night": number, "name": name, "person": mine["person"].combine_chunks(),
+                **{column: mine[column].to_numpy() for column in ("acted", "ndcg", "recall")},
+            }  # fmt: skip
+
+
+def table(rows: list[dict[str, Any]], spent: Mapping[str, list[float]]) -> list[str]:
+    """Markdown: what a day of refreshes finds beside the night after it, and what both cost."""
+    nights = max(row["night"] for row in rows)
+    lines = [
+        f"## A day of refreshes beside the night after it: {nights} nights", "",
+        "Differences are shares of what the night's lists find, paired over people, with 95 % "
+        "intervals.", "",
+        "| people | NDCG@10, refreshed | rebuilt | difference | recall@20: difference |",
+        "| --- | --: | --: | --: | --: |",
+    ]  # fmt: skip
+    for title, acted in (("all", None), ("who did something on that day", True), ("others", False)):
+        means = []
+        for name in (REFRESHED, REBUILT):
+            mine = [row for row in rows if row["name"] == name]
+            chosen = [row["ndcg"] if acted is None else row["ndcg"][row["acted"] == acted]
+                      for row in mine]  # fmt: skip
+            means.append(f"{np.concatenate(chosen).mean():.4f}")
+        beside = [
+            told(compared(rows, REFRESHED, REBUILT, measure, acted))
+            for measure in ("ndcg", "recall")
+        ]
+        lines.append(f"| {title} | {' | '.join([*means, *beside])} |")
+    share, low, _ = compared(rows, REFRESHED, REBUILT)
+    within = "within" if low >= BOUND else "not shown to be within" if share >= BOUND else "beyond"
+    lines += ["", f"Of all people the loss is {within} half a point ({BOUND:.1%})."]
+    if all(spent.values()):
+        night, hour = median(spent["night"]), median(spent["refresh"])
+        lines.append(
+            f"Processor seconds, medians: a night {night:.0f}, a refresh {hour:.0f}, "
+            f"{night / max(hour, 1e-9):.1f} times less."
+        )
+    return [*lines, ""]
+
+
+def drawing(rows: list[dict[str, Any]]) -> str:
+    """SVG: what the refreshed lists find of each night, in percent of the rebuilt ones'."""
+    series = {
+        title: by_night(rows, REFRESHED, REBUILT, measure)
+        for measure, title in (("ndcg", "NDCG@10"), ("recall", "recall@20"))
+    }
+    return plots.curves("nights", "refreshed to rebuilt, %", **series)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
