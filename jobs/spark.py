@@ -151,12 +151,15 @@ def needed(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if path.exists() and not (engine := Engine.load(path)).alive():
-            raise engine.ended() from error
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise Fault(f"{engine.ended()}\nWhat failed then: {why}") from error
         raise
 
 
 def tail(log: str | Path) -> str:
     """The last lines of an engine's log, with where it is."""
+    if not log:
+        return "Where its log is was not noted."
     try:
         lines = Path(log).read_text(errors="replace").splitlines()
     except OSError as error:

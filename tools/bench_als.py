@@ -10,11 +10,12 @@ purchases of the seven days after, which end before 2017-12-01.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -66,7 +67,6 @@ class Cut:
     bool, who did something on the day before.
     """
 
-    at: datetime
     known: Interactions
     bought: sp.csr_matrix
     acted: np.ndarray
@@ -132,7 +132,7 @@ def cuts(folder: Path) -> Iterator[Cut]:
         found = (np.ones(int(both.sum()), bool), (person[both], item[both]))
         bought = sp.csr_matrix(found, shape=known.matrix.shape)
         acted = pc.is_in(known.person_ids, value_set=pc.unique(before["person_id"]))
-        yield Cut(cut, known, bought, acted.to_numpy(zero_copy_only=False))
+        yield Cut(known, bought, acted.to_numpy(zero_copy_only=False))
 
 
 # --- the nights --------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def nights(each: Iterable[Cut], params: Params) -> Iterator[dict[str, Any]]:
     """A row a night, from the second on, and contender: ``night`` from 1, ``name``, processor
     ``seconds`` of the fit, and of the judged people their ``person`` ids, ``acted``, ``ndcg`` and
     ``recall``."""
-    chains: dict[str, Callable[[Cut, Predecessor], Factors]] = {
+    chains: dict[str, Callable[[Cut, Cut, Predecessor], Factors]] = {
         NIGHTLY: partial(_nightly, params),
         ROUND: partial(_round, params),
     }
@@ -149,7 +149,9 @@ def nights(each: Iterable[Cut], params: Params) -> Iterator[dict[str, Any]]:
     cold = embeddings.fit(first.known.matrix, params, SEED)
     held = dict.fromkeys(chains, _space(first, cold))
     mean = als.mean_weight(first.known.matrix)
-    for night, cut in enumerate(each, start=1):
+    for night, (last, cut) in enumerate(
+        itertools.pairwise(itertools.chain([first], each)), start=1
+    ):
         known, before = cut.known, held[NIGHTLY]
         made = {
             COLD: _timed(partial(embeddings.fit, known.matrix, params, SEED)),
@@ -157,7 +159,7 @@ def nights(each: Iterable[Cut], params: Params) -> Iterator[dict[str, Any]]:
             FOLDED: _timed(partial(_folded, known, before, params, mean)),
         }
         for name, fit in chains.items():
-            made[name] = _timed(partial(fit, cut, held[name]))
+            made[name] = _timed(partial(fit, last, cut, held[name]))
             held[name] = _space(cut, made[name][0])
         mean = als.mean_weight(known.matrix)
         for name, (factors, seconds) in made.items():
@@ -165,14 +167,15 @@ def nights(each: Iterable[Cut], params: Params) -> Iterator[dict[str, Any]]:
 
 
 def _space(cut: Cut, factors: Factors) -> Predecessor:
-    return Predecessor(cut.at, "", "", None, cut.known.person_ids, cut.known.item_ids, factors)
+    return Predecessor("", "", None, cut.known.person_ids, cut.known.item_ids, factors)
 
 
-def _nightly(params: Params, cut: Cut, before: Predecessor) -> Factors:
-    return embeddings.refit(cut.known, params, SEED, before, same=True)[0]
+def _nightly(params: Params, last: Cut, cut: Cut, before: Predecessor) -> Factors:
+    changed = embeddings.changed_items(cut.known, last.known)
+    return embeddings.refit(cut.known, params, SEED, before, changed)[0]
 
 
-def _round(params: Params, cut: Cut, before: Predecessor) -> Factors:
+def _round(params: Params, last: Cut, cut: Cut, before: Predecessor) -> Factors:
     """One round of everybody and everything."""
     return als.fit(
         cut.known.matrix, factors=params.factors, iterations=1, confidence=params.confidence,
@@ -181,10 +184,12 @@ def _round(params: Params, cut: Cut, before: Predecessor) -> Factors:
 
 
 def _placed(before: Predecessor, known: Interactions) -> Factors:
-    """The vectors of the night before in the order of now."""
+    """The vectors of the night before in the order of now; zeros for who and what is new."""
     people = matrix.positions(known.person_ids, before.person_ids)
     items = matrix.positions(known.item_ids, before.item_ids)
-    return als.placed(before.factors, people, items)
+    dim = before.factors.items.shape[1]
+    nothing = Factors(*(np.zeros((size, dim), np.float32) for size in known.matrix.shape))
+    return als.placed(before.factors, nothing, people, items)
 
 
 def _folded(known: Interactions, before: Predecessor, params: Params, mean: float) -> Factors:

@@ -8,12 +8,15 @@ it.
 Settings come from the environment: ``SOURCE`` (completejourney), ``AS_OF`` (the first night; for
 completejourney 2017-10-24, so that what judges the last of 30 ends before 2017-12-01), ``NIGHTS``
 (30), ``HOURS`` (23; several with commas), ``LAKE`` (``var/decay``), ``PARAMS`` and ``MASTER`` as of
-``make run``. What was made and judged is kept: a run that was stopped goes on. Prints tables, and
-writes them and the curves under ``decay/`` in the lake.
+``make run``. What was made and judged is kept: a run that was stopped goes on, and one that asks
+for something else is refused. Prints tables, and writes them and the curves under ``decay/`` in the
+lake.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -32,13 +35,15 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from jobs import io, tables
-from jobs.errors import Fault, exit_code
-from jobs.evaluation import metrics
+from jobs.errors import Busy, Fault, exit_code
+from jobs.evaluation import metrics, nights
 from jobs.io import Lake
 from jobs.pages import plots
 from jobs.release import releases
 from jobs.release.releases import Release
 from jobs.retrieval import matrix
+from jobs.sources import source as sources
+from tools import by_hand
 from tools.paired import by_night, compared, told
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,15 +86,15 @@ def asked(values: Mapping[str, str]) -> Asked:
             f"AS_OF: {first!r} is not a date; write AS_OF=YYYY-MM-DD, the first night"
         ) from None
     hours = values.get("HOURS") or "23"
-    nights = values.get("NIGHTS") or "30"
+    number = values.get("NIGHTS") or "30"
     try:
         chosen = tuple(sorted({int(hour) for hour in hours.split(",")}))
-        count = int(nights)
+        count = int(number)
     except ValueError:
         chosen, count = (), 0
     if not chosen or chosen[0] < 1 or chosen[-1] > 23 or count < 1:
         raise Fault(
-            f"HOURS={hours} NIGHTS={nights}: write hours from 1 to 23 with commas between, and one "
+            f"HOURS={hours} NIGHTS={number}: write hours from 1 to 23 with commas between, and one "
             "night or more"
         )
     return Asked(
@@ -107,31 +112,75 @@ def run(chosen: Asked) -> int:
     lake = Lake(chosen.root).open()
     kept = chosen.root / "decay"
     kept.mkdir(exist_ok=True)
+    with by_hand.stoppable(), alone(kept):
+        source = sources.prepare(chosen.source, lake.root / "sources")
+        cuts = [chosen.night(number) for number in range(1, chosen.nights + 1)]
+        nights.check_cuts(source, cuts, HORIZON, "decay")
+        note(chosen, nights.state_of(source), kept)
+        if not follow(chosen, lake, source.folder / "events", kept):
+            return 1
+        found = list(read(chosen, kept))
+        text = "\n".join(table(found, seconds(chosen, kept)))
+        (kept / "report.md").write_text(text + "\n", encoding="utf-8")
+        (kept / "decay.svg").write_text(drawing(found), encoding="utf-8")
+        print(text)
+        print(f"curves: {kept / 'decay.svg'}")
+    return 0
+
+
+@contextlib.contextmanager
+def alone(kept: Path) -> Iterator[None]:
+    """Hold the folder of results; raises ``Busy`` where another run does."""
+    with open(kept / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Busy(f"decay: another run is at work in {kept}; wait for it") from None
+        yield
+
+
+def note(chosen: Asked, state: str, kept: Path) -> None:
+    """Write what the results are made of; raises ``Fault`` where those that lie there are made of
+    something else."""
+    facts = {
+        "source": chosen.source, "state": state, "first": io.label(chosen.first),
+        "hours": list(chosen.hours), "params": os.environ.get("PARAMS", ""),
+        "code": nights.code_of_night(),
+    }  # fmt: skip
+    path = kept / "made.json"
+    if not path.exists():
+        io.write_json(path, facts)
+    other = [name for name, value in io.read_json(path).items() if facts.get(name) != value]
+    if other:
+        raise Fault(
+            f"decay: what lies in {kept.parent} was made with another {', '.join(other)} (see "
+            f"{path}); give another LAKE, or remove that folder"
+        )
+
+
+# --- nights and refreshes --------------------------------------------------------------------
+def follow(chosen: Asked, lake: Lake, events: Path, kept: Path) -> bool:
+    """Make and judge what is missing, night after night; whether all of it is there."""
     judged_at = [kept / f"{io.label(chosen.night(n))}.parquet" for n in range(chosen.nights + 1)]
     waiting = [n > 0 and not path.exists() for n, path in enumerate(judged_at)]
     for number in range(chosen.nights + 1):
         night = chosen.night(number)
         goes_on = number < chosen.nights and waiting[number + 1]
-        runs = [night] if waiting[number] or goes_on else []
-        if not all(made(lake, as_of, chosen.source, kept) for as_of in runs):
-            return 1
+        if (waiting[number] or goes_on) and not made(lake, night, chosen.source, kept):
+            return False
         if waiting[number]:
             last = night - DAY + timedelta(hours=chosen.hours[-1])
-            rows = judged(of(lake, last), of(lake, night), purchases(lake, night))
+            rows = judged(of(lake, last), of(lake, night), purchases(events, night))
             pq.write_table(rows, judged_at[number])
         hours = [night + timedelta(hours=hour) for hour in chosen.hours] if goes_on else []
-        if not all(made(lake, as_of, chosen.source, kept) for as_of in hours):
-            return 1
-    found = list(read(chosen, kept))
-    text = "\n".join(table(found, seconds(chosen, kept)))
-    (kept / "report.md").write_text(text + "\n", encoding="utf-8")
-    (kept / "decay.svg").write_text(drawing(found), encoding="utf-8")
-    print(text)
-    print(f"curves: {kept / 'decay.svg'}")
-    return 0
+        # Of many hours the first may have gone from the lake when a run goes on.
+        there = [n for n, hour in enumerate(hours) if lake.at("release", io.label(hour))]
+        for hour in hours[max(there, default=-1) + 1 :]:
+            if not made(lake, hour, chosen.source, kept):
+                return False
+    return True
 
 
-# --- nights and refreshes --------------------------------------------------------------------
 def made(lake: Lake, as_of: datetime, source: str, kept: Path) -> bool:
     """Make a night, or a refresh where the run date has an hour, unless it lies there; whether it
     then does."""
@@ -141,10 +190,15 @@ def made(lake: Lake, as_of: datetime, source: str, kept: Path) -> bool:
     print(f"{label}: {'refresh' if as_of.hour else 'night'}", flush=True)
     log = kept / f"{label}.log"
     with log.open("wb") as output:
-        code = subprocess.run(
+        child = subprocess.Popen(
             [sys.executable, "-m", "tools.bench_night", str(lake.root), label, source],
-            cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, check=False,
-        ).returncode  # fmt: skip
+            cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            code = child.wait()
+        finally:
+            child.terminate()  # it ends its engine then, which takes some seconds
+            child.wait()
     if code:
         lines = log.read_text(errors="replace").splitlines()
         print("\n".join(lines[-8:]), f"\nerror: {label} stopped; see {log}", file=sys.stderr)
@@ -176,26 +230,22 @@ def of(lake: Lake, as_of: datetime) -> Release:
 
 
 # --- judging ---------------------------------------------------------------------------------
-def purchases(lake: Lake, night: datetime) -> pa.Table:
+def purchases(events: Path, night: datetime) -> pa.Table:
     """key_type, key, item_id, ``after``: bool: what was bought in the days after a night, and
-    whatever was done on the day before it (``after`` is False)."""
-    told_by = lake.published("source", night).table("source.json")
-    files = io.parquet_files(Path(io.read_json(told_by)["folder"]) / "events")
+    whatever was done on the day before it (``after`` is False); as delivered, without what was
+    corrected later. ``events``: the source's table."""
     time = ds.field("event_time").cast(tables.TIME)
-    began, now, ended = (pa.scalar(each, tables.TIME) for each in (night - DAY, night,
-                                                                   night + HORIZON))  # fmt: skip
+    began, now, ended = (
+        pa.scalar(each, tables.TIME) for each in (night - DAY, night, night + HORIZON)
+    )
     after = (time >= now) & (time < ended) & (ds.field("event_type") == "purchase")
     names = ("key_type", "key", "item_id")
-    rows = ds.dataset([str(file) for file in files]).to_table(
-        columns={**{name: ds.field(name) for name in names}, "after": time >= now},
+    return ds.dataset([str(file) for file in io.parquet_files(events)]).to_table(
+        columns={
+            **{name: ds.field(name).cast(pa.string()) for name in names}, "after": time >= now,
+        },
         filter=after | ((time >= began) & (time < now)),
-    )
-    if not pc.any(rows["after"]).as_py():
-        raise Fault(
-            f"decay: nobody bought anything in the {HORIZON.days} days from {io.label(night)} on, "
-            "so nothing says which list was better; give fewer NIGHTS or an earlier AS_OF"
-        )
-    return rows
+    )  # fmt: skip
 
 
 def judged(refreshed: Release, rebuilt: Release, done: pa.Table) -> pa.Table:
@@ -262,9 +312,9 @@ def read(chosen: Asked, kept: Path) -> Iterator[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]], spent: Mapping[str, list[float]]) -> list[str]:
     """Markdown: what a day of refreshes finds beside the night after it, and what both cost."""
-    nights = max(row["night"] for row in rows)
+    count = max(row["night"] for row in rows)
     lines = [
-        f"## A day of refreshes beside the night after it: {nights} nights", "",
+        f"## A day of refreshes beside the night after it: {count} nights", "",
         "Differences are shares of what the night's lists find, paired over people, with 95 % "
         "intervals.", "",
         "| people | NDCG@10, refreshed | rebuilt | difference | recall@20: difference |",
@@ -276,7 +326,8 @@ def table(rows: list[dict[str, Any]], spent: Mapping[str, list[float]]) -> list[
             mine = [row for row in rows if row["name"] == name]
             chosen = [row["ndcg"] if acted is None else row["ndcg"][row["acted"] == acted]
                       for row in mine]  # fmt: skip
-            means.append(f"{np.concatenate(chosen).mean():.4f}")
+            found = np.concatenate(chosen)
+            means.append(f"{found.mean():.4f}" if len(found) else "nobody")
         beside = [
             told(compared(rows, REFRESHED, REBUILT, measure, acted))
             for measure in ("ndcg", "recall")

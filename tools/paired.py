@@ -6,6 +6,7 @@ each, ``person`` ids, ``acted`` (who did something on the day before) and measur
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ def compared(
     """By how much ``name`` is above ``other``, as a share of it, with its interval of 95 %.
 
     Paired: people are drawn with all their nights. ``acted``: of those alone who did, or did not
-    do, something on the day before; ``night``: of one night alone.
+    do, something on the day before; ``night``: of one night alone. NaN where the other finds
+    nothing.
     """
     mine, theirs = ([row for row in rows if row["name"] == each] for each in (name, other))
     person, ours, base = [], [], []
@@ -34,14 +36,23 @@ def compared(
     _, code = np.unique(np.array(person), return_inverse=True)
     won = np.bincount(code, np.concatenate(ours) - np.concatenate(base))
     had = np.bincount(code, np.concatenate(base))
-    draws = np.random.default_rng(SEED).integers(0, len(won), (RESAMPLES, len(won)))
-    low, high = np.quantile(won[draws].sum(1) / had[draws].sum(1), [0.025, 0.975])
+    if not had.any():
+        return math.nan, math.nan, math.nan
+    generator = np.random.default_rng(SEED)
+    drawn = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):
+        who = generator.integers(0, len(won), len(won))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn[number] = won[who].sum() / had[who].sum()
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
     return float(won.sum() / had.sum()), float(low), float(high)
 
 
 def told(found: tuple[float, float, float]) -> str:
     """A share with its interval, in words."""
     share, low, high = found
+    if math.isnan(share):
+        return "nothing found"
     return f"{share:+z.2%} ({low:+z.2%} to {high:+z.2%})"
 
 

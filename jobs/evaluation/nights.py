@@ -120,12 +120,15 @@ def state_of(source: Source) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_cuts(source: Source, cuts: Sequence[datetime], horizon: timedelta) -> None:
-    """Raise ``Fault`` that names every cut which the source's events do not cover."""
+def check_cuts(
+    source: Source, cuts: Sequence[datetime], horizon: timedelta, what: str = "backtest"
+) -> None:
+    """Raise ``Fault`` that names every cut which the source's events do not cover; ``what``: who
+    asks."""
     span = _span(source)
     first, last, bought = span["first"], span["last"], span["bought"]
     if first is None:
-        raise Fault(f"backtest: the source {source.name} has no events in {source.folder}")
+        raise Fault(f"{what}: the source {source.name} has no events in {source.folder}")
     faults = []
     for cut in cuts:
         end = cut + horizon
@@ -145,7 +148,7 @@ def check_cuts(source: Source, cuts: Sequence[datetime], horizon: timedelta) -> 
                 "so nothing says whether a list was right"
             )
     if faults:
-        raise Fault("backtest: " + "; ".join(faults))
+        raise Fault(f"{what}: " + "; ".join(faults))
 
 
 def _span(source: Source) -> dict[str, Any]:

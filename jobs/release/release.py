@@ -436,7 +436,7 @@ def describe(
 
 
 def _predecessor(manifest: dict[str, Any]) -> dict[str, str] | None:
-    """The earlier model that the embeddings were warm-started from."""
+    """The earlier model that the embeddings went on from, or were turned onto."""
     for entry in manifest["inputs"].values():
         if entry["step"] == "embeddings":
             return {"as_of": entry["as_of"], "attempt": entry["attempt"]}

@@ -103,44 +103,54 @@ def random_start(shape: tuple[int, int], factors: int, seed: int) -> Factors:
     return Factors(people, items)
 
 
-def placed(before: Factors, people: np.ndarray, items: np.ndarray) -> Factors:
-    """The vectors of ``before`` in another order, zeros for whom and what it does not know.
+def placed(before: Factors, others: Factors, people: np.ndarray, items: np.ndarray) -> Factors:
+    """The vectors of ``before`` in another order; of whom and what it does not know ``others``,
+    whose rows stand in that order.
 
     ``people``: (n_people,) int64, the row in ``before.people`` of each person, -1 where there is
     none; ``items`` likewise.
     """
     return Factors(
-        np.where(people[:, None] >= 0, before.people[people], np.float32(0)),
-        np.where(items[:, None] >= 0, before.items[items], np.float32(0)),
+        np.where(people[:, None] >= 0, before.people[people], others.people),
+        np.where(items[:, None] >= 0, before.items[items], others.items),
     )
 
 
 def onward(
     matrix: sp.csr_matrix,
-    before: Factors,
-    chosen: np.ndarray,
+    start: Factors,
+    changed: np.ndarray,
+    new: np.ndarray,
     *,
     regularization: float,
     confidence: float,
 ) -> Factors:
-    """``before`` brought up to date: vectors of all people by the items as they were, then of the
-    ``chosen`` items, (n,) ascending rows, by these people. All other items stand, and with them the
-    axes of the space.
+    """``start`` brought up to date: the vectors of all people by the items as they were, then of
+    the items that ``changed``, then once more of who chose one that is ``new``. All other items
+    stand, and with them the axes of the space.
 
-    A quarter of a round of :func:`fit`, and better as a start of tomorrow than whole rounds: a
-    chain of nights that fit everything anew is a fit of many rounds, which finds less.
-    ``matrix``: as of :func:`fit`. A pure function of its arguments, bit by bit.
+    Less than a round of :func:`fit`, and better as a start of tomorrow than whole rounds: a chain
+    of nights that fit everything anew is a fit of many rounds, which finds less. ``matrix``: as of
+    :func:`fit`; ``changed``, ``new``: (n_items,) bool, what is new is changed as well. A pure
+    function of its arguments, bit by bit.
     """
     from implicit.cpu.als import AlternatingLeastSquares
 
-    solve = AlternatingLeastSquares(factors=before.items.shape[1], dtype=np.float32).solver
+    solve = AlternatingLeastSquares(factors=start.items.shape[1], dtype=np.float32).solver
     weights = confidences(matrix, confidence, mean_weight(matrix))
-    people, items = (side.astype(np.float32, copy=True) for side in (before.people, before.items))
-    some = items[chosen]
+    people, items = (side.astype(np.float32, copy=True) for side in (start.people, start.items))
+
+    def again(side: np.ndarray, rows: np.ndarray, theirs: sp.csr_matrix, by: np.ndarray) -> None:
+        some = side[rows]
+        solve(theirs[rows], some, by, regularization, num_threads=0)
+        side[rows] = some
+
     with threadpool_limits(limits=1, user_api="blas"):
         solve(weights, people, items, regularization, num_threads=0)
-        solve(weights.T.tocsr()[chosen], some, people, regularization, num_threads=0)
-    items[chosen] = some
+        again(items, np.flatnonzero(changed), weights.T.tocsr(), people)
+        # By what stood for a new item until now nothing could be said of them.
+        chose = np.flatnonzero(weights[:, np.flatnonzero(new)].getnnz(axis=1))
+        again(people, chose, weights, items)
     return Factors(people, items)
 
 

@@ -1,15 +1,15 @@
 """Vectors of people and items from who chose what, comparable from night to night.
 
 Reads ``interactions`` (a row per person and item), ``items`` and ``persons`` (how many there are),
-and the factors of the newest earlier night. Writes ``person_factors`` and ``item_factors`` (a row
-per person or item with interactions), ``embedding_report`` (a row per measure) and the file
-``embedding.json`` (version, dim, predecessor, config digest).
+and the factors and interactions of the newest earlier night. Writes ``person_factors`` and
+``item_factors`` (a row per person or item with interactions), ``embedding_report`` (a row per
+measure) and the file ``embedding.json`` (version, dim, predecessor, config digest).
 
 A cold fit lands in a space turned at random, where every vector "moved". So a night goes on from
-the factors of the night before: everybody is solved again, and the items that somebody chose since;
-all others stand. A changed configuration is fitted cold, and turned onto the night before by the
-orthogonal rotation that brings shared items closest, which keeps every inner product, where the
-number of dimensions is equal.
+the factors of the night before: everybody is solved again, and the items of which somebody's choice
+is another now; all others stand. A changed configuration is fitted cold, and turned onto the night
+before by the orthogonal rotation that brings shared items closest, which keeps every inner product,
+where the number of dimensions is equal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,7 @@ from jobs.retrieval.als import Factors
 from jobs.retrieval.content_embeddings import ToCollaborative
 
 FILE = "embedding.json"
+OF_INTERACTIONS = ["person_id", "item_id", "weight", "last_time"]
 # Of a vector's own norm: what counts as moved in the report.
 MOVED_TOLERANCE = 0.2
 
@@ -70,7 +70,6 @@ class Predecessor:
     """An earlier night's space, ids and all; ``weighed``: the digest of how its interactions were
     weighed, None where it is not told."""
 
-    as_of: datetime
     version: str
     config_digest: str
     weighed: str | None
@@ -81,15 +80,19 @@ class Predecessor:
 
 def run(night: Night, params: Params) -> None:
     """Stage the factors, their report and ``embedding.json``."""
-    rows = night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
+    rows = night.arrow("interactions", OF_INTERACTIONS)
     interactions = matrix.build(rows)
-    predecessor = load(night.previous_night("embeddings"))
+    earlier = night.previous_night("embeddings")
+    predecessor = load(earlier) if earlier else None
     digest = config_digest(params, night.seed)
     weighed = digest_of(dataclasses.asdict(night.params_of("interactions")))
-    same = predecessor is not None and (predecessor.config_digest, predecessor.weighed) == (
+    changed = None
+    if earlier and predecessor and (predecessor.config_digest, predecessor.weighed) == (
         digest, weighed,
-    )  # fmt: skip
-    factors, warm = refit(interactions, params, night.seed, predecessor, same)
+    ):  # fmt: skip
+        before = fitted_to(night, earlier)
+        changed = changed_items(interactions, before) if before else None
+    factors, warm = refit(interactions, params, night.seed, predecessor, changed)
     space = version(interactions, factors)
     measures = report(interactions, factors, predecessor, warm) | {
         "share_of_catalogue": len(interactions.item_ids)
@@ -128,13 +131,13 @@ def refresh(night: Night, params: Params) -> None:
     base = night.base("embeddings")
     before = load(base)
     digest = config_digest(params, night.seed)
-    if before is None or before.config_digest != digest:
+    if before.config_digest != digest:
         raise NightNeeded(
             "embeddings: the space that serves was fitted with other parameters; run a night, "
             "then refresh"
         )
     facts = io.read_json(base.table(FILE))
-    rows = night.arrow("interactions", ["person_id", "item_id", "weight", "last_time"])
+    rows = night.arrow("interactions", OF_INTERACTIONS)
     interactions = matrix.build(rows)
     items, guessed = _items_now(night, interactions)
     held = matrix.positions(interactions.person_ids, before.person_ids)
@@ -220,22 +223,27 @@ def refit(
     params: Params,
     seed: int,
     predecessor: Predecessor | None,
-    same: bool,
+    changed: np.ndarray | None,
 ) -> tuple[Factors, bool]:
-    """Factors in the predecessor's orientation, and whether they go on from its vectors, which they
-    do where they share items and are fitted the ``same`` way."""
+    """Factors in the predecessor's orientation, and whether they go on from its vectors.
+
+    ``changed``: (n_items,) bool, as of :func:`changed_items`; None where the predecessor was fitted
+    in another way, and nothing can go on from it.
+    """
     weights = interactions.matrix
     if predecessor is None:
         return fit(weights, params, seed), False
     before = predecessor.factors
     items = matrix.positions(interactions.item_ids, predecessor.item_ids)
     shared = items >= 0
-    if same and shared.any():
+    if changed is not None and shared.any():
         people = matrix.positions(interactions.person_ids, predecessor.person_ids)
+        unknown = als.random_start(weights.shape, params.factors, seed)
         onward = als.onward(
             weights,
-            als.placed(before, people, items),
-            np.flatnonzero(~shared | chosen_since(interactions, predecessor.as_of)),
+            als.placed(before, unknown, people, items),
+            changed,
+            ~shared,
             regularization=params.regularization,
             confidence=params.confidence,
         )
@@ -247,23 +255,56 @@ def refit(
     return als.rotate(fitted, turn), False
 
 
-def chosen_since(interactions: matrix.Interactions, instant: datetime) -> np.ndarray:
-    """(n_items,) bool: whether somebody's last event on the item is of the instant or after it."""
-    lately = interactions.last_times >= int(instant.timestamp() * 1_000_000)
-    return (
-        np.bincount(interactions.matrix.indices[lately], minlength=len(interactions.item_ids)) > 0
-    )
-
-
-def load(published: Published | None) -> Predecessor | None:
-    """The space that an earlier night published."""
-    if published is None:
+def fitted_to(night: Night, earlier: Published) -> matrix.Interactions | None:
+    """What an earlier night's vectors were fitted to; None where that night was begun again and
+    these interactions are others."""
+    found = night.earlier("interactions", earlier.as_of)
+    read = earlier.manifest["inputs"].get(f"interactions@{earlier.as_of}", {})
+    if read.get("attempt") != found.attempt:
         return None
+    return matrix.build(io.read_arrow(found.table("interactions"), OF_INTERACTIONS))
+
+
+def changed_items(now: matrix.Interactions, before: matrix.Interactions) -> np.ndarray:
+    """(n_items,) bool: whether other people chose the item than before, or one of them again.
+
+    By the pairs themselves and not by a mark of time, so that a choice that comes late counts, and
+    one that is taken back, or whose person refuses personalisation from now on.
+    """
+    n_items = len(now.item_ids)
+    row, column = pairs_of(now)
+    row_before, column_before = pairs_of(before)
+    person = matrix.positions(before.person_ids, now.person_ids)[row_before]
+    item = matrix.positions(before.item_ids, now.item_ids)[column_before]
+    # Ids are sorted at both, so both ascend.
+    key = row * n_items + column
+    known = (person >= 0) & (item >= 0)
+    wanted = person[known] * n_items + item[known]
+    place = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+    same = (key[place] == wanted) & (now.last_times[place] == before.last_times[known])
+    stood = np.zeros(len(key), bool)
+    stood[place[same]] = True
+    changed = np.zeros(n_items, bool)
+    changed[column[~stood]] = True
+    kept = np.zeros(len(item), bool)
+    kept[np.flatnonzero(known)[same]] = True
+    changed[item[~kept & (item >= 0)]] = True
+    return changed
+
+
+def pairs_of(interactions: matrix.Interactions) -> tuple[np.ndarray, np.ndarray]:
+    """(nnz,) int64 row and column of each stored pair."""
+    found = interactions.matrix
+    rows = np.repeat(np.arange(found.shape[0], dtype=np.int64), np.diff(found.indptr))
+    return rows, found.indices.astype(np.int64)
+
+
+def load(published: Published) -> Predecessor:
+    """The space that an earlier night published."""
     facts = io.read_json(published.table(FILE))
     people = io.read_arrow(published.table("person_factors"))
     items = io.read_arrow(published.table("item_factors"))
     return Predecessor(
-        as_of=io.parse_as_of(published.as_of),
         version=facts["version"],
         config_digest=facts["config_digest"],
         weighed=facts.get("weighed"),

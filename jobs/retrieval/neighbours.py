@@ -137,7 +137,7 @@ def first_of_each(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the ``depth`` highest scores in each group, best first, and their ranks from 1.
 
-    ``group`` ascends; ties go to the lower item.
+    ``group`` ascends; ties go to the lower item; ``depth`` is 1 or more, and no score is NaN.
     """
     rows = np.flatnonzero(_in_reach(group, score, depth))
     order = rows[np.lexsort((item[rows], -score[rows], group[rows]))]

@@ -142,32 +142,107 @@ def test_alignment_keeps_inner_products_and_undoes_a_rotation(seed: int, dim: in
     np.testing.assert_allclose(back.items, old.items, atol=1e-4)
 
 
-def later(rows: pa.Table, items: list[str]) -> pa.Table:
-    """The same, with everything about these items done an hour after ``AS_OF``."""
-    moment = pa.scalar(AS_OF_US + 3_600_000_000, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-    chosen = pc.is_in(rows["item_id"], value_set=pa.array(items))
+def again(rows: pa.Table, chosen: pa.Array, hours: int) -> pa.Table:
+    """The same with these pairs done once more, so many hours after ``AS_OF``."""
+    moment = pa.scalar(AS_OF_US + hours * 3_600_000_000).cast(pa.timestamp("us", tz="UTC"))
     times = pc.if_else(chosen, moment, rows["last_time"])
     return rows.set_column(rows.schema.get_field_index("last_time"), "last_time", times)
 
 
 def vectors(table: pa.Table) -> dict[str, tuple[float, ...]]:
-    ids = table.column(0).to_pylist()
-    return {
-        one: tuple(vector) for one, vector in zip(ids, table["vector"].to_pylist(), strict=True)
-    }
+    ids, rows = table.column(0).to_pylist(), table["vector"].to_pylist()
+    return {one: tuple(vector) for one, vector in zip(ids, rows, strict=True)}
 
 
-def test_a_night_solves_everybody_and_what_was_chosen_since_and_nothing_else_moves(publish) -> None:
+def moved(before: dict, after: dict) -> set[str]:
+    """The items whose vector is another, or that have one since."""
+    old, new = vectors(before["items"]), vectors(after["items"])
+    return {item for item in new if old.get(item) != new[item]}
+
+
+@pytest.mark.parametrize("hours", [1, -20])  # the second came late: of a day that was read before
+def test_a_night_solves_everybody_and_what_was_chosen_since_and_nothing_else_moves(
+    publish, hours
+) -> None:
     rows = crowds(150, 60)
     first = fit_a_night(publish, rows.filter(pc.not_equal(rows["item_id"], "i059")))
-    second = fit_a_night(publish, later(rows, ["i003", "i007"]), AS_OF + timedelta(days=1))
-    before, after = vectors(first["items"]), vectors(second["items"])
-    # The last was not known before, whenever it was chosen.
-    assert {item for item in after if before.get(item) != after[item]} == {"i003", "i007", "i059"}
+    since = pc.is_in(rows["item_id"], value_set=pa.array(["i003", "i007"]))
+    second = fit_a_night(publish, again(rows, since, hours), AS_OF + timedelta(days=1))
+    assert moved(first, second) == {"i003", "i007", "i059"}
     assert second["report"]["warm"] == 1.0
     assert second["report"]["moved_share"] < 0.05
     people = vectors(first["persons"]), vectors(second["persons"])
     assert all(people[0][person] != people[1][person] for person in people[0])
+
+
+def test_whoever_is_there_no_more_is_in_no_vector_of_an_item(publish) -> None:
+    rows = crowds(150, 60)
+    gone = pc.equal(rows["person_id"], "account:002")
+    first = fit_a_night(publish, rows)
+    second = fit_a_night(publish, rows.filter(pc.invert(gone)), AS_OF + timedelta(days=1))
+    assert moved(first, second) == set(rows.filter(gone)["item_id"].to_pylist())
+
+
+def test_a_choice_that_was_taken_back_is_in_no_vector(publish) -> None:
+    rows = crowds(150, 60)
+    pair = pc.and_(pc.equal(rows["person_id"], "account:002"), pc.equal(rows["item_id"], "i006"))
+    assert pc.any(pair).as_py()
+    first = fit_a_night(publish, rows)
+    second = fit_a_night(publish, rows.filter(pc.invert(pair)), AS_OF + timedelta(days=1))
+    assert moved(first, second) == {"i006"}
+
+
+def test_who_came_with_nothing_but_new_items_has_a_vector_of_their_own(publish) -> None:
+    rows = crowds(150, 60)
+    new = pa.table(
+        {**{name: rows[name].slice(0, 4) for name in rows.schema.names},
+         "person_id": ["account:new", "account:new", "account:other", "account:001"],
+         "item_id": ["new1", "new2", "new1", "new2"]}
+    )  # fmt: skip
+    fit_a_night(publish, rows)
+    second = fit_a_night(publish, pa.concat_tables([rows, new]), AS_OF + timedelta(days=1))
+    people, items = vectors(second["persons"]), vectors(second["items"])
+    assert second["report"]["coverage_persons"] == second["report"]["coverage_items"] == 1.0
+    # Who shares a new item with somebody known is near what that one likes.
+    liked = [np.dot(people["account:new"], items[f"i{n:03d}"]) for n in range(60)]
+    own = [score for n, score in enumerate(liked) if n % 4 == 1]
+    assert np.mean(own) > max(0.0, np.mean([s for n, s in enumerate(liked) if n % 4 != 1]))
+
+
+def test_a_night_that_was_begun_again_is_no_start(publish) -> None:
+    rows = crowds(150, 60)
+    fit_a_night(publish, rows)
+    # Its interactions were made anew, and its vectors were not.
+    publish("interactions", AS_OF, interactions=rows.slice(0, rows.num_rows - 50))
+    second = fit_a_night(publish, rows, AS_OF + timedelta(days=1))
+    assert second["report"]["warm"] == 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_an_item_changed_where_its_people_or_their_times_are_others(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+
+    def drawn() -> tuple[matrix.Interactions, dict[str, set]]:
+        chosen = generator.random((6, 5)) < 0.6
+        chosen[0, 0] = True
+        rows, columns = np.nonzero(chosen)
+        times = generator.integers(0, 2, len(rows))
+        people = [f"p{n}" for n in rows + generator.integers(0, 2)]
+        items = [f"i{n}" for n in columns + generator.integers(0, 2)]
+        table = pa.table(
+            {"person_id": people, "item_id": items, "weight": np.ones(len(rows)),
+             "last_time": pa.array(times).cast(pa.timestamp("us", tz="UTC"))}
+        )  # fmt: skip
+        of_item: dict[str, set] = {}
+        for person, item, time in zip(people, items, times.tolist(), strict=True):
+            of_item.setdefault(item, set()).add((person, time))
+        return matrix.build(table), of_item
+
+    (before, old), (now, new) = drawn(), drawn()
+    changed = embeddings.changed_items(now, before)
+    expected = [new[item] != old.get(item) for item in now.item_ids.to_pylist()]
+    assert changed.tolist() == expected
 
 
 def test_the_next_night_solves_the_textbook_equations_once() -> None:
@@ -176,8 +251,8 @@ def test_the_next_night_solves_the_textbook_equations_once() -> None:
         known.matrix, factors=4, iterations=3, regularization=1.0, confidence=4.0,
         start=als.random_start(known.matrix.shape, 4, SEED),
     )  # fmt: skip
-    chosen = np.array([2, 5, 11])
-    found = als.onward(known.matrix, start, chosen, regularization=1.0, confidence=4.0)
+    chosen, new = np.isin(np.arange(24), [2, 5, 11]), np.zeros(24, bool)
+    found = als.onward(known.matrix, start, chosen, new, regularization=1.0, confidence=4.0)
     scaled = known.matrix.toarray().astype(np.float64)
     scaled *= 4.0 / scaled[scaled > 0].mean()
     scaled = np.where(scaled > 0, np.maximum(scaled, 1.0), 0.0)
@@ -185,8 +260,7 @@ def test_the_next_night_solves_the_textbook_equations_once() -> None:
     # Three steps of conjugate gradients come near to what a solver finds.
     np.testing.assert_allclose(found.people, once.people, atol=0.02)
     np.testing.assert_allclose(found.items[chosen], once.items[chosen], atol=0.02)
-    stood = np.delete(np.arange(24), chosen)
-    np.testing.assert_array_equal(found.items[stood], start.items[stood])
+    np.testing.assert_array_equal(found.items[~chosen], start.items[~chosen])
 
 
 def test_somebody_new_is_near_the_items_of_their_crowd_in_the_space_of_the_night_before(

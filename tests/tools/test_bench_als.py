@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,7 +12,6 @@ from jobs.retrieval.matrix import Interactions
 from tools import bench_als, paired
 
 PARAMS = Params(factors=4, iterations=8)
-FIRST = datetime(2024, 3, 1, tzinfo=UTC)
 
 
 def cut(seed: int, people: int = 60, items: int = 40) -> bench_als.Cut:
@@ -29,10 +26,8 @@ def cut(seed: int, people: int = 60, items: int = 40) -> bench_als.Cut:
            for kind, count in (("p", people), ("i", items))]  # fmt: skip
     bought = sp.csr_matrix(alike & (changed > 0.9))
     acted = np.arange(people) % 3 == 0
-    at = FIRST + timedelta(days=seed)
-    yesterday = int((at - timedelta(hours=1)).timestamp() * 1_000_000)
-    last_times = np.where(changed > 0.97, yesterday, 0)[weights > 0]
-    return bench_als.Cut(at, Interactions(known, last_times, *ids), bought, acted)
+    last_times = np.where(changed > 0.97, seed, 0)[weights > 0]
+    return bench_als.Cut(Interactions(known, last_times, *ids), bought, acted)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import io
-from jobs.errors import Fault
-from jobs.io import Lake
+from jobs.errors import Busy, Fault
 from jobs.release.releases import Release
 from tools import decay
 
@@ -81,45 +80,35 @@ def test_both_releases_are_judged_by_what_the_same_people_bought(tmp_path):
     ]  # fmt: skip
 
 
-def source(lake: Lake, times: list[datetime]) -> None:
-    """A published source whose only events are views before the night and purchases since."""
-    folder = lake.root / "shop"
-    io.write_arrow(
-        folder / "events",
-        pa.table(
-            {
-                "key_type": ["account"] * len(times), "key": ["a"] * len(times),
-                "item_id": ["p"] * len(times),
-                "event_type": ["purchase" if time >= NIGHT else "view" for time in times],
-                "event_time": pa.array(times, pa.timestamp("us", tz="UTC")),
-            }
-        ),
-    )  # fmt: skip
-    staged = lake.staged("source", NIGHT)
-    staged.mkdir(parents=True)
-    io.write_json(staged / "source.json", {"folder": str(folder)})
-    io.write_json(staged / "manifest.json", {})
-    lake.publish("source", NIGHT, "test")
+def events(folder: Path, *hours: float) -> Path:
+    """A table of events, so many hours after the night: views before it and purchases since."""
+    times = [NIGHT + timedelta(hours=hour) for hour in hours]
+    rows = {
+        "key_type": ["account"] * len(times), "key": ["a"] * len(times),
+        "item_id": ["p"] * len(times),
+        "event_type": ["purchase" if time >= NIGHT else "view" for time in times],
+    }  # fmt: skip
+    texts = pa.schema([(name, pa.large_string()) for name in rows])
+    table = pa.table(rows, schema=texts)
+    instants = pa.array(times, pa.timestamp("us", tz="UTC"))
+    io.write_arrow(folder / "events", table.append_column("event_time", instants))
+    return folder / "events"
 
 
 def test_a_night_is_judged_by_the_week_after_it_and_the_day_before_says_who_was_there(tmp_path):
-    lake = Lake(tmp_path).open()
-    hours = [-30, -24, -1, 0, 24 * 7 - 1, 24 * 7]
-    source(lake, [NIGHT + timedelta(hours=hour) for hour in hours])
-    assert decay.purchases(lake, NIGHT)["after"].to_pylist() == [False, False, True, True]
+    shop = events(tmp_path, -30, -24, -1, 0, 24 * 7 - 1, 24 * 7)
+    rows = decay.purchases(shop, NIGHT)
+    assert rows["after"].to_pylist() == [False, False, True, True]
+    assert rows.schema.field("key").type == pa.string()  # as identities have it
 
 
-def test_a_night_after_which_nobody_bought_judges_nothing(tmp_path):
-    lake = Lake(tmp_path).open()
-    source(lake, [NIGHT - timedelta(hours=1)])
-    with pytest.raises(Fault, match="nobody bought anything in the 7 days from 2024-02-10 on"):
-        decay.purchases(lake, NIGHT)
-
-
-def chosen(root: Path, nights: int) -> decay.Asked:
-    return decay.asked(
-        {"SOURCE": "nowhere", "AS_OF": "2024-02-09", "NIGHTS": str(nights), "LAKE": str(root)}
-    )
+def chosen(root: Path, nights: int, **values: str) -> decay.Asked:
+    """A run whose first night is the day before ``NIGHT``, over a shop of which no night can be
+    made, since it has events alone and not all that belongs to them."""
+    if not (root / "shop").exists():
+        events(root / "shop", -24 * 9, *(24 * day for day in range(12)))
+    given = {"SOURCE": str(root / "shop"), "AS_OF": "2024-02-09", "NIGHTS": str(nights)}
+    return decay.asked({**given, "LAKE": str(root / "lake"), **values})
 
 
 def kept(root: Path, night: datetime, refreshed: list[float], rebuilt: list[float]) -> None:
@@ -130,20 +119,21 @@ def kept(root: Path, night: datetime, refreshed: list[float], rebuilt: list[floa
         )
         for name, values in ((decay.REFRESHED, refreshed), (decay.REBUILT, rebuilt))
     ]  # fmt: skip
-    (root / "decay").mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.concat_tables(parts), root / "decay" / f"{io.label(night)}.parquet")
+    folder = root / "lake" / "decay"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.concat_tables(parts), folder / f"{io.label(night)}.parquet")
 
 
 def test_what_is_judged_is_not_made_again_and_all_of_it_is_told(tmp_path, capsys):
     kept(tmp_path, NIGHT, [0.3, 0.5], [0.4, 0.5])
     kept(tmp_path, NIGHT + timedelta(days=1), [0.5, 0.5], [0.4, 0.5])
-    # There is no such source: whatever had to be made would fail.
     assert decay.run(chosen(tmp_path, 2)) == 0
     told = capsys.readouterr().out
     assert "| all | 0.4500 | 0.4500 | +0.00% (+0.00% to +0.00%) |" in told
     assert "Of all people the loss is within half a point" in told
-    assert (tmp_path / "decay" / "decay.svg").read_text().startswith("<svg")
-    assert (tmp_path / "decay" / "report.md").read_text() == told.partition("curves:")[0]
+    folder = tmp_path / "lake" / "decay"
+    assert (folder / "decay.svg").read_text().startswith("<svg")
+    assert (folder / "report.md").read_text() == told.partition("curves:")[0]
 
 
 def test_a_loss_beyond_half_a_point_is_told(tmp_path, capsys):
@@ -152,11 +142,36 @@ def test_a_loss_beyond_half_a_point_is_told(tmp_path, capsys):
     assert "Of all people the loss is beyond half a point" in capsys.readouterr().out
 
 
+def test_what_was_made_of_something_else_is_not_told_as_this(tmp_path):
+    kept(tmp_path, NIGHT, [0.4, 0.5], [0.4, 0.5])
+    assert decay.run(chosen(tmp_path, 1)) == 0
+    with pytest.raises(Fault, match=r"made with another hours \(see .*made.json\)"):
+        decay.run(chosen(tmp_path, 1, HOURS="6,12"))
+    (tmp_path / "shop" / "events" / "more.parquet").write_bytes(
+        next((tmp_path / "shop" / "events").glob("*.parquet")).read_bytes()
+    )
+    with pytest.raises(Fault, match="made with another state"):
+        decay.run(chosen(tmp_path, 1))
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    folder = tmp_path / "lake" / "decay"
+    folder.mkdir(parents=True)
+    with decay.alone(folder), pytest.raises(Busy, match="another run is at work"):
+        decay.run(chosen(tmp_path, 1))
+
+
+def test_nights_that_the_source_does_not_reach_are_refused_before_one_is_made(tmp_path):
+    with pytest.raises(Fault, match="decay: the 7 days after the cut 2024-02-16 are not covered"):
+        decay.run(chosen(tmp_path, 7))
+
+
 def test_a_night_that_cannot_be_made_stops_with_the_end_of_its_log(tmp_path, capsys):
     assert decay.run(chosen(tmp_path, 1)) == 1
     told = capsys.readouterr().err
-    assert "nowhere" in told
-    assert f"error: 2024-02-09 stopped; see {tmp_path / 'decay' / '2024-02-09.log'}" in told
+    log = tmp_path / "lake" / "decay" / "2024-02-09.log"
+    assert f"error: 2024-02-09 stopped; see {log}" in told
+    assert "does not fit t" in told and "event_id" in told
 
 
 @pytest.mark.parametrize(
