@@ -171,7 +171,8 @@ def test_a_night_that_cannot_be_made_stops_with_the_end_of_its_log(tmp_path, cap
     told = capsys.readouterr().err
     log = tmp_path / "lake" / "decay" / "2024-02-09.log"
     assert f"error: 2024-02-09 stopped; see {log}" in told
-    assert "does not fit t" in told and "event_id" in told
+    assert "does not fit t" in told
+    assert "event_id" in told
 
 
 @pytest.mark.parametrize(
