@@ -53,7 +53,7 @@ COLD, NIGHTLY, ROUND = "cold", "nightly", "round"
 FOLDED, STALE = "folded", "stale"
 NAMES = {
     COLD: "cold, 8 rounds",
-    NIGHTLY: "from the night before, everybody and the day's items (the night's)",
+    NIGHTLY: "from the night before, everybody and what changed (the night's)",
     ROUND: "from the night before, 1 round",
     FOLDED: "items of the night before, people folded in", STALE: "all of the night before",
 }  # fmt: skip
