@@ -262,6 +262,27 @@ def test_a_broken_promise_is_refused(lake, changes, sentence):
     assert sentence in refused(lake, **changes)
 
 
+def test_places_are_judged_alike_in_one_file_and_in_many(lake, monkeypatch):
+    nights.publish(lake)
+    staged = releases.load(nights.stage(lake).staged / "release")
+    (file,) = io.parquet_files(staged.path("recommendations"))
+    rows = pq.read_table(file)
+    place = rows.schema.get_field_index("item_id")
+    wrong = {"i4": "i27", "i3": "i28", "i1": "i0"}
+    items = [wrong.get(item, item) for item in rows["item_id"].to_pylist()]
+    rows = rows.set_column(place, rows.schema.field(place), pa.array(items))
+    found = []
+    for size, files in ((rows.num_rows, 200), (3, 4)):
+        shutil.rmtree(staged.path("recommendations"))
+        for number in range(0, rows.num_rows, size):
+            io.write_arrow(staged.path("recommendations"), rows.slice(number, size), number)
+        monkeypatch.setattr(checks, "FILES", files)
+        found.append([one for one in checks.faults(staged) if " place" in one])
+    assert found[0] == found[1]
+    for sentence in ("region excludes", "restriction excludes", "blocked_pairs forbids"):
+        assert any(sentence in one for one in found[0])
+
+
 @pytest.mark.parametrize(
     ("where", "sentences"),
     [
