@@ -45,7 +45,8 @@ def set_environment() -> None:
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__PARALLELISM": str(max(2, (os.cpu_count() or 2) // 2)),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(folder / "passwords.json"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
+        # On a loaded disk a writer may keep others waiting for longer than SQLite's 5 seconds.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db?timeout=60",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
@@ -116,7 +117,7 @@ def migrate() -> bool:
     address = os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     stamp = home() / "database.json"
     now = {"airflow": __version__, "database": address.rpartition("@")[2]}
-    file = Path(address.removeprefix("sqlite:///"))
+    file = Path(address.removeprefix("sqlite:///").partition("?")[0])
     lost = address.startswith("sqlite:///") and not file.exists()
     if stamp.exists() and not lost and json.loads(stamp.read_text()) == now:
         return False
