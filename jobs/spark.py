@@ -103,13 +103,15 @@ class Engine:
         from pyspark.sql.connect.client.retries import DefaultPolicy
         from pyspark.sql.connect.session import SparkSession as ConnectSession
 
+        alive = self.alive
+
         class WhileAlive(DefaultPolicy):
             """The client's own patience of ten minutes, for an engine that can still answer."""
 
-            def can_retry(policy, error: BaseException) -> bool:  # noqa: N805 self is the engine
-                return self.alive() and super().can_retry(error)
+            def can_retry(self, error: BaseException) -> bool:
+                return alive() and super().can_retry(error)
 
-        if not self.alive():
+        if not alive():
             raise self.ended()
         # What SparkSession.builder.remote sets: pyspark.sql.functions then build Connect columns.
         os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from tools.lockfile import held
 
 ROOT = Path(__file__).resolve().parent.parent
 DAG_IDS = ("nightly", "hourly_refresh", "diagnose", "retrain")
@@ -91,19 +92,14 @@ def alone(purpose: str) -> Iterator[None]:
     """
     folder = home()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "in_use").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise InUse(
-                f"a night or the UI is already running here: {holder} uses {folder}; wait for it "
-                "to end or stop it (from the UI, trigger the night there)"
-            ) from None
-        file.truncate(0)
-        file.write(f"{purpose} (process {os.getpid()})\n")
-        file.flush()
+
+    def refusal(holder: str) -> InUse:
+        return InUse(
+            f"a night or the UI is already running here: {holder} uses {folder}; wait for it "
+            "to end or stop it (from the UI, trigger the night there)"
+        )
+
+    with held(folder / "in_use", purpose, refusal):
         yield
 
 

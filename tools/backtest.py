@@ -41,6 +41,7 @@ from jobs.io import Lake
 from jobs.pages import backtest as page
 from jobs.pages import docs
 from jobs.sources import source as sources
+from tools.asked import source_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_SOURCE = "completejourney"
@@ -81,8 +82,7 @@ def asked(values: Mapping[str, str]) -> Asked:
         raise Fault("params: " + "; ".join(faults))
     check_overrides(overrides)
     return Asked(
-        # A folder is named from where the user stands; the jobs may stand elsewhere.
-        source=str(Path(source).resolve()) if Path(source).exists() else source,
+        source=source_of(source),
         cuts=dates(cuts),
         root=Path(values.get("LAKE") or ROOT / "var" / "backtest").expanduser().resolve(),
         overrides=overrides,

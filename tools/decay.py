@@ -15,8 +15,6 @@ lake.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import subprocess
@@ -44,6 +42,8 @@ from jobs.release.releases import Release
 from jobs.retrieval import matrix
 from jobs.sources import source as sources
 from tools import by_hand
+from tools.asked import source_of
+from tools.lockfile import held
 from tools.paired import by_night, compared, told
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,8 +98,7 @@ def asked(values: Mapping[str, str]) -> Asked:
             "night or more"
         )
     return Asked(
-        # A folder is named from where the user stands; the jobs may stand elsewhere.
-        source=str(Path(source).resolve()) if Path(source).exists() else source,
+        source=source_of(source),
         first=started,
         nights=count,
         hours=chosen,
@@ -112,7 +111,7 @@ def run(chosen: Asked) -> int:
     lake = Lake(chosen.root).open()
     kept = chosen.root / "decay"
     kept.mkdir(exist_ok=True)
-    with by_hand.stoppable(), alone(kept):
+    with by_hand.stoppable(), held(kept / "in_use", "make decay", refusal):
         source = sources.prepare(chosen.source, lake.root / "sources")
         cuts = [chosen.night(number) for number in range(1, chosen.nights + 1)]
         nights.check_cuts(source, cuts, HORIZON, "decay")
@@ -128,15 +127,9 @@ def run(chosen: Asked) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def alone(kept: Path) -> Iterator[None]:
-    """Hold the folder of results; raises ``Busy`` where another run does."""
-    with open(kept / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"decay: another run is at work in {kept}; wait for it") from None
-        yield
+def refusal(holder: str) -> Busy:
+    """What a second run on one lake is told: they would take each other's night for their own."""
+    return Busy(f"decay: {holder} is at work on this lake; wait for it, or give another LAKE")
 
 
 def note(chosen: Asked, state: str, kept: Path) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from tools import airflow_home, heavy  # noqa: E402
+from tools.asked import source_of  # noqa: E402
 
 # The newest day that Complete Journey fills before its last month, which is kept for judging.
 DEFAULT_AS_OF = "2017-12-01"
@@ -57,8 +58,7 @@ def trigger(values: Mapping[str, str]) -> dict[str, Any]:
     conf: dict[str, Any] = {}
     source = values.get("SOURCE")
     if source:
-        # A folder is named from where the user stands; the jobs may stand elsewhere.
-        conf["source"] = str(Path(source).resolve()) if Path(source).exists() else source
+        conf["source"] = source_of(source)
     as_of = values.get("AS_OF") or ("" if source else DEFAULT_AS_OF)
     if not as_of:
         raise BadInput(

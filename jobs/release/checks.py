@@ -172,20 +172,22 @@ def _personal_exclusions(release: Release) -> list[str]:
         "recommendations: %d places that blocked_pairs forbids": [],
     }
     strangers, of_region, of_restriction, forbidden = wrong.values()
-    for pairs in _parts(release, "recommendations", ["person_id", "item_id"]):
-        named = pairs.join(persons.select(["person_id"]), keys="person_id", join_type="left anti")
-        strangers.append(named["person_id"])
+    barred = [
+        (found, holders, rules.filter(pc.equal(rules["kind"], kind)).select(["item_id", "value"]))
         for kind, holders, found in (
             ("region", regions, of_region), ("restriction", restrictions, of_restriction),
-        ):  # fmt: skip
-            of_kind = rules.filter(pc.equal(rules["kind"], kind)).select(["item_id", "value"])
-            found.append(
-                pairs.join(holders, keys="person_id", join_type="inner").join(
-                    of_kind, keys=["item_id", "value"], join_type="left semi"
-                )["item_id"]
-            )
-        found = pairs.join(blocked, keys=["person_id", "item_id"], join_type="left semi")
-        forbidden.append(found["item_id"])
+        )
+    ]  # fmt: skip
+    known = persons.select(["person_id"])
+    for pairs in _parts(release, "recommendations", ["person_id", "item_id"]):
+        unknowns = pairs.join(known, keys="person_id", join_type="left anti")
+        strangers.append(unknowns["person_id"])
+        for found, holders, items in barred:
+            held = pairs.join(holders, keys="person_id", join_type="inner")
+            against = held.join(items, keys=["item_id", "value"], join_type="left semi")
+            found.append(against["item_id"])
+        against = pairs.join(blocked, keys=["person_id", "item_id"], join_type="left semi")
+        forbidden.append(against["item_id"])
     told = []
     for text, parts in wrong.items():
         ids = pa.chunked_array([chunk for part in parts for chunk in part.chunks], pa.string())
@@ -320,10 +322,11 @@ def _scores(release: Release) -> list[str]:
         )
         wrong += lists["item_id"].filter(pa.array(off)).chunks
     found = [f"features: {absent} listed places have no row of features"] if absent else []
-    return found + _sentence(
-        pa.chunked_array(wrong, pa.string()),
-        "recommendations: %d scores that scorer/ does not give",
-    )
+    twice = key[1:][(np.diff(key) == 0) & (key[1:] >= 0)]
+    again = items.take(pa.array(twice % len(items)))
+    found += _sentence(again, "features: %d pairs have a second row")
+    ids = pa.chunked_array(wrong, pa.string())
+    return found + _sentence(ids, "recommendations: %d scores that scorer/ does not give")
 
 
 def _sentence(ids: pa.Array | pa.ChunkedArray, text: str) -> list[str]:

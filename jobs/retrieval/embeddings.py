@@ -86,12 +86,9 @@ def run(night: Night, params: Params) -> None:
     predecessor = load(earlier) if earlier else None
     digest = config_digest(params, night.seed)
     weighed = digest_of(dataclasses.asdict(night.params_of("interactions")))
-    changed = None
-    if earlier and predecessor and (predecessor.config_digest, predecessor.weighed) == (
-        digest, weighed,
-    ):  # fmt: skip
-        before = fitted_to(night, earlier)
-        changed = changed_items(interactions, before) if before else None
+    same = predecessor and (predecessor.config_digest, predecessor.weighed) == (digest, weighed)
+    before = fitted_to(night, earlier) if earlier and same else None
+    changed = changed_items(interactions, before) if before else None
     factors, warm = refit(interactions, params, night.seed, predecessor, changed)
     space = version(interactions, factors)
     measures = report(interactions, factors, predecessor, warm) | {

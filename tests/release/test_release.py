@@ -255,6 +255,7 @@ def model_lists(*items: str) -> dict[str, pa.Table]:
         (with_column("recommendations", "sources", lambda _: ["buy_again"]), "personal sources"),
         (with_column("person_factors", "person_id", swapped("account:p0", "account:p1")), "1 p"),
         (with_column("features", "item_id", swapped("i2", "i20")), "have no row of features"),
+        (with_column("features", "item_id", swapped("i2", "i3")), "pairs have a second row"),
         ({"recommendations": tables.TABLES["recommendations"].schema.empty_table()}, "is empty"),
     ],
 )  # fmt: skip
