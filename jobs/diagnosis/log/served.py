@@ -24,16 +24,16 @@ from pyspark.sql import functions as F
 from jobs import io
 from jobs.diagnosis import definitions, symptoms
 from jobs.diagnosis.definitions import Definitions, Experiment, Label
-from jobs.diagnosis.log import intake
+from jobs.diagnosis.log import intake, logged_features
+from jobs.diagnosis.log.logged_features import PLACE
 from jobs.diagnosis.log.who import KEY, UNKNOWN, Who, visitor
 from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
 from jobs.release import releases
 from jobs.sources import contract
-from jobs.tables import FEATURES, TABLES
+from jobs.tables import TABLES
 
-PLACE = ["request_id", "position"]
 LAST_YEAR = timedelta(days=364)  # the same weekdays
 RETURNED_WITHIN = "INTERVAL 60 DAYS"
 BUCKETS = 1 << 20  # of requests, to draw a sample by
@@ -113,7 +113,8 @@ def run(night: Night, params: Params) -> None:
     ripe = ripe_before(periods[0], agreed.label)
     log = every.withColumn("period", _period(periods)).where(F.col("period").isNotNull())
     # Saves reading the source, and the maps of features in it, once per table below.
-    rows = io.kept(judged(log, drawn_share(log, params)), night.scratch("served") / "log")
+    folder = night.scratch("served") / "log"
+    rows = io.kept(judged(log, drawn_share(log, params)), folder)
     now = (F.col("outcome") == intake.KEPT) & (F.col("period") == "current")
     if rows.where(now).isEmpty():
         raise Fault(
@@ -135,7 +136,7 @@ def run(night: Night, params: Params) -> None:
     night.write("served", served.select(*TABLES["served"].schema.names))
     made = night.spark.read.parquet(str(night.staged / "served"))
     night.write("visits", visits(made, events, who, agreed, periods[1].start, params))
-    night.write("served_features", featured(rows, made))
+    night.write("served_features", logged_features.table(folder, night.staged / "served"))
     naming = naming_requests(events, every, periods)
     counts = intake.counts(rows, made, answers, naming, agreed, untimed(every, rows, periods))
     night.write("log_counts", counts)
@@ -412,19 +413,3 @@ def _before(bought: DataFrame, name: str, start: datetime, days: int) -> DataFra
         .agg(F.sum("value").alias("before_value"))
         .withColumn("experiment", F.lit(name))
     )
-
-
-# --- features --------------------------------------------------------------------------------
-def featured(rows: DataFrame, served: DataFrame) -> DataFrame:
-    """The table ``served_features``: the places of the requests that were drawn; ``rows``: of
-    :func:`judged`."""
-    kept = (F.col("outcome") == intake.KEPT) & F.col("features").isNotNull()
-    drawn = rows.where(kept).select(
-        *PLACE, (1.0 / F.col("drawn_share")).alias("weight"), "features"
-    )  # fmt: skip
-    # The features have a value of their own: what was paid for the item before.
-    places = served.withColumnRenamed("value", "revenue")
-    found = places.join(drawn, on=PLACE, how="inner")
-    values = [F.col("features")[name].cast("float").alias(name) for name in FEATURES]
-    plain = [n for n in TABLES["served_features"].schema.names if n not in FEATURES]
-    return found.select(*plain, *values)

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import special, stats
+from threadpoolctl import threadpool_limits
 
 from jobs.diagnosis import units
 
+# Sums over some ten thousand rows are done before a second thread has woken, and waiting for it
+# took three times as long beside other work (docs/decisions/diagnosis.md).
+ONE_THREAD = threadpool_limits.wrap(limits=1, user_api="blas")
 BINS = 10  # deciles of the reference, as the scorecard trade counts
 SCALE_AT = (0.1, 0.25, 0.5, 0.75, 0.9)  # quantiles whose ratio a change of unit shifts alike
 
@@ -153,6 +157,16 @@ def _shares(codes: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
 
 
 def ks(
+    left: np.ndarray, right: np.ndarray, left_weight: np.ndarray, right_weight: np.ndarray
+) -> float:
+    """The weighted two-sample Kolmogorov-Smirnov statistic of the known values; NaN where a side
+    has none."""
+    if not np.isfinite(left).any() or not np.isfinite(right).any():
+        return float("nan")
+    return _apart(_ranked(left, right, left_weight, right_weight)[1])
+
+
+def ks_test(
     left: np.ndarray,
     right: np.ndarray,
     left_weight: np.ndarray,
@@ -160,7 +174,7 @@ def ks(
     left_clusterings: tuple[np.ndarray, ...] = (),
     right_clusterings: tuple[np.ndarray, ...] = (),
 ) -> tuple[float, float]:
-    """The weighted two-sample Kolmogorov-Smirnov statistic of the known values, and its p-value.
+    """The statistic of :func:`ks`, and its p-value.
 
     The p-value is the asymptotic one with Stephens' correction (1970), at the effective sizes of
     the pooled ranks' means; ties make it too large, never too small. NaN, 1 where a side is empty.
@@ -168,20 +182,38 @@ def ks(
     has_left, has_right = np.isfinite(left), np.isfinite(right)
     if not has_left.any() or not has_right.any():
         return float("nan"), 1.0
+    ranks, mass = _ranked(left, right, left_weight, right_weight)
+    middle = (np.cumsum(mass, axis=1) - mass / 2).mean(axis=0)
+    sizes = [
+        effective_size(middle[of], weight[has], *(codes[has] for codes in clusterings))
+        for of, weight, has, clusterings in (
+            (ranks[0], left_weight, has_left, left_clusterings),
+            (ranks[1], right_weight, has_right, right_clusterings),
+        )
+    ]
+    root = (sizes[0] * sizes[1] / (sizes[0] + sizes[1])) ** 0.5
+    statistic = _apart(mass)
+    return statistic, float(special.kolmogorov((root + 0.12 + 0.11 / root) * statistic))
+
+
+def _ranked(
+    left: np.ndarray, right: np.ndarray, left_weight: np.ndarray, right_weight: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """The places of the known values of both sides among all that there are, from 0 up, and
+    (2, n_values) each side's share of weight at each."""
+    has_left, has_right = np.isfinite(left), np.isfinite(right)
     n_left = int(has_left.sum())
     _, code = np.unique(np.r_[left[has_left], right[has_right]], return_inverse=True)
-    sides = (
-        (code[:n_left], left_weight[has_left], [c[has_left] for c in left_clusterings]),
-        (code[n_left:], right_weight[has_right], [c[has_right] for c in right_clusterings]),
+    ranks, size = (code[:n_left], code[n_left:]), int(code.max()) + 1
+    sides = (ranks[0], left_weight[has_left]), (ranks[1], right_weight[has_right])
+    return ranks, np.stack(
+        [np.bincount(of, weight, minlength=size) / weight.sum() for of, weight in sides]
     )
-    size = int(code.max()) + 1
-    mass = [np.bincount(of, weight, minlength=size) / weight.sum() for of, weight, _ in sides]
+
+
+def _apart(mass: np.ndarray) -> float:
     below = np.cumsum(mass, axis=1)
-    statistic = float(np.abs(below[0] - below[1]).max())
-    middle = (below - np.asarray(mass) / 2).mean(axis=0)
-    sizes = [effective_size(middle[of], weight, *codes) for of, weight, codes in sides]
-    root = (sizes[0] * sizes[1] / (sizes[0] + sizes[1])) ** 0.5
-    return statistic, float(special.kolmogorov((root + 0.12 + 0.11 / root) * statistic))
+    return float(np.abs(below[0] - below[1]).max())
 
 
 def chi_square(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
@@ -243,11 +275,9 @@ def known(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return values[has].astype(np.float64), weight[has]
 
 
-def missing_share(values: np.ndarray, weight: np.ndarray) -> float:
-    """The share of the weight whose value is no finite number; NaN of no row."""
-    if not len(values):
-        return np.nan
-    return _share(weight[~np.isfinite(values)].sum(), weight.sum())
+def share(holds: np.ndarray, weight: np.ndarray) -> float:
+    """The share of the weight where something holds, (n,) bool; NaN of no row."""
+    return _share(weight[holds].sum(), weight.sum()) if len(holds) else np.nan
 
 
 def constant(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:

@@ -59,6 +59,7 @@ class Params:
             check(getattr(self, name) > 0, f"{name} must be positive")
 
 
+@divergence.ONE_THREAD
 def run(night: Night, params: Params) -> None:
     """Stage how inputs and outcomes moved, and what of it is a symptom."""
     columns = ("day", "surface", "region", "segment", "tenure", "key_type", "category", "position",
@@ -147,7 +148,7 @@ def feature(name: str, before: Sample, after: Sample, year: Sample) -> dict[str,
     smaller one."""
     sides = [(one.values(name), one.weight) for one in (before, after)]
     (old, old_weight), (new, new_weight) = sides
-    statistic, p_value = divergence.ks(
+    statistic, p_value = divergence.ks_test(
         old, new, old_weight, new_weight, before.clusters, after.clusters
     )
     gaps = [

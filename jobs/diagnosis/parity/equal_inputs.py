@@ -13,6 +13,7 @@ from scipy import special
 
 from jobs import io
 from jobs.diagnosis import seen
+from jobs.diagnosis.log import logged_features
 from jobs.diagnosis.parity import divergence, relations
 from jobs.diagnosis.parity.divergence import Estimate
 from jobs.diagnosis.parity.samples import Sample
@@ -140,16 +141,13 @@ def places_shown(night: Night, parts: list[Sample]) -> list[np.ndarray]:
     rows = io.read_arrow(folder, names, ds.field("request_id").isin(ids))
     place = pc.coalesce(rows["shown_position"], rows["position"]).to_numpy()
     place = np.where(seen.shown(rows), place, 0)
-    known = _key(rows)
+    known = logged_features.keys(rows)
     return [
-        place[pc.index_in(_key(one.table), value_set=known).to_numpy()] if len(one) else place[:0]
+        place[pc.index_in(logged_features.keys(one.table), value_set=known).to_numpy()]
+        if len(one)
+        else place[:0]
         for one in parts
     ]
-
-
-def _key(rows: pa.Table) -> pa.Array:
-    position = pc.cast(rows["position"], pa.string())
-    return pc.binary_join_element_wise(rows["request_id"], position, "\x1f").combine_chunks()
 
 
 # --- rows of the table -----------------------------------------------------------------------

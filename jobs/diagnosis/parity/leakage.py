@@ -75,6 +75,7 @@ class Params:
             check(0 < getattr(self, name) < 1, f"{name} must be in (0, 1)")
 
 
+@divergence.ONE_THREAD
 def run(night: Night, params: Params) -> None:
     """Stage the probes, what the log could see, and what leaked."""
     served = samples.recent(samples.served(night, "night"))

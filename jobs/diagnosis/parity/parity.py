@@ -81,7 +81,7 @@ class Side:
             values,
             sample.weight,
             sample.clusters,
-            divergence.missing_share(values, sample.weight),
+            divergence.share(~np.isfinite(values), sample.weight),
             divergence.constant(values, sample.weight),
             divergence.auc(
                 labelled.values(feature), labelled.outcome, labelled.weight, *labelled.clusters
@@ -89,6 +89,7 @@ class Side:
         )
 
 
+@divergence.ONE_THREAD
 def run(night: Night, params: Params) -> None:
     """Stage the comparison of the sides, that of the categories, and what is wrong."""
     served = samples.served(night, "night")
@@ -180,7 +181,7 @@ def compare(
 ) -> tuple[dict[str, Any], Symptom | None]:
     """A row of ``feature_parity`` with the change of unit it looks like as ``factor``, and what
     went missing."""
-    statistic, _ = divergence.ks(left.values, right.values, left.weight, right.weight)
+    distance = divergence.ks(left.values, right.values, left.weight, right.weight)
     scale = divergence.scale(
         left.values, right.values, left.weight, right.weight, params.unit_tolerance
     )
@@ -192,7 +193,7 @@ def compare(
         "constant_left": _number(left.constant[0]), "constant_share_left": left.constant[1],
         "constant_right": _number(right.constant[0]), "constant_share_right": right.constant[1],
         "psi": _number(divergence.psi(left.values, right.values, left.weight, right.weight)),
-        "ks": _number(statistic), "scale_ratio": _number(scale.ratio),
+        "ks": _number(distance), "scale_ratio": _number(scale.ratio),
         "auc_left": _number(left.auc.value), "auc_right": _number(right.auc.value),
         "finding": fault.sentence if fault else _relation(left.auc, right.auc),
         "factor": scale.factor if fault is None else None,
@@ -202,22 +203,23 @@ def compare(
 
 def broken(feature: str, pair: str, left: Side, right: Side) -> Symptom | None:
     """A feature that is there on the left and missing, or one constant, on the right."""
-    lost = _risen(~np.isfinite(left.values), ~np.isfinite(right.values), left, right)
     value, share = right.constant
-    stuck = _risen(left.values == value, right.values == value, left, right)
-    before = share - stuck.value
-    for kind, rise, then, now, words in (
-        ("lost_join", lost, left.missing, right.missing, "missing"),
-        ("default_on_timeout", stuck, before, share, f"the one value {value:g}"),
+    constant = f"the one value {value:g}"
+    before = divergence.share(left.values == value, left.weight)
+    for kind, then, now, words, holds in (
+        ("lost_join", left.missing, right.missing, "missing", lambda one: ~np.isfinite(one)),
+        ("default_on_timeout", before, share, constant, lambda one: one == value),
     ):
-        clear = rise.value > CLEAR * rise.error
         if pair == NIGHT_SERVED:
-            wrong, effect, limit = rise.value >= AT_LARGE, rise.value, AT_LARGE
+            wrong, effect, limit = now - then >= AT_LARGE, now - then, AT_LARGE
         else:
             # A source's signal is missing wherever another source named the item.
             selected = FAMILY[feature] == "sources"
             wrong, effect, limit = then <= KNOWN and now >= NEVER and not selected, now, NEVER
-        if wrong and clear:
+        if not wrong:
+            continue
+        rise = _rate(holds(right.values), right).minus(_rate(holds(left.values), left))
+        if rise.value > CLEAR * rise.error:
             here, there = pair.split("-")
             return Symptom(
                 kind=kind, subject=feature, effect=effect, limit=limit, severity=effect / limit,
@@ -230,9 +232,8 @@ def broken(feature: str, pair: str, left: Side, right: Side) -> Symptom | None:
     return None
 
 
-def _risen(on_left: np.ndarray, on_right: np.ndarray, left: Side, right: Side) -> Estimate:
-    before = divergence.mean(on_left.astype(float), left.weight, *left.clusters)
-    return divergence.mean(on_right.astype(float), right.weight, *right.clusters).minus(before)
+def _rate(holds: np.ndarray, side: Side) -> Estimate:
+    return divergence.mean(holds.astype(float), side.weight, *side.clusters)
 
 
 def _relation(left: Estimate, right: Estimate) -> str | None:
