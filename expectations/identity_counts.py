@@ -39,7 +39,7 @@ def suite(as_of: datetime) -> list[Expectation]:
         contains(
             "Whether caps hold and which types found persons is not told.",
             "outcome",
-            ("over_cap", "without_accounts"),
+            ("over_cap", "without_accounts", "unnamed_types"),
         ),
         between(
             "Two keys of a type of which a person holds one: one would be shown what the other "
@@ -56,6 +56,26 @@ def suite(as_of: datetime) -> list[Expectation]:
             0,
             0,
             when=column("outcome") == "without_accounts",
+            severity=WARNING,
+        ),
+        between(
+            "Persons hold several keys of a type that identities.max_joined does not name: if "
+            "people log in with it, two of them on one device are one person; name it there and in "
+            "identities.max_of_type.",
+            "rows",
+            0,
+            0,
+            when=column("outcome") == "unnamed_types",
+            severity=WARNING,
+        ),
+        between(
+            "Logins on keys of a type that no parameter names, and on no account, join nothing; "
+            "identity_links names the type: say in identities.max_joined and max_of_type how many "
+            "a key and a person may hold.",
+            "rows",
+            0,
+            0,
+            when=column("outcome") == "link: no_account",
             severity=WARNING,
         ),
         between(

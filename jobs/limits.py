@@ -67,7 +67,7 @@ PERSONS_GONE_UNUSUAL = 0.10
 # What can become of a link; docs/decisions/identity.md explains each.
 LINK_OUTCOMES = (
     "admitted", "household", "unlinked", "unknown_action", "observed_in_the_future", "self_link",
-    "confidence_outside_0_1", "unknown_source", "below_threshold", "unknown_key",
+    "confidence_outside_0_1", "unknown_source", "no_account", "below_threshold", "unknown_key",
     "too_many_of_type", "would_join_two", "person_too_large", "household_too_large",
 )  # fmt: skip
 # What can change persons from one night to the next.

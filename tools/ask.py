@@ -70,7 +70,7 @@ def main() -> int:
     if command == "test":
         line = tests(os.environ.get("TESTS", ""), os.cpu_count() or 1)
         return subprocess.run(
-            [sys.executable, "-m", "pytest", *line], cwd=ROOT, env=_without_make()
+            [sys.executable, "-m", "pytest", *line], cwd=ROOT, env=of_tests()
         ).returncode
     if command == "check":
         lines = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
@@ -90,10 +90,12 @@ def main() -> int:
     return jobs()
 
 
-def _without_make() -> dict[str, str]:
-    """The environment without this make's own variables, which tests of make would inherit."""
+def of_tests() -> dict[str, str]:
+    """The environment without this make's own variables, which tests of make would inherit; BLAS on
+    one thread, since a second one waits for the other worker's."""
     mine = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "TESTS")
-    return {name: value for name, value in os.environ.items() if name not in mine}
+    kept = {name: value for name, value in os.environ.items() if name not in mine}
+    return {"OPENBLAS_NUM_THREADS": "1", **kept}
 
 
 if __name__ == "__main__":

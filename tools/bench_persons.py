@@ -2,13 +2,15 @@
 
 Simulated shops that differ in one rate of noise each, at its default, twice and four times as much;
 then in all of them. For each the steps up to ``identities`` run, and the persons they find are held
-to the truth that the simulator wrote (``jobs.evaluation.persons_found`` defines the measures).
+to the truth that the simulator wrote (``jobs.evaluation.persons_found`` defines the measures); and
+so are the anonymous events that a login gave to a person.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from tools import ghosts
 END = "2024-03-01"
 RATES = ("false_links", "shared", "recycled", "links_late")
 TIMES = (2, 4)
-STEPS = ("source", "events", "identities")
+STEPS = ("source", "events", "identities", "sessions")
 
 
 def measure(events: int, home: Path) -> list[dict[str, Any]]:
@@ -40,14 +42,43 @@ def measure(events: int, home: Path) -> list[dict[str, Any]]:
             for step in STEPS:
                 command(["run", *where, *source, step])
                 command(["gate", *where, *source, step])
-            rows += [
-                {"noise": noise, **row} for row in ghosts.found_pairs(lake, io.parse_as_of(END))
-            ]
+            night = lake, io.parse_as_of(END)
+            claims = claimed(*night)
+            rows += [{"noise": noise, **row, **claims} for row in ghosts.found_pairs(*night)]
             print(f"persons{settings or ', the default noise'}: {rows[-4]}", flush=True)
     finally:
         command(["close-night", *where])
         shutil.rmtree(lake.root, ignore_errors=True)
     return rows
+
+
+def claimed(lake: Lake, as_of: datetime) -> dict[str, int]:
+    """Of the events under keys of nobody with an account (``anonymous``), those whose person has
+    one (``claimable``), those that a login gave to a person (``given``), and of these those of the
+    person who really did it (``given_right``)."""
+    source = Path(io.read_json(lake.published("source", as_of).table("source.json"))["folder"])
+    stitched = lake.published("sessions", as_of).table("history")
+    columns = ["event_id", "person_id", "resolved_by", "key_type", "key"]
+    events = io.read_arrow(stitched, columns).to_pandas()
+    said = io.read_arrow(source / "events", ["event_id", "session_id"]).to_pandas()
+    did = io.read_arrow(source / "truth" / "sessions", ["session_id", "person"]).to_pandas()
+    truth = said.drop_duplicates("event_id").merge(did, on="session_id")
+    events = events.merge(truth[["event_id", "person"]], on="event_id")
+    keys = io.read_arrow(
+        lake.published("identities", as_of).table("identities"), ["key_type", "key", "person_id"]
+    ).to_pandas()
+    holders = io.read_arrow(source / "truth" / "keys", ["key_type", "key", "person"]).to_pandas()
+    accounts = keys[keys["key_type"] == "account"].merge(holders, on=["key_type", "key"])
+    whose = accounts.set_index("person_id")["person"]
+    anonymous = keys[~keys["person_id"].isin(whose.index)][["key_type", "key"]]
+    events = events.merge(anonymous, on=["key_type", "key"])
+    given = events[events["resolved_by"] == "login"]
+    return {
+        "anonymous": len(events),
+        "claimable": int(events["person"].isin(whose).sum()),
+        "given": len(given),
+        "given_right": int((given["person_id"].map(whose) == given["person"]).sum()),
+    }
 
 
 def noises() -> list[dict[str, float]]:
@@ -63,8 +94,9 @@ def table(rows: list[dict[str, Any]], events: int) -> list[str]:
         "## Persons found", "",
         f"Simulated shops of {events:,} events; pairs of keys that a link joins, held to the truth "
         "(a key is a person's while nobody else uses it). In brackets Wilson's 95 % interval.", "",
-        "| noise | joined pairs | precision | recall | F1 | connected pairs: precision | recall |",
-        "| --- | --: | --: | --: | --: | --: | --: |",
+        "| noise | joined pairs | precision | recall | F1 | connected pairs: precision | recall "
+        "| events given by a login | rightly | of those that could be |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]  # fmt: skip
     readings: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
@@ -77,10 +109,14 @@ def table(rows: list[dict[str, Any]], events: int) -> list[str]:
         cells += [_share(direct["right"], direct[of]) for of in ("found", "true")]
         cells.append(f"{direct['f1']:.4f}")
         cells += [f"{connected[name]:.4f}" for name in ("precision", "recall")]
+        cells += [f"{direct['given']:,}", _share(direct["given_right"], direct["given"])]
+        cells.append(f"{direct['given_right'] / max(direct['claimable'], 1):.4f}")
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
 def _share(right: int, of: int) -> str:
+    if not of:
+        return "none"
     low, high = metrics.wilson(right, of)
     return f"{right / of:.4f} ({low:.4f} to {high:.4f})"

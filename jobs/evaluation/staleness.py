@@ -112,7 +112,8 @@ def run(night: Night, params: Params) -> Path:
     cuts = [night.as_of - horizon * number for number in range(params.cuts, 0, -1)]
     check_days(history, night.as_of, cuts, params)
     instants = params.instants(cuts)
-    people = sample(history, cuts, instants[0], night.as_of, night.seed, params)
+    oldest = sessions.at(night, instants[0]).history
+    people = sample(history, oldest, cuts, instants[0], night.as_of, night.seed, params)
     items = night.arrow("items", ["item_id"])["item_id"].combine_chunks()
     ids = Ids(people, items.take(pc.sort_indices(items)))
     named = {at: nominate(night, ids, at) for at in instants}
@@ -193,16 +194,18 @@ def check_days(
 
 
 def sample(
-    history: DataFrame, cuts: Sequence[datetime], oldest: datetime, as_of: datetime, seed: int,
-    params: Params,
+    history: DataFrame, before: DataFrame, cuts: Sequence[datetime], oldest: datetime,
+    as_of: datetime, seed: int, params: Params,
 ) -> pa.StringArray:  # fmt: skip
     """Up to ``max_people`` people whom every age can serve and who bought in a judged window.
 
-    The same people at every age: newcomers would make the lists of older tables seem worse than
-    they are for those who get one. Raises ``Fault`` where there are too few.
+    ``before``: ``history`` as of ``oldest``, the oldest instant, under the persons known then: who
+    goes by another id since has no list of that age under it. The same people at every age:
+    newcomers would make the lists of older tables seem worse than they are for those who get one.
+    Raises ``Fault`` where there are too few.
     """
     after = purchases(history, cuts[0], as_of)
-    found = examples.sample(received(history, oldest), after, seed, params.max_people)
+    found = examples.sample(before, after, seed, params.max_people)
     if len(found) < params.min_people:
         raise Fault(
             f"staleness: {len(found)} people had signals before {oldest:%Y-%m-%d} and bought "

@@ -55,7 +55,7 @@ class Section:
 def headlines(read: Mapping[str, pa.Table]) -> Iterator[tuple[str, str]]:
     """(name, value) of what a person looks at first."""
     ages = {(r["measure"], r["population"]): r for r in read["signal_freshness"].to_pylist()}
-    for how in ("measured", "assumed"):
+    for how in ("measured", "unclear", "assumed"):
         if ("drift_window", how) in ages:
             yield f"drift window, {how}", f"{ages['drift_window', how]['median']:.3g} days"
     if (AGES, "active") in ages:
@@ -231,13 +231,13 @@ def promises(table: pa.Table) -> Section:
         if (r["released"], r["ranking"]) == (newest, "published") and r["slice_kind"] != "all"
     ][:SHOWN]  # fmt: skip
     if slices:
-        everybody = next(r for r in latest if r["ranking"] == "published")
         parts.append(Part(
-            "The same lists, by kind of people: what came true.",
-            plot=plots.intervals(
-                [f"{r['slice_kind']}: {r['slice']}" for r in slices],
-                *_triples(slices, "realised"),
-                across="NDCG@10", limit=(everybody["realised"], "everybody"),
+            "The same lists, by kind of people.",
+            _columns(slices, "slice_kind", "slice", "people", "promised", "realised",
+                     "realised_low", "realised_high", "gap", "gap_low", "gap_high", "flag"),
+            plots.beside(
+                [f"{r['slice_kind']}: {r['slice']}" for r in slices], "NDCG@10",
+                promised=_triples(slices, "promised"), realised=_triples(slices, "realised"),
             ),
         ))  # fmt: skip
     none = "" if rows else " No earlier release is old enough yet."

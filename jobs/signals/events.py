@@ -200,7 +200,9 @@ def judge(raw: DataFrame, as_of: datetime, params: Params) -> DataFrame:
         )
         .select(
             "event_id", "revision", "event_time", "received_time", "first_received", "key_type",
-            "key", "session_id", "event_type", "item_id", "quantity", "value", "channel",
+            # A blank is no client's session: it would be one of everybody.
+            "key", F.when(F.trim("session_id") != "", F.col("session_id")).alias("session_id"),
+            "event_type", "item_id", "quantity", "value", "channel",
             "region", "campaign", "request_id", "event_date", "outcome",
         )
     )  # fmt: skip

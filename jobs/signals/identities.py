@@ -63,7 +63,8 @@ class Params:
     household_sources: tuple[str, ...] = ("household",)
     # They say who looks alike: guesses, whatever confidence they claim.
     guessing_sources: tuple[str, ...] = ("probabilistic",)
-    # A person logged in: what the key did just before, in the same session, was that person's.
+    # A person logged in: what the key did just before, in the same session, was that person's. A
+    # login on a key of a type that no parameter names, and on no account, joins nothing.
     login_sources: tuple[str, ...] = ("login",)
     # Keys of these types appear in no event; they exist to tie others together.
     linking_types: tuple[str, ...] = ("email_hash",)
@@ -74,13 +75,16 @@ class Params:
     # Clocks of a link's two times may disagree by this many seconds without being counted.
     clock_tolerance_seconds: int = 300
     # How many keys of a type one key may join, ``joiner>type`` before ``type`` before ``other``.
-    # Two accounts on one key: the key is shared or recycled. Two cards: one was lost. A cookie
-    # lives in one browser. Browsers that drop cookies after 7 days make 52 a year, on three
-    # devices 156. More than fifty devices are a call centre.
+    # Two accounts on one key: the key is shared or recycled. Two cards: one was lost; on one
+    # browser or device two cards, e-mails or phones may be a family's. A cookie lives in one
+    # browser. Browsers that drop cookies after 7 days make 52 a year, on three devices 156. More
+    # than fifty devices are a call centre.
     max_joined: Mapping[str, int] = field(
         default_factory=lambda: {
             "account": 1, "customer": 1, "member": 1, "user": 1, "loyalty_card": 2,
             "email_hash": 5, "phone": 3, "device": 50, "cookie>device": 1, "cookie": 200, OPEN: 50,
+            **{f"{joiner}>{own}": 1 for joiner in ("cookie", "device")
+               for own in ("email_hash", "phone", "loyalty_card")},
         }
     )  # fmt: skip
     # How many keys of a type a person may hold. Keys of a type with a cap found persons: the shop
@@ -145,6 +149,12 @@ class Params:
     def account_types(self) -> tuple[str, ...]:
         """The key types that found persons: who is seen under one of them has said who it is."""
         return tuple(name for name in self.max_of_type if name != OPEN)
+
+    @property
+    def named_types(self) -> tuple[str, ...]:
+        """The key types of which the policy says how many one key or person may hold."""
+        named = {part for name in (*self.max_joined, *self.max_of_type) for part in name.split(">")}
+        return tuple(sorted({*named, *self.linking_types} - {OPEN}))
 
     @property
     def caps(self) -> Caps:

@@ -30,6 +30,7 @@ def of_tables(identities: DataFrame, judged: DataFrame, params: Params) -> DataF
 
     ``over_cap``: persons who hold more keys of a type than one may. ``without_accounts``: admitted
     links where no key at all is of a type that founds persons, so that nothing keeps two apart.
+    ``unnamed_types``: persons who hold several keys of a type that no parameter names.
     """
     names = ("keys", "persons", "households", "components")
     founds = F.col("key_type").isin(*params.account_types)
@@ -51,16 +52,22 @@ def of_tables(identities: DataFrame, judged: DataFrame, params: Params) -> DataF
     most = F.lit(0)
     for name in params.account_types:
         most = F.when(F.col("key_type") == name, params.max_of_type[name]).otherwise(most)
+    unnamed = (
+        identities.where(~F.col("key_type").isin(*params.named_types))
+        .groupBy("person_id", "key_type")
+        .agg(F.count(F.lit(1)).alias("held"))
+        .agg(F.count_if(F.col("held") > 1).alias("unnamed_types"))
+    )
     of_caps = held.agg(F.count_if(F.col("held") > most).alias("over_cap"))
     admitted = judged.where(F.col("outcome") == "admitted")
     pairs = admitted.agg(F.count_distinct(*PAIR).alias("pairs"))
-    every = of_keys.crossJoin(pairs).crossJoin(of_caps).withColumns({
+    every = of_keys.crossJoin(pairs).crossJoin(of_caps).crossJoin(unnamed).withColumns({
         "cycles": F.col("pairs") - F.col("keys") + F.col("persons"),
         "without_accounts": F.when(F.col("founding") == 0, F.col("pairs")).otherwise(0),
     })  # fmt: skip
     rows = [
         F.struct(F.lit(name).alias("outcome"), F.col(name).alias("rows"))
-        for name in (*names, "cycles", "over_cap", "without_accounts")
+        for name in (*names, "cycles", "over_cap", "without_accounts", "unnamed_types")
     ]
     return every.select(F.explode(F.array(*rows)).alias("one")).select("one.*").unionAll(
         judged.groupBy(F.concat(F.lit("link: "), "outcome").alias("outcome")).agg(

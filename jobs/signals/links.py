@@ -12,6 +12,7 @@ Every refusal is an outcome with a name, so that none is silent:
 - ``observed_in_the_future``: a clock says that it has not happened yet;
 - ``self_link``; ``confidence_outside_0_1``: null and NaN too;
 - ``unknown_source``: a source of which the policy does not say what its links are worth;
+- ``no_account``: a login on a key of a type that no parameter names, and on no account;
 - ``below_threshold``: a guess that is not sure enough;
 - ``household``: says who lives together, never who is the same person;
 - ``unknown_key``: an end that no event and no person names.
@@ -94,6 +95,26 @@ def is_guess(params: Params) -> Column:
     return F.col("source").isin(*params.guessing_sources) | (F.col("confidence") < 1)
 
 
+def is_unsure(params: Params) -> Column:
+    """Whether a link is a guess that is not sure enough to merge."""
+    return is_guess(params) & (F.col("confidence") < params.min_confidence)
+
+
+def names_nobody(params: Params) -> Column:
+    """Whether no end is of a type that founds persons, as an account does, and one may well be: it
+    is of a type of which the policy says nothing."""
+    ends = F.col("key_type_a"), F.col("key_type_b")
+    a, b = (~end.isin(*params.account_types) for end in ends)
+    strange_a, strange_b = (~end.isin(*params.named_types) for end in ends)
+    return a & b & (strange_a | strange_b)
+
+
+def clock() -> Column:
+    """When a row says that something happened: by its observation, or its receipt where that was
+    earlier."""
+    return F.least(F.coalesce("observed_time", "known_time"), F.col("known_time"))
+
+
 def state(links: DataFrame, cut: datetime, params: Params) -> DataFrame:
     """The state at ``cut`` of each pair and source: ``STATE``, ``outcome`` null for a link that may
     merge (if its ends are known, which :func:`judge` says).
@@ -107,7 +128,7 @@ def state(links: DataFrame, cut: datetime, params: Params) -> DataFrame:
     ahead = F.coalesce(F.col("observed_time") >= now, F.lit(False)) & (F.col("action") == LINK)
     order = F.struct(
         (~F.coalesce(ahead, F.lit(False))).alias("happened"),
-        F.least(F.coalesce("observed_time", "known_time"), F.col("known_time")).alias("clock"),
+        clock().alias("clock"),
         F.coalesce(F.col("action") == UNLINK, F.lit(False)).alias("unlinks"),
         (F.col("action").isNull() | ~is_sound()).alias("odd"),
         (-F.col("confidence")).alias("doubt"),
@@ -121,7 +142,7 @@ def state(links: DataFrame, cut: datetime, params: Params) -> DataFrame:
     )
     household = F.col("source").isin(*params.household_sources)
     unsure = F.when(household, F.col("confidence") < params.household_confidence).otherwise(
-        is_guess(params) & (F.col("confidence") < params.min_confidence)
+        is_unsure(params)
     )
     outcome = (
         F.when(F.col("action") == UNLINK, "unlinked")
@@ -130,6 +151,7 @@ def state(links: DataFrame, cut: datetime, params: Params) -> DataFrame:
         .when(is_self(), "self_link")
         .when(~is_sound(), "confidence_outside_0_1")
         .when(~F.col("source").isin(*params.sources), "unknown_source")
+        .when(F.col("source").isin(*params.login_sources) & names_nobody(params), "no_account")
         .when(unsure, "below_threshold")
         .when(household, "household")
     )
@@ -169,17 +191,33 @@ def ends(links: DataFrame) -> DataFrame:
 
 def logins(links: DataFrame, cut: datetime, params: Params) -> DataFrame:
     """Every login seen before ``cut``, also of a pair that was linked before or is linked no more:
-    ``PAIR``, observed_time, known_time.
+    ``PAIR``, observed_time, known_time and ``claims``, whether it says whose events were.
 
-    ``links``: rows of :func:`usable`.
+    One that is only guessed at does not, and none that an unlink of its pair and source took back:
+    one no older than it. ``known_time`` is when that was known too. ``links``: rows of
+    :func:`usable`.
     """
-    sound = is_sound() & ~is_self() & (F.col("action") == LINK)
-    seen = (F.col("known_time") < F.lit(cut)) & (F.col("observed_time") < F.lit(cut))
-    return (
-        links.where(F.col("source").isin(*params.login_sources) & sound & seen)
-        .select(*PAIR, "observed_time", "known_time")
-        .distinct()
+    now = F.lit(cut)
+    rows = links.where(F.col("source").isin(*params.login_sources) & (F.col("known_time") < now))
+    pair = [*PAIR, "source"]
+    back = (
+        rows.where(F.col("action") == UNLINK)
+        .groupBy(*pair)
+        .agg(F.max(clock()).alias("back"), F.max("known_time").alias("back_known"))
     )
+    sound = is_sound() & ~is_self() & (F.col("action") == LINK)
+    taken_back = F.coalesce(F.col("back") >= clock(), F.lit(False))
+    return (
+        rows.where(sound & (F.col("observed_time") < now))
+        .join(back, on=pair, how="left")
+        .select(
+            *PAIR, "observed_time",
+            F.when(taken_back, F.greatest("known_time", "back_known"))
+            .otherwise(F.col("known_time")).alias("known_time"),
+            (~taken_back & ~is_unsure(params)).alias("claims"),
+        )
+        .distinct()
+    )  # fmt: skip
 
 
 def tally(links: DataFrame, cut: datetime, before: datetime | None, params: Params) -> DataFrame:

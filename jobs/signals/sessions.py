@@ -40,7 +40,7 @@ KEY = ["key_type", "key"]
 FIRST_CLAIMED = "first_claimed"
 NOTE = "stitched"
 # Raise this with every change to what becomes of an event: a refresh then goes on from none before.
-RULES = 1
+RULES = 2
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,9 @@ def history(
 ) -> DataFrame:
     """The table ``history`` from events, keys, persons and logins as known at any one instant.
 
-    ``logins``: key_type_a, key_a, key_type_b, key_b, observed_time (and more), in either order of
-    the two keys. ``accounts``: the types of key that are used by whoever has logged in, and by
-    nobody else.
+    ``logins``: key_type_a, key_a, key_type_b, key_b, observed_time and claims (and more), in either
+    order of the two keys. ``accounts``: the types of key that are used by whoever has logged in,
+    and by nobody else.
     """
     claims = claimed(events, identities, persons, logins, accounts, params)
     return stitch(resolve(events, identities, persons, claims, accounts), params)
@@ -265,21 +265,24 @@ def logins_of_accounts(
     logins: DataFrame, anonymous: DataFrame, known: DataFrame, accounts: Sequence[str]
 ) -> DataFrame:
     """Logins on anonymous keys: key_type, key, event_time, and the ``login``, a structure whose
-    ``claimant`` is the account's person, or null where two logged in at the same instant."""
+    ``claimant`` is the account's person, or null where two logged in at the same instant and where
+    the login may claim nothing."""
     sides = [
         logins.select(
             F.col(f"key_type_{key}").alias("key_type"), F.col(f"key_{key}").alias("key"),
             F.col(f"key_type_{account}").alias("account_type"),
             F.col(f"key_{account}").alias("account"),
-            F.col("observed_time").alias("event_time"),
+            F.col("observed_time").alias("event_time"), "claims",
         )
         for key, account in (("a", "b"), ("b", "a"))
     ]  # fmt: skip
     persons = known.select(
         F.col("key_type").alias("account_type"), F.col("key").alias("account"), "person_id"
     )
-    # The login of an account that nobody knows gives nothing away, but ends the claim of another.
-    who = F.coalesce("person_id", F.concat_ws(":", "account_type", "account"))
+    # The login of an account that nobody knows gives nothing away, but ends the claim of another,
+    # and so does one that is only guessed at or was taken back.
+    named = F.coalesce("person_id", F.concat_ws(":", "account_type", "account"))
+    who = F.when(F.col("claims"), named)
     return (
         sides[0]
         .unionByName(sides[1])
@@ -342,14 +345,27 @@ def claimed_by_client_session(
 
     A client session is cut at pauses as every other one, since some clients keep an id for years.
     The claimant is null where the account is not alone: the events of another person who holds an
-    account, whatever the key, stand against it.
+    account, whatever the key, stand against it; and where the id is no single client's, since two
+    keys of one type, accounts aside, are in sessions of that name.
     """
     of_account = F.col("key_type").isin(*accounts)
-    points = (
-        events.join(known, on=KEY, how="left")
-        .join(shared, on="session_id", how="semi")
-        .select("event_id", "session_id", "event_time", "person_id", of_account.alias("account"))
+    mine = events.join(shared, on="session_id", how="semi")
+    many = (
+        mine.where(~of_account)
+        .groupBy("session_id", "key_type")
+        .agg((F.min("key") != F.max("key")).alias("many"))
+        .where("many")
+        .select("session_id", "many")
+        .distinct()
     )
+    points = (
+        mine.join(known, on=KEY, how="left")
+        .join(many, on="session_id", how="left")
+        .select(
+            "event_id", "session_id", "event_time", "person_id", "many",
+            of_account.alias("account"),
+        )
+    )  # fmt: skip
     order = Window.partitionBy("session_id").orderBy("event_time", "event_id")
     whole = Window.partitionBy("session_id", "number")
     least, most = F.min("person_id").over(whole), F.max("person_id").over(whole)
@@ -357,7 +373,7 @@ def claimed_by_client_session(
         number_sessions(points, order, params)
         .withColumns(
             {
-                "claimant": F.when(least == most, least),
+                "claimant": F.when((least == most) & F.col("many").isNull(), least),
                 "logged_in": F.max("account").over(whole),
             }
         )

@@ -39,8 +39,8 @@ class Again:
     """Who is made again, and from what.
 
     ``people``: sorted ids, of now or of the base. ``keys``: key_type, key; of the others no event
-    is a person's of these. ``events``, ``identities``, ``persons`` and ``logins`` (``PAIR``,
-    observed_time, known_time): the rows that decide what becomes of the events of those keys.
+    is a person's of these. ``events``, ``identities``, ``persons`` and ``logins`` (as of
+    ``links.logins``): the rows that decide what becomes of the events of those keys.
     """
 
     people: pa.StringArray
@@ -93,6 +93,7 @@ def since(night: Night, base: Published) -> Again | None:
 NO_LOGINS = pa.schema(
     [(name, pa.string()) for name in PAIR]
     + [(name, tables.TIME) for name in ("observed_time", "known_time")]
+    + [("claims", pa.bool_())]
 ).empty_table()
 
 

@@ -126,8 +126,9 @@ def test_purchases_after_the_cut_belong_to_the_persons_known_at_it(session):
         ("cookie", "f", "account:9", "e", "purchase", day(1), 1.0, "t"),
     ]
     later = session.createDataFrame(
-        rows, "key_type string, key string, person_id string, item_id string, event_type string, "
-        "event_time timestamp, value double, basket string",
+        [(*row, "key") for row in rows],
+        "key_type string, key string, person_id string, item_id string, event_type string, "
+        "event_time timestamp, value double, basket string, resolved_by string",
     )  # fmt: skip
     keyed = session.createDataFrame(
         [("account", "1", "account:1"), ("cookie", "c", "cookie:c")],

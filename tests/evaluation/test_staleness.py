@@ -158,8 +158,20 @@ def test_judged_days_without_purchases_name_the_last_one(session):
 
 def test_too_few_people_are_refused(session):
     rows = history(session, *[(f"p{n}", "x", "purchase", d) for n in range(39) for d in (90, 3)])
+    oldest = AS_OF - timedelta(days=49)
+    then = staleness.received(rows, oldest)
     with pytest.raises(Fault, match=r"39 people had signals.*at least 40 are needed"):
-        staleness.sample(rows, cuts_of(Params()), AS_OF - timedelta(days=49), AS_OF, 1, Params())
+        staleness.sample(rows, then, cuts_of(Params()), oldest, AS_OF, 1, Params())
+
+
+def test_who_goes_by_another_id_than_then_is_in_no_sample(session):
+    rows = history(session, *[(f"p{n}", "x", "purchase", d) for n in range(41) for d in (90, 3)])
+    oldest = AS_OF - timedelta(days=49)
+    then = staleness.received(rows, oldest)
+    # p0 was found to be somebody else's key since.
+    then = then.replace("p0", "q0", "person_id")
+    found = staleness.sample(rows, then, cuts_of(Params()), oldest, AS_OF, 1, Params())
+    assert sorted(found.to_pylist()) == sorted(f"p{n}" for n in range(1, 41))
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def signals() -> dict[str, pa.Table]:
         "identity_counts": table("identity_counts", [
             {"outcome": outcome, "rows": count} for outcome, count in {
                 "keys": people, "persons": people, "over_cap": 0, "without_accounts": 0,
+                "unnamed_types": 0, "link: no_account": 0,
                 "rows: received": 2_000, "rows: no_key": 1,
                 "rows: received_before_observed": 1, "link: admitted": 1_900,
                 "link: too_many_of_type": 9, "link: unknown_key": 9,

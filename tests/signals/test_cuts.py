@@ -126,14 +126,20 @@ def test_what_was_done_after_a_cut_is_told_of_who_was_known_at_it(session):
     after = session.createDataFrame(
         [
             # Merged since: a key keeps the person that it was of at the cut.
-            ("cookie", "c", "cookie:c", "milk"), ("account", "1", "cookie:c", "bread"),
+            ("cookie", "c", "cookie:c", "milk", "key"),
+            ("account", "1", "cookie:c", "bread", "key"),
             # New since: of the person who held the founding key.
-            ("device", "new", "cookie:c", "tea"),
+            ("device", "new", "cookie:c", "tea", "key"),
             # Unknown altogether at the cut.
-            ("account", "9", "account:9", "salt"),
+            ("account", "9", "account:9", "salt", "key"),
+            # Somebody had logged in: it is that person's, whose key it ever was.
+            ("cookie", "c", "account:1", "oil", "login"),
+            ("cookie", "c", "account:9", "rice", "login"),
         ],
-        "key_type string, key string, person_id string, item_id string",
+        "key_type string, key string, person_id string, item_id string, resolved_by string",
     )  # fmt: skip
     found = outcomes.of_persons(after, then).toArrow()
     pairs = zip(found["person_id"].to_pylist(), found["item_id"].to_pylist(), strict=True)
-    assert sorted(pairs) == [("account:1", "bread"), ("cookie:c", "milk"), ("cookie:c", "tea")]
+    assert sorted(pairs) == [
+        ("account:1", "bread"), ("account:1", "oil"), ("cookie:c", "milk"), ("cookie:c", "tea"),
+    ]  # fmt: skip

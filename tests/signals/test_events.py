@@ -39,6 +39,15 @@ def judge(session):
     return run
 
 
+def test_a_blank_session_is_none(session):
+    rows = [row(f"e{n}", session_id=name) for n, name in enumerate(("", "  ", "s"))]
+    raw = session.createDataFrame(pa.Table.from_pylist(rows, contract.schema("events")))
+    found = events.kept(events.judge(raw, AS_OF, events.Params())).toArrow().to_pylist()
+    assert {one["event_id"]: one["session_id"] for one in found} == {
+        "e0": None, "e1": None, "e2": "s",
+    }  # fmt: skip
+
+
 def test_each_impossible_row_is_quarantined_with_its_reason(judge):
     found = judge(
         row("good"),

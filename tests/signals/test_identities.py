@@ -203,15 +203,44 @@ def test_who_logs_in_under_another_name_than_account_is_somebody_too(shop):
 def test_merges_where_no_key_founds_persons_are_told(shop):
     found = shop(
         [event(key, 9.0) for key in ("subscriber:1", "subscriber:2", "device:d")],
-        [link(f"subscriber:{number}", "device:d", 5.0) for number in (1, 2)],
+        [link(f"subscriber:{number}", "device:d", 5.0, source="crm") for number in (1, 2)],
     ).run()
-    assert counted(found)["without_accounts"] == 2
+    assert (counted(found)["without_accounts"], counted(found)["unnamed_types"]) == (2, 1)
     named = shop(
         [event(key, 9.0) for key in ("subscriber:1", "subscriber:2", "device:d")],
         [link(f"subscriber:{number}", "device:d", 5.0) for number in (1, 2)],
     ).run(max_joined={"subscriber": 1}, max_of_type={"subscriber": 1})
     assert len(set(persons(named).values())) == 3
-    assert counted(named)["without_accounts"] == 0
+    assert (counted(named)["without_accounts"], counted(named)["unnamed_types"]) == (0, 0)
+
+
+def test_logins_of_a_type_that_nobody_named_join_nothing_beside_accounts_that_do(shop):
+    found = shop(
+        [event(key, 9.0) for key in ("subscriber:1", "subscriber:2", "account:3", "device:d")],
+        [link(key, "device:d", 5.0) for key in ("subscriber:1", "subscriber:2", "account:3")],
+    ).run()
+    assert persons(found)["device:d"] == persons(found)["account:3"]
+    assert len(set(persons(found).values())) == 3
+    assert counted(found)["link: no_account"] == 2
+
+
+@pytest.mark.parametrize("kind", ["email_hash", "phone", "loyalty_card"])
+@pytest.mark.parametrize("shared", ["cookie", "device"])
+def test_a_familys_tablet_does_not_merge_its_addresses_and_cards(shop, kind, shared):
+    keys = ("account:mum", f"{shared}:tablet", f"{shared}:own")
+    found = shop(
+        [event(key, 9.0) for key in (*keys, f"{kind}:mum", f"{kind}:dad")],
+        [
+            link("account:mum", f"{kind}:mum", 8.0, source="registration"),
+            link(f"{shared}:own", f"{kind}:dad", 8.0, source="checkout"),
+            *(link(f"{shared}:tablet", f"{kind}:{who}", 5.0, source="checkout")
+              for who in ("mum", "dad")),
+        ],
+    ).run()  # fmt: skip
+    of = persons(found)
+    assert of["account:mum"] == of[f"{kind}:mum"] != of[f"{shared}:tablet"]
+    assert of[f"{shared}:own"] == of[f"{kind}:dad"] != of["account:mum"]
+    assert counted(found)["link: too_many_of_type"] == 2
 
 
 # --- as of -----------------------------------------------------------------------------------

@@ -142,6 +142,43 @@ def test_every_login_is_kept_with_its_time_and_only_logins(session):
     assert {(row["key_type_a"], row["key_a"]) for row in found} == {("account", "1")}
 
 
+def test_a_login_that_is_guessed_at_or_taken_back_claims_nothing(session):
+    rows = [
+        link(*ENDS, 9), link(*ENDS, 5, action="unlink", received_time=AS_OF - 4 * DAY),
+        link(*ENDS, 5), link(*ENDS, 3),
+        link("account:1", "device:2", 9), link("account:1", "device:2", 5, source="crm",
+                                               action="unlink"),
+        link("account:1", "device:3", 9, confidence=0.3),
+        link("account:1", "device:4", 9, confidence=0.95),
+    ]  # fmt: skip
+    frame = session.createDataFrame(pa.Table.from_pylist(rows, SCHEMA))
+    found = links.logins(links.usable(frame), AS_OF, identities.Params()).toArrow().to_pylist()
+    days = {
+        (row["key_b"], (AS_OF - row["observed_time"]).days): (
+            row["claims"], (AS_OF - row["known_time"]).days,
+        )
+        for row in found
+    }  # fmt: skip
+    assert days == {
+        # Among equals an unlink counts, and what it took back is known since it came.
+        ("1", 9): (False, 4), ("1", 5): (False, 4), ("1", 3): (True, 3),
+        # Another source's word stands beside it.
+        ("2", 9): (True, 9), ("3", 9): (False, 9), ("4", 9): (True, 9),
+    }  # fmt: skip
+
+
+def test_a_login_of_a_type_that_nobody_named_joins_nothing_without_an_account(states):
+    found = states(
+        link("subscriber:1", "device:1", 3), link("subscriber:2", "device:1", 3),
+        link("Account:3", "device:1", 3), link("account:4", "device:1", 3),
+        link("subscriber:5", "device:1", 3, source="registration"),
+    )  # fmt: skip
+    outcomes = {row[f"key_{end}"]: row["outcome"] for row in found for end in "ab"}
+    assert [outcomes[key] for key in "2345"] == ["no_account", "no_account", None, None]
+    named = states(link("subscriber:2", "device:1", 3), max_of_type={"subscriber": 1, "other": 500})
+    assert [row["outcome"] for row in named] == [None]
+
+
 def test_the_fingerprint_of_the_past_follows_its_rows_and_not_their_order(session):
     rows = [link(*ENDS, 9), link(*ENDS, 8, source=None), link(*ENDS, 3)]
 

@@ -29,10 +29,11 @@ EVENING = datetime(2017, 11, 20, 22, tzinfo=UTC)
 LOGINS = pa.schema(
     [(name, pa.string()) for name in ("key_type_a", "key_a", "key_type_b", "key_b")]
     + [(name, pa.timestamp("us", tz="UTC")) for name in ("observed_time", "known_time")]
+    + [("claims", pa.bool_())]
 )
 NO_LOGINS = (
     "key_type_a string, key_a string, key_type_b string, key_b string, observed_time timestamp, "
-    "known_time timestamp"
+    "known_time timestamp, claims boolean"
 )
 Rows = list[dict[str, Any]]
 
@@ -49,7 +50,7 @@ def event(event_id: str, key: str, minute: float, **changes: Any) -> dict[str, A
     } | changes  # fmt: skip
 
 
-def login(key: str, account: str, minute: float) -> dict[str, Any]:
+def login(key: str, account: str, minute: float, claims: bool = True) -> dict[str, Any]:
     """An observed login of an account on another key, so many minutes after 22:00."""
     at = EVENING + timedelta(minutes=minute)
     sides = {
@@ -57,7 +58,7 @@ def login(key: str, account: str, minute: float) -> dict[str, Any]:
         for side, name in (("a", key), ("b", account))
         for column, part in zip(("key_type", "key"), name.split(":"), strict=True)
     }
-    return {**sides, "observed_time": at, "known_time": at}
+    return {**sides, "observed_time": at, "known_time": at, "claims": claims}
 
 
 @dataclass(eq=False)
@@ -381,6 +382,21 @@ def test_keys_of_a_person_with_an_account_are_left_alone(outcome):
     assert {row["resolved_by"] for row in history} == {"key"}
 
 
+UNSURE = case(
+    event("a", "device:d", 0), event("b", "device:d", 12), event("c", "device:d", 25),
+    logins=[
+        login("device:d", "account:1", 5),
+        login("device:d", "account:2", 20, claims=False),
+    ],
+    known=["account:1", "account:2"],
+)  # fmt: skip
+
+
+def test_a_login_that_claims_nothing_ends_the_claim_of_another(outcome):
+    found = persons(outcome(UNSURE)[0])
+    assert found == {"a": "account:1", "b": "account:1", "c": "device:d"}
+
+
 # --- what a client's own session moves -------------------------------------------------------
 BESIDE = case(
     event("a", "cookie:c", 0, session_id="s"),
@@ -396,6 +412,25 @@ BESIDE = case(
 def test_anonymous_events_beside_an_account_in_one_client_session_are_its_own(outcome):
     found = persons(outcome(BESIDE)[0])
     assert {name for name, person in found.items() if person == "account:1"} == set("abc")
+
+
+TWO_BROWSERS = case(
+    event("a", "cookie:c", 0, session_id="0"),
+    event("b", "account:1", 20, session_id="0"),
+    # Weeks later: the id is a placeholder, and no client's own.
+    event("c", "cookie:e", 40_000, session_id="0"),
+)
+APP_AND_BROWSER = case(
+    event("a", "cookie:c", 0, session_id="s"),
+    event("b", "account:1", 20, session_id="s"),
+    event("c", "device:d", 21, session_id="s"),
+)
+
+
+def test_an_id_that_several_clients_use_moves_nothing(outcome):
+    assert persons(outcome(TWO_BROWSERS)[0])["a"] == "cookie:c"
+    found = persons(outcome(APP_AND_BROWSER)[0])
+    assert (found["a"], found["c"]) == ("account:1", "account:1")
 
 
 STRANGER = event("a", "cookie:c", 0, session_id="s")
@@ -644,6 +679,9 @@ def claims_in_python(shop: Case, minutes: int) -> dict[str, set[str]]:
                     claims[event_id] |= set(claimants)
     for client in {row["session_id"] for row in shop.events} - {None}:
         of_client = [row for row in shop.events if row["session_id"] == client]
+        own = {key_of(row) for row in of_client} - {"account:a", "account:b"}
+        if len(own) > len({key.partition(":")[0] for key in own}):
+            continue  # several browsers: the id is no client's own
         for one in split([(e["event_time"], e["event_id"], key_of(e)) for e in of_client], minutes):
             keys = {key for _, _, key in one}
             accounts = {shop.person_of[key] for key in keys - anonymous}

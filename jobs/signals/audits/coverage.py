@@ -32,6 +32,7 @@ REASONS = {
     "admitted": "exact",
     "below_threshold": "guess",
     "unknown_source": "source",
+    "no_account": "source",
     "too_many_of_type": "cap",
     "person_too_large": "cap",
     "would_join_two": "conflict",

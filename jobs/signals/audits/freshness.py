@@ -36,7 +36,8 @@ FEED = ["event_type", "key_type", "channel"]
 ACTIVE = "active"
 MEASURES = ("last_event_age", "last_received_age", "signal_age_weighted", "time_to_release")
 DAY, HOUR = 86_400.0, 3_600.0
-# A gap between two days of a feed that only one in a hundred exceeds is still a usual silence.
+# A gap between two days of a feed that one in a hundred exceeds, and one at least: else a single
+# outage would be the usual silence ever after.
 USUAL = 0.99
 
 
@@ -169,13 +170,17 @@ def days_of_feeds(events: DataFrame) -> DataFrame:
 def lags_of_feeds(events: DataFrame, as_of: datetime, days: float) -> DataFrame:
     """A row per feed with events of the last days: how many, and their lag in hours.
 
-    The days are of the event clock: an old history that was loaded at once is not a late feed.
+    The days are of the event clock, and what happened before the feed's first receipt is left out:
+    a history that was loaded at once is not a late feed.
     """
     since = F.lit(as_of - timedelta(days=days))
+    named = _named(events)
+    began = named.groupBy(*FEED).agg(F.min("received_time").alias("began"))
     lag = (F.col("received_time").cast("double") - F.col("event_time").cast("double")) / HOUR
     return (
-        _named(events)
-        .where(F.col("event_time") >= since)
+        named.where(F.col("event_time") >= since)
+        .join(F.broadcast(began), on=FEED, how="inner")
+        .where(F.col("event_time") >= F.col("began"))
         .groupBy(*FEED)
         .agg(
             F.count(F.lit(1)).alias("recent"),
@@ -216,7 +221,7 @@ def feeds(
 def usual_gap(days: list[int]) -> float | None:
     """The silence in hours, from day to day, that is usual; None for a feed of one day."""
     gaps = np.diff(np.unique(days))
-    return float(np.quantile(gaps, USUAL, method="higher")) * 24 if len(gaps) else None
+    return float(np.quantile(gaps, USUAL, method="lower")) * 24 if len(gaps) else None
 
 
 def judge(

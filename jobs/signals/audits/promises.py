@@ -98,9 +98,7 @@ def run(night: Night, params: Params) -> pa.Table:
             shelf[promise.released] = (promise, release.as_of)
     promises = {released: promise for released, (promise, _) in shelf.items()}
     chosen = due([p for p in promises.values() if p.released not in final], night.as_of, params)
-    purchases = purchases_of(
-        night.frame("events"), night.frame("identities"), night.frame("persons")
-    )
+    purchases = night.frame("history").where(F.col("event_type") == "purchase")
     fresh = []
     for promise in chosen:
         label = shelf[promise.released][1]
@@ -179,26 +177,13 @@ def is_final(promise: Promise, as_of: datetime, params: Params) -> bool:
 
 
 # --- what people then did --------------------------------------------------------------------
-def purchases_of(events: DataFrame, identities: DataFrame, persons: DataFrame) -> DataFrame:
-    """Purchases of people who consent tonight: key, tonight's person, item, time."""
-    consenting = identities.select(*KEY, "person_id").join(
-        persons.where("personalised").select("person_id"), on="person_id", how="semi"
-    )
-    return (
-        events.where(F.col("event_type") == "purchase")
-        .join(consenting, on=KEY, how="inner")
-        .select(*KEY, "person_id", "item_id", "event_time")
-    )
-
-
 def bought(
     purchases: DataFrame, identities: DataFrame, known: DataFrame, since: datetime, until: datetime
 ) -> DataFrame:
     """``person_id``, ``item_id`` of what the people known at a release bought in the days after it.
 
-    The person is that of the key as of the release (``identities``); a key that was unknown then is
-    the person who then held the founding key of the person it belongs to tonight. Who was unknown
-    altogether had no list and is not judged.
+    ``purchases``: rows of tonight's ``history``; ``identities``: as of the release. Who was unknown
+    then had no list and is not judged.
     """
     after = (F.col("event_time") >= F.lit(since)) & (F.col("event_time") < F.lit(until))
     return (

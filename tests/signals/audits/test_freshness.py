@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -258,7 +259,22 @@ def test_an_old_history_loaded_at_once_is_not_a_late_feed(session, feeds):
     assert failed(feed_freshness, rows)["critical"] == []
 
 
+def test_a_history_loaded_yesterday_is_not_a_late_feed(session, feeds):
+    def on(day: int) -> tuple[Any, ...]:
+        return ("purchase", "account", "store", [day], day - 1.0, 10)
+
+    rows = feeds(WEB, *(on(day) for day in range(1, 400)))
+    assert failed(feed_freshness, rows)["critical"] == []
+    row = rows.to_pylist()[0]
+    assert (row["source"], row["recent"], row["lag_p95_hours"]) == ("account", 10, 0.0)
+
+
 def test_a_closed_day_of_each_week_is_usual():
     days = [day for day in range(700) if day % 7 != 6]
     assert freshness.usual_gap(days) == 48.0
     assert freshness.usual_gap([3]) is None
+
+
+def test_one_outage_is_no_usual_silence():
+    days = [day for day in range(90) if not 40 <= day < 65]
+    assert freshness.usual_gap(days) == 24.0
