@@ -8,7 +8,7 @@ VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE PARAMS METRICS MASTER
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 .DEFAULT_GOAL := help
-.PHONY: run refresh diagnose ui show why docs staleness ghosts backtest decay lineage rollback shadow plan bench faults neural test check help clean
+.PHONY: run refresh diagnose ui show why docs staleness ghosts backtest decay lineage rollback shadow plan assign bench faults neural test check help clean
 
 run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
 	$(SETUP) --with java -- -m tools.night
@@ -40,6 +40,8 @@ shadow: ## a candidate, built in a lake of its own, beside what serves: CANDIDAT
 	$(SETUP) -- -m tools.ask shadow CANDIDATE
 plan: ## how long an experiment takes, by who visited lately [EFFECT=0.05] [ARMS=2] [LAKE=folder]
 	$(SETUP) -- -m tools.ask plan
+assign: ## before an experiment begins, balanced arms for who is known: EXPERIMENT=name [FILE=metrics.yaml] [LAKE=folder]
+	$(SETUP) -- -m tools.ask assign EXPERIMENT
 bench: ## the heavy jobs as data grow, and others beside them: time, memory, growth [PARTS=night,beside,links,persons,topk,scoring,index,refresh,als,reader,off_policy,diagnosis]
 	$(SETUP) --with java -- -m tools.bench
 faults: ## plant known faults in a world that is served, and tell which the diagnosis names [FILE=faults.yaml] [WORLD=days=49,every=7] [LAKE=folder] [MASTER=…]

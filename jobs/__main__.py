@@ -363,6 +363,11 @@ def _parser() -> argparse.ArgumentParser:
     plan = add("plan", _later("jobs.diagnosis.experiments.plan"), "how long an experiment takes")
     plan.add_argument("--effect", type=float, default=0.05, help="the least worth finding, a share")
     plan.add_argument("--arms", type=int, default=2, help="of one size, the control among them")
+    assign = add(
+        "assign", _later("jobs.diagnosis.experiments.assigning"), "balanced arms for who is known"
+    )
+    assign.add_argument("experiment", help="its name in the metrics file")
+    assign.add_argument("--file", help="the metrics file; without it, that of the source")
     lineage = add("lineage", _later("jobs.lineage"), "the way back from a table to its source")
     lineage.add_argument("table")
     lineage.add_argument("--as-of", help="without it, the newest published")

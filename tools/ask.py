@@ -18,7 +18,7 @@ from tools import night
 ROOT = Path(__file__).resolve().parent.parent
 # Variables that become options, and the commands that know them.
 OPTIONS = {
-    "LAKE": ("--lake", {"show", "why", "docs", "lineage", "rollback", "shadow", "plan"}),
+    "LAKE": ("--lake", {"show", "why", "docs", "lineage", "rollback", "shadow", "plan", "assign"}),
     "SURFACE": ("--surface", {"show"}),
     "AS_OF": ("--as-of", {"lineage"}),
     "TO": ("--to", {"rollback"}),
@@ -26,6 +26,7 @@ OPTIONS = {
     "REASON": ("--reason", {"shadow"}),
     "EFFECT": ("--effect", {"plan"}),
     "ARMS": ("--arms", {"plan"}),
+    "FILE": ("--file", {"assign"}),
 }
 
 

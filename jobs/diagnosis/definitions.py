@@ -107,7 +107,7 @@ class Definitions:
 def run(night: Night, params: Params) -> None:
     """Read the file and stage what it says."""
     path = Path(params.file).expanduser() if params.file else night.source_folder() / FILE
-    given, found = _load(path)
+    given, found = load(path)
     faults = found or check(given)
     rows = [
         {"name": name, "value": json.dumps(value, default=str), "fault": None}
@@ -146,7 +146,8 @@ def build(given: Mapping[str, Any]) -> Definitions:
 
 
 # --- faults ----------------------------------------------------------------------------------
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a metrics file holds by name, and why it cannot be read."""
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -37,6 +37,16 @@ class Assignment:
         """The arm of one person, always the same."""
         return self.known.get(person) or assign(self.salt, person, self.arms)
 
+    def arms_of(self, persons: Sequence[str]) -> np.ndarray:
+        """(n,) codes of the arms of many, as places in ``sorted(arms)``."""
+        found = assign_all(self.salt, persons, self.arms)
+        if self.known:
+            names = sorted(self.arms)
+            of_known = (self.known.get(person) for person in persons)
+            code = np.array([-1 if arm is None else names.index(arm) for arm in of_known], np.int64)
+            found = np.where(code >= 0, code, found)
+        return found
+
 
 def place(salt: str, person: str) -> float:
     """The person's place in [0, 1); the separator keeps ("a", "bc") and ("ab", "c") apart."""

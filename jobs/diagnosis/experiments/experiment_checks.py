@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from jobs.diagnosis.definitions import Experiment
-from jobs.diagnosis.experiments.assignment import assign_all
+from jobs.diagnosis.experiments.assignment import Assignment
 from jobs.diagnosis.experiments.estimates import ratios
 from jobs.diagnosis.experiments.exposure import SEVERAL, UNKNOWN, Exposed
 from jobs.diagnosis.symptoms import Symptom
@@ -59,9 +59,12 @@ class Check:
         return self.value / self.limit
 
 
-def checks(who: Exposed, defined: Experiment, seen_from_start: bool) -> list[Check]:
+def checks(
+    who: Exposed, defined: Experiment, seen_from_start: bool, kept: Assignment | None = None
+) -> list[Check]:
     """All checks of an experiment that has begun. ``seen_from_start``: the window reaches back to
-    its first day, so that a visitor's first visit in it is the first of all."""
+    its first day, so that a visitor's first visit in it is the first of all; ``kept``: the balanced
+    assignment, where one was made."""
     if not len(who.arm):
         return [Check(
             "exposed", 0.0, 1.0, False, "Nobody in the log is in it; take it out of the "
@@ -69,7 +72,7 @@ def checks(who: Exposed, defined: Experiment, seen_from_start: bool) -> list[Che
         )]  # fmt: skip
     found = [
         empty_arms(who, defined), strange_arms(who), two_arms(who), sample_ratio(who, defined),
-        by_the_salt(who, defined), value_before(who),
+        by_the_salt(who, defined, kept), value_before(who),
     ]  # fmt: skip
     if seen_from_start:
         found.append(returning(who))
@@ -159,14 +162,16 @@ def strange_arms(who: Exposed) -> Check:
     )  # fmt: skip
 
 
-def by_the_salt(who: Exposed, defined: Experiment) -> Check:
-    """Whether the log's arms are those that the salted hash gives; where they have nothing to do
-    with it, the shop assigns in another way, which is only a warning."""
+def by_the_salt(who: Exposed, defined: Experiment, kept: Assignment | None = None) -> Check:
+    """Whether the log's arms are those that the salted hash gives, or the balanced assignment where
+    one was made; where they have nothing to do with it, the shop assigns in another way, which is
+    only a warning."""
     chosen = np.flatnonzero(who.arm >= 0)
     names = sorted(defined.arms)
     place = np.array([names.index(name) for name in who.arms])
     logged = place[who.arm[chosen]]
-    hashed = assign_all(defined.salt, who.visitor.take(chosen).to_pylist(), defined.arms)
+    meant = kept or Assignment(defined.salt, defined.arms)
+    hashed = meant.arms_of(who.visitor.take(chosen).to_pylist())
     people = len(chosen)
     if people < FEWEST:
         return Check("by_the_salt", 0.0, MISMATCH, True, "There are too few people to tell.")
@@ -179,7 +184,7 @@ def by_the_salt(who: Exposed, defined: Experiment) -> Check:
         return Check(
             "by_the_salt", differs / people, MISMATCH, False,
             f"It is not assigned by the salt: {differs:,} of {people:,} people are in another arm "
-            f"than its hash gives, near the {1 - chance:.0%} of pure chance.",
+            f"than its hash gives; by pure chance {1 - chance:.0%} would be.",
             people, None, True,
         )  # fmt: skip
     return Check(

@@ -1,10 +1,10 @@
 """The step ``experiments``: whether each experiment may be read, and what it says.
 
-Reads ``definitions``, ``visits``, of the answers in ``served`` what the guardrails need, and the
-number of ``items``. Writes ``experiment_checks`` (a row per experiment and check),
-``experiment_results`` (a row per arm, measure and segment, against the control) and
-``experiments_symptoms`` (one per experiment whose assignment is broken, and one per guardrail of it
-that has no number).
+Reads ``definitions``, ``visits``, of the answers in ``served`` what the guardrails need, the
+number of ``items``, and the balanced assignments that ``make assign`` kept. Writes
+``experiment_checks`` (a row per experiment and check), ``experiment_results`` (a row per arm,
+measure and segment, against the control) and ``experiments_symptoms`` (one per experiment whose
+assignment is broken, and one per guardrail of it that has no number).
 
 Money a visit is the primary measure, and the only one by segment; the rate of orders and of clicks
 are secondary, corrected together, as are the segments. An experiment that began before the window
@@ -26,7 +26,7 @@ import pyarrow.dataset as ds
 from jobs import io
 from jobs.diagnosis import definitions, symptoms
 from jobs.diagnosis.definitions import Definitions, Experiment
-from jobs.diagnosis.experiments import effects, experiment_checks
+from jobs.diagnosis.experiments import assigning, effects, experiment_checks
 from jobs.diagnosis.experiments.effects import Difference, Terms
 from jobs.diagnosis.experiments.estimates import linearised
 from jobs.diagnosis.experiments.experiment_checks import Check
@@ -111,7 +111,8 @@ def judged(
     columns = [name for name in agreed.segments if name in SEGMENTS]
     names = ["visitor", "day", "period", "arm", *SUMS, "before_value", "returning", *columns]
     who = exposed(night.arrow("visits", names, _rows_of(defined)), defined, columns)
-    made = experiment_checks.checks(who, defined, whole)
+    kept = assigning.kept(night.lake, defined)
+    made = experiment_checks.checks(who, defined, whole, kept)
     broken = any(not one.passed and not one.warning for one in made)
     elapsed = (last - max(starts, first)).days + 1
     at_end = whole and elapsed == params.planned_days
