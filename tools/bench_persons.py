@@ -53,9 +53,8 @@ def measure(events: int, home: Path) -> list[dict[str, Any]]:
 
 
 def claimed(lake: Lake, as_of: datetime) -> dict[str, int]:
-    """Of the events under keys of nobody with an account (``anonymous``), those whose person has
-    one (``claimable``), those that a login gave to a person (``given``), and of these those of the
-    person who really did it (``given_right``)."""
+    """Of the events under keys of nobody with an account (``anonymous``) those that a login gave to
+    a person (``given``), and of these those of the person who really did it (``given_right``)."""
     source = Path(io.read_json(lake.published("source", as_of).table("source.json"))["folder"])
     stitched = lake.published("sessions", as_of).table("history")
     columns = ["event_id", "person_id", "resolved_by", "key_type", "key"]
@@ -75,7 +74,6 @@ def claimed(lake: Lake, as_of: datetime) -> dict[str, int]:
     given = events[events["resolved_by"] == "login"]
     return {
         "anonymous": len(events),
-        "claimable": int(events["person"].isin(whose).sum()),
         "given": len(given),
         "given_right": int((given["person_id"].map(whose) == given["person"]).sum()),
     }
@@ -95,8 +93,8 @@ def table(rows: list[dict[str, Any]], events: int) -> list[str]:
         f"Simulated shops of {events:,} events; pairs of keys that a link joins, held to the truth "
         "(a key is a person's while nobody else uses it). In brackets Wilson's 95 % interval.", "",
         "| noise | joined pairs | precision | recall | F1 | connected pairs: precision | recall "
-        "| events given by a login | rightly | of those that could be |",
-        "| --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
+        "| events given by a login | rightly |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]  # fmt: skip
     readings: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
@@ -110,7 +108,6 @@ def table(rows: list[dict[str, Any]], events: int) -> list[str]:
         cells.append(f"{direct['f1']:.4f}")
         cells += [f"{connected[name]:.4f}" for name in ("precision", "recall")]
         cells += [f"{direct['given']:,}", _share(direct["given_right"], direct["given"])]
-        cells.append(f"{direct['given_right'] / max(direct['claimable'], 1):.4f}")
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
 

@@ -112,8 +112,8 @@ def run(night: Night, params: Params) -> Path:
     cuts = [night.as_of - horizon * number for number in range(params.cuts, 0, -1)]
     check_days(history, night.as_of, cuts, params)
     instants = params.instants(cuts)
-    oldest = sessions.at(night, instants[0]).history
-    people = sample(history, oldest, cuts, instants[0], night.as_of, night.seed, params)
+    then = sessions.at(night, instants[0]).history
+    people = sample(history, then, cuts, instants[0], night.as_of, night.seed, params)
     items = night.arrow("items", ["item_id"])["item_id"].combine_chunks()
     ids = Ids(people, items.take(pc.sort_indices(items)))
     named = {at: nominate(night, ids, at) for at in instants}

@@ -48,8 +48,8 @@ def test_shops_are_measured_by_the_nights_own_steps_and_leave_nothing(tmp_path: 
     assert 0.95 < rows[0]["precision"] < 1
     assert 0.95 < rows[0]["recall"] <= 1
     one = rows[0]
-    assert one["anonymous"] > one["claimable"] >= one["given_right"] > 50
-    assert 0.9 < one["given_right"] / one["given"] <= 1
+    assert one["anonymous"] > one["given"] >= one["given_right"] > 0
+    assert one["given_right"] / one["given"] > 0.9
     assert list(tmp_path.iterdir()) == []
     lines = bench_persons.table(rows, 20_000)
     shown = next(line for line in lines if line.startswith("| shared 4% |"))
@@ -60,4 +60,3 @@ def test_shops_are_measured_by_the_nights_own_steps_and_leave_nothing(tmp_path: 
     assert float(low) < rows[0]["precision"] < float(high)
     assert float(cells[6]) == pytest.approx(rows[2]["recall"], abs=1e-4)
     assert cells[7] == f"{one['given']:,}"
-    assert float(cells[9]) == pytest.approx(one["given_right"] / one["claimable"], abs=1e-4)
