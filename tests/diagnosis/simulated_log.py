@@ -146,11 +146,14 @@ def _table(
 
 
 # --- a lake that holds it --------------------------------------------------------------------
-def stage(lake: Lake, *parts: pa.Table, event: str = "purchase") -> None:
-    """Publish an agreement with this label, and the step ``served`` with these rows of
-    ``served_features``."""
+def stage(
+    lake: Lake, *parts: pa.Table, event: str = "purchase", threshold: float | None = None
+) -> None:
+    """Publish an agreement with this label and least score, and the step ``served`` with these rows
+    of ``served_features``."""
     label = json.loads(DEFINED["label"]) | {"event": event}
-    agreed = DEFINED | {"label": json.dumps(label)}
+    decision = json.loads(DEFINED["decision"]) | {"threshold": threshold}
+    agreed = DEFINED | {"label": json.dumps(label), "decision": json.dumps(decision)}
     named = pa.Table.from_pylist(
         [{"name": name, "value": value, "fault": None} for name, value in agreed.items()],
         TABLES["definitions"].schema,

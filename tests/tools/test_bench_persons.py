@@ -12,11 +12,11 @@ import pytest
 from tools import bench_persons
 
 ROOT = Path(bench_persons.__file__).resolve().parent.parent
-# In a process of its own, as the benchmark runs: it opens and ends an engine. Two shops are enough.
-TWO_SHOPS = """
+# In a process of its own, as the benchmark runs: it opens and ends an engine.
+SHOPS = """
 import json, pathlib, sys
 from tools import bench_persons
-bench_persons.noises = lambda: [{}, {"shared": 0.04}]
+bench_persons.noises = lambda: [{}, {"shared": 0.04}, {"shared": 0.4}]
 print(json.dumps(bench_persons.measure(20_000, pathlib.Path(sys.argv[1]))))
 """
 
@@ -32,24 +32,24 @@ def test_each_rate_is_doubled_twice_alone_and_with_all_others():
 
 def test_shops_are_measured_by_the_nights_own_steps_and_leave_nothing(tmp_path: Path):
     child = subprocess.run(
-        [sys.executable, "-c", TWO_SHOPS, str(tmp_path)],
+        [sys.executable, "-c", SHOPS, str(tmp_path)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     rows = json.loads(child.stdout.strip().splitlines()[-1])
     assert [(row["pairs"], row["holders"]) for row in rows] == [
         ("direct", "in_their_time"), ("direct", "strict"),
         ("connected", "in_their_time"), ("connected", "strict"),
-    ] * 2  # fmt: skip
-    usual, rows = rows[:4], rows[4:]
+    ] * 3  # fmt: skip
+    usual, rows, crowded = rows[:4], rows[4:8], rows[8]
     assert all(row["noise"] == {} for row in usual)
     assert min(usual[0][name] for name in ("precision", "recall", "f1")) > 0.98
     assert all(row["noise"] == {"shared": 0.04} for row in rows)
     assert rows[0]["joined"] > 500
     assert 0.95 < rows[0]["precision"] < 1
     assert 0.95 < rows[0]["recall"] <= 1
-    one = rows[0]
-    assert one["anonymous"] > one["given"] >= one["given_right"] > 0
-    assert one["given_right"] / one["given"] > 0.9
+    # Devices that many people share are where logins decide.
+    assert crowded["anonymous"] > crowded["given"] >= crowded["given_right"] > 20
+    assert crowded["given_right"] / crowded["given"] > 0.9
     assert list(tmp_path.iterdir()) == []
     lines = bench_persons.table(rows, 20_000)
     shown = next(line for line in lines if line.startswith("| shared 4% |"))
@@ -59,4 +59,4 @@ def test_shops_are_measured_by_the_nights_own_steps_and_leave_nothing(tmp_path: 
     low, high = cells[2].partition("(")[2].rstrip(")").split(" to ")
     assert float(low) < rows[0]["precision"] < float(high)
     assert float(cells[6]) == pytest.approx(rows[2]["recall"], abs=1e-4)
-    assert cells[7] == f"{one['given']:,}"
+    assert cells[7] == f"{rows[0]['given']:,}"

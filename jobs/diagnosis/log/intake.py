@@ -44,6 +44,10 @@ NO_RELEASE_LIMIT = 0.05
 # Requests by visitors who came up lately, above what the weeks before had, in shares of requests.
 YOUNG_LIMIT = 0.06
 YOUNG_SIGMAS = 5.0  # of the spread between days
+# And of visitors a day at least half as many more are young, and fewer are not: the same people
+# under more keys. A campaign brings newcomers and takes nobody away, and newcomers who ask more
+# often are no more of them.
+EXCHANGED = YOUNG_LIMIT / 2
 
 
 def counts(
@@ -166,7 +170,7 @@ def _arms(served: DataFrame, agreed: Definitions) -> dict[str, dict[str, tuple[i
 
 def days(served: DataFrame) -> pa.Table:
     """period, day, requests, young (by visitors who came up lately), unknown (of a release that
-    was never published here): what is told day by day."""
+    was never published here), visitors, and newcomers among them: what is told day by day."""
     young = F.col("tenure").isin("stranger", "new")
     return (
         served.groupBy("period", "day")
@@ -174,6 +178,8 @@ def days(served: DataFrame) -> pa.Table:
             F.count_distinct("request_id").alias("requests"),
             F.count_distinct(F.when(young, F.col("request_id"))).alias("young"),
             F.count_distinct(F.when(~F.col("published"), F.col("request_id"))).alias("unknown"),
+            F.count_distinct("visitor").alias("visitors"),
+            F.count_distinct(F.when(young, F.col("visitor"))).alias("newcomers"),
         )
         .toArrow()
     )
@@ -238,7 +244,7 @@ def _strangers(by_day: pa.Table) -> Iterator[Symptom]:
     )
     more = float(now.mean() - then.mean())
     noise = float(np.sqrt(now.var(ddof=1) / len(now) + then.var(ddof=1) / len(then)))
-    if more > YOUNG_LIMIT and more > YOUNG_SIGMAS * noise:
+    if more > YOUNG_LIMIT and more > YOUNG_SIGMAS * noise and _exchanged(periods):
         rows = int(periods["current"]["requests"].sum())
         yield Symptom(
             "split_persons", "keys", more, YOUNG_LIMIT, more / YOUNG_LIMIT, rows,
@@ -248,12 +254,24 @@ def _strangers(by_day: pa.Table) -> Iterator[Symptom]:
         )  # fmt: skip
 
 
+def _exchanged(periods: dict[str, dict[str, np.ndarray]]) -> bool:
+    """Whether as many more visitors a day are young as others stay away."""
+    now, then = (
+        {name: float(periods[period][name].mean()) for name in ("visitors", "newcomers")}
+        for period in ("current", "reference")
+    )
+    came = now["newcomers"] - then["newcomers"]
+    stayed_away = (then["visitors"] - then["newcomers"]) - (now["visitors"] - now["newcomers"])
+    return min(came, stayed_away) > EXCHANGED * max(then["visitors"], 1.0)
+
+
 def _periods(by_day: pa.Table) -> dict[str, dict[str, np.ndarray]]:
     """Per period the columns of ``days``, as arrays."""
     found = {}
     for period in by_day["period"].unique().to_pylist():
         rows = by_day.filter(pc.equal(by_day["period"], period))
         found[period] = {
-            name: rows[name].to_numpy().astype(float) for name in ("requests", "young", "unknown")
+            name: rows[name].to_numpy().astype(float)
+            for name in ("requests", "young", "unknown", "visitors", "newcomers")
         }
     return found

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.diagnosis import symptoms
+from jobs.diagnosis import definitions, symptoms
 from jobs.diagnosis.parity import divergence, equal_inputs, mixes, samples
 from jobs.diagnosis.parity.mixes import BY_CALENDAR, FEW_ROWS, MIX, number
 from jobs.diagnosis.parity.samples import FAMILY, Sample
@@ -85,15 +85,26 @@ def run(night: Night, params: Params) -> None:
         found += of_new_names(before, after)
         ripe = before.of_labelled, after.of_labelled, year.of_labelled
         places = equal_inputs.places_shown(night, list(ripe))
-        # What the page did not show had no outcome to have.
-        mature = [one.of(place > 0) for one, place in zip(ripe, places, strict=True)]
-        shown = [place[place > 0] for place in places]
+        # What the page did not show had no outcome to have, and what a threshold that is set hides
+        # now is not compared with what it would have hidden then.
+        limit = definitions.read(night).decision.threshold
+        told = [(place > 0) & above(one, limit) for one, place in zip(ripe, places, strict=True)]
+        mature = [one.of(those) for one, those in zip(ripe, told, strict=True)]
+        shown = [place[those] for place, those in zip(places, told, strict=True)]
         moved, symptom = equal_inputs.moved(mature[0], mature[1], mature[2], shown, params)
         night.notes["outcomes"] = [int(one.outcome.sum()) for one in mature[:2]]
         found += [symptom] if symptom else []
     night.write("feature_drift", pa.Table.from_pylist(rows, TABLES["feature_drift"].schema))
     night.write("outcome_drift", pa.Table.from_pylist(moved, TABLES["outcome_drift"].schema))
     night.write("drift_symptoms", symptoms.table(found))
+
+
+def above(sample: Sample, threshold: float | None) -> np.ndarray:
+    """(n,) bool: rows that a threshold shows; those without a score are shown whatever it is."""
+    if threshold is None:
+        return np.ones(len(sample), bool)
+    shows = pc.greater_equal(sample.table["score"], threshold)
+    return pc.fill_null(shows, True).to_numpy(zero_copy_only=False)
 
 
 def too_few(before: int, after: int, changed: int) -> Symptom:

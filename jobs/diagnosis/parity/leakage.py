@@ -11,12 +11,15 @@ stamped later than its night. What a query got wrong would shine in the probes:
 ``training_served``: by how much less it tells them in what was served, where no future is at hand,
 beyond what other features lose too, since a list is selected by what tells.
 ``shuffled_time``: at the newest cut, how much better it tells its own cut's outcomes than those of
-the cut before for the same pairs. What knows only the past tells the past at least as well.
+the cut before for the same pairs. What knows only the past tells the past at least as well. Alone
+it convicts nobody; with it a feature that tells more than any of another family convicts itself by
+any clear loss in serving.
 ``only_bought``: the share of purchases that have a value which nothing else has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -281,9 +284,34 @@ SAID = {
 OF_NIGHTS = ("before_its_night", "stamped_later")
 
 
+def _together(probes: list[dict[str, Any]]) -> Iterator[Symptom]:
+    """Features of which three probes say a part each, none of them enough by itself."""
+    by = {(row["probe"], row["feature"]): row for row in probes}
+    tells = {name: row["value"] for (probe, name), row in by.items() if probe == "future_only"}
+    for (probe, name), late in by.items():
+        lost = by.get(("training_served", name))
+        if probe != "shuffled_time" or not late["shines"] or lost is None:
+            continue
+        error = (lost["high"] - lost["low"]) / (2 * 1.96)
+        others = max(
+            (value for other, value in tells.items() if FAMILY[other] != FAMILY[name]), default=0.5
+        )
+        if tells[name] >= others + APART and lost["value"] > CLEAR * error:
+            yield Symptom(
+                kind="leaked_feature", subject=name, effect=late["value"], limit=late["limit"],
+                severity=late["value"] / late["limit"], rows=late["rows"],
+                sentence=(
+                    f"{name} tells purchases of its own cut with an AUC of {tells[name]:.3f} in "
+                    f"training, features of no other kind more than {others:.3f}; it tells those "
+                    f"of the cut before by {late['value']:.2f} less, and those of what was served "
+                    f"by {lost['value']:.2f} less than features that tell as much."
+                ),
+            )  # fmt: skip
+
+
 def leaked(probes: list[dict[str, Any]]) -> list[Symptom]:
     """A leaked feature, or night, for each that a probe shines on, by the brightest of them."""
-    found: dict[str, Symptom] = {}
+    found = {one.subject: one for one in _together(probes)}
     late = {row["feature"] for row in probes if row["probe"] == "shuffled_time" and row["shines"]}
     for row in probes:
         if not row["shines"] or row["probe"] not in SAID:

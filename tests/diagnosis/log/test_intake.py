@@ -28,18 +28,28 @@ def counted(**rows: float) -> pa.Table:
 
 
 def days(young: float, was: float, unknown: float = 0.0, seed: int = 0) -> pa.Table:
-    """Six weeks of 400 requests a day; ``young`` and ``was``: shares now and before."""
+    """Six weeks of 400 requests a day, each of a visitor of its own; ``young`` and ``was``: shares
+    now and before."""
     rng = np.random.default_rng(seed)
     requests = rng.poisson(400, 42)
     now = np.arange(42) < 14
     share = np.where(now, young, was) + rng.normal(0, 0.01, 42)
+    by_young = rng.binomial(requests, np.clip(share, 0, 1))
     return pa.table({
         "period": np.where(now, "current", "reference"),
         "day": [DAY - timedelta(days=n) for n in range(42)],
         "requests": requests,
-        "young": rng.binomial(requests, np.clip(share, 0, 1)),
+        "young": by_young,
         "unknown": rng.binomial(requests, np.where(now, unknown, 0.0)),
+        "visitors": requests,
+        "newcomers": by_young,
     })  # fmt: skip
+
+
+def put(rows: pa.Table, **columns: np.ndarray) -> pa.Table:
+    for name, values in columns.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array(values))
+    return rows
 
 
 def kinds(counts: pa.Table, by_day: pa.Table) -> list[str]:
@@ -68,6 +78,22 @@ def test_single_bad_rows_are_the_noise_of_a_delivery() -> None:
 
 def test_known_people_who_come_as_strangers_are_named() -> None:
     assert kinds(counted(), days(0.30, 0.15)) == ["split_persons"]
+
+
+def test_newcomers_who_ask_more_often_are_no_more_of_them() -> None:
+    rows = days(0.30, 0.15)
+    now = pa.compute.equal(rows["period"], "current").to_numpy()
+    few = np.where(now, 60, rows["newcomers"].to_numpy())
+    fewer = np.where(now, 340, rows["visitors"].to_numpy())
+    assert kinds(counted(), put(rows, newcomers=few, visitors=fewer)) == []
+
+
+def test_newcomers_whom_a_campaign_brings_take_nobody_away() -> None:
+    rows = days(0.30, 0.15)
+    now = pa.compute.equal(rows["period"], "current").to_numpy()
+    more = np.where(now, 150, rows["newcomers"].to_numpy())
+    all_of_them = np.where(now, 340 + 150, rows["visitors"].to_numpy())
+    assert kinds(counted(), put(rows, newcomers=more, visitors=all_of_them)) == []
 
 
 def test_a_few_more_newcomers_are_not() -> None:

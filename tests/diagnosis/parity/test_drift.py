@@ -318,6 +318,30 @@ def test_outcomes_are_clicks_where_these_are_agreed_on(tmp_path):
     assert "odds of a click" in symptom["sentence"]
 
 
+@pytest.mark.parametrize(("threshold", "kinds"), [(None, {"label_drift"}), (0.5, set())])
+def test_what_a_threshold_hides_is_compared_with_nothing(tmp_path, threshold, kinds):
+    """Below it the page shows nothing any more, so that nobody buys there."""
+    lake, world = Lake(tmp_path).open(), World(8)
+    parts = []
+    for period, seed in (("reference", 1), ("current", 2)):
+        rows = drawn(world, period, REQUESTS, seed)
+        above = np.random.default_rng(seed).random(len(rows)) < 0.6
+        rows = put(rows, "score", np.where(above, 0.9, 0.1).tolist())
+        if period == "current":
+            bought = rows["bought"].to_numpy(zero_copy_only=False) & above
+            rows = put(rows, "bought", bought.tolist())
+        parts.append(rows)
+    stage(lake, *parts, threshold=threshold)
+    assert {one["kind"] for one in run(lake)[1]["drift_symptoms"]} == kinds
+
+
+def test_rows_without_a_score_are_above_any_threshold():
+    rows = drawn(World(9, people=200), "current", 40, 1).slice(0, 3)
+    sample = samples.of_served(put(rows, "score", [None, 0.2, 0.8]))
+    assert drift.above(sample, 0.5).tolist() == [True, False, True]
+    assert drift.above(sample, None).tolist() == [True, True, True]
+
+
 # --- rows that serving altered ---------------------------------------------------------------
 def hashed(rows: pa.Table) -> pa.Table:
     rows = put(rows, "feature_version", [features.VERSION] * len(rows))

@@ -72,6 +72,37 @@ def test_an_honest_feature_that_leaked_besides_is_named(learned, served):
     assert symptoms(honest(learned, 1.0), honest(served, 0.0)) == ["baskets"]
 
 
+ROWS = 1_000
+TOGETHER = {
+    "future_only taste": (0.92, 0.91, 0.93, False),
+    "future_only baskets": (0.72, 0.71, 0.73, False),
+    "training_served taste": (0.07, 0.045, 0.095, False),
+    "shuffled_time taste": (0.35, 0.33, 0.37, True),
+}
+
+
+@pytest.mark.parametrize(
+    ("instead", "named"),
+    [
+        ({}, ["taste"]),
+        # An interest of yesterday that serving keeps.
+        ({"training_served taste": (0.02, -0.005, 0.045, False)}, []),
+        # It tells the past as well.
+        ({"shuffled_time taste": (0.1, 0.08, 0.12, False)}, []),
+        # Honest features of another kind tell as much.
+        ({"future_only baskets": (0.89, 0.88, 0.9, False)}, []),
+    ],
+)
+def test_three_probes_together_convict_and_no_two_of_them(instead, named):
+    probes = []
+    for name, (value, low, high, shines) in (TOGETHER | instead).items():
+        probe, _, feature = name.partition(" ")
+        probes.append(leakage._row(probe, feature, value, low, high, 0.2, ROWS, shines))
+    found = leakage.leaked(probes)
+    assert [one.subject for one in found] == named
+    assert all(not one.warning and one.severity > 1 for one in found)
+
+
 def test_two_leaks_do_not_hide_each_other(learned, served):
     both = leaking(leaking(learned, 2.0), 1.5, "affinity")
     assert set(symptoms(both, served)) == {"taste", "affinity"}
