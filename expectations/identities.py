@@ -7,7 +7,7 @@ from datetime import datetime
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.columns import Column, Found
-from expectations.rules import filled, holds, rows, unique
+from expectations.rules import column, filled, holds, rows, unique
 
 COLUMNS: dict[str, Column] = {"known": Found(("person_id",), "persons")}
 
@@ -22,5 +22,10 @@ def suite(as_of: datetime) -> list[Expectation]:
             "component",
         ),
         unique("A key with two persons counts its events for both.", "key_type", "key"),
+        unique(
+            "Two accounts in one person: one would be shown what the other bought.",
+            "person_id",
+            when=column("key_type") == "account",
+        ),
         holds("A person without a row has neither consent nor region.", "known"),
     ]

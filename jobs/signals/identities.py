@@ -129,6 +129,11 @@ class Params:
         check(min(self.max_joined.values()) >= 0, "max_joined must not be negative")
         check(min(self.max_of_type.values()) >= 1, "max_of_type must be at least 1")
         check(
+            self.max_of_type.get("account", 1) == 1,
+            "max_of_type of account must be 1, since the gate stops a person with two; keys of "
+            "which a person may hold several are of another type",
+        )
+        check(
             1 <= self.max_keys_per_person <= limits.KEYS_IMPOSSIBLE,
             f"max_keys_per_person must be 1 to {limits.KEYS_IMPOSSIBLE}, what the gate lets pass",
         )

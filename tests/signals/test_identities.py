@@ -360,6 +360,7 @@ def test_cycles_are_counted_and_harm_nothing(shop):
         ({"login_sources": ("household",)}, "cannot be both"),
         ({"exact_sources": ("household",)}, "cannot be one that merges"),
         ({"exact_sources": ("Login",)}, "in lower case"),
+        ({"max_of_type": {"account": 2}}, "max_of_type of account must be 1"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(wrong, sentence):
