@@ -16,9 +16,10 @@ Who approved it when, why, and against which verdict, is kept in the lake as
 ## What is trained
 What a run of `nightly` trains: the ranker, its blend and its calibration from nothing, on examples
 that are made anew, and the vectors of content. The collaborative vectors go on from those of the
-night before for two rounds, which keeps them comparable; they are fitted from nothing only where
-the parameters of `embeddings` change, so change one of them (say `{"embeddings":
-{"confidence": 3.9}}`) here *and* in the nights that follow, where the old space itself is to go.
+night before, everybody's and those of the items that changed, which keeps them comparable; they are
+fitted from nothing only where the parameters of `embeddings` change, so change one of them (say
+`{"embeddings": {"confidence": 3.9}}`) here *and* in the nights that follow, where the old space
+itself is to go.
 
 ## Red
 `approved` red: rejected, nobody answered in time, or the reason has fewer than ten characters.

@@ -82,6 +82,23 @@ class Airflow:
             time.sleep(0.5)
         return found
 
+    def loop(self) -> None:
+        """Wait until the scheduler has gone round once: two of its heartbeats, one a round at most.
+
+        A task that waits for an answer has ended in its executor. Where it goes on before the
+        scheduler has seen that, Airflow 3.3 takes the end for that of the task as it goes on, and
+        fails it ("state mismatch"); nobody answers as quickly as a test.
+        """
+        deadline = time.monotonic() + SECONDS
+        for _ in range(2):
+            before = self._beat()
+            while self._beat() == before and time.monotonic() < deadline:
+                time.sleep(0.5)
+
+    def _beat(self) -> str:
+        _, told = self.ask("/api/v2/monitor/health")
+        return told["scheduler"]["latest_scheduler_heartbeat"]
+
 
 @contextlib.contextmanager
 def running(environment: dict[str, str], hang_up: bool = False) -> Iterator[Airflow]:

@@ -163,6 +163,7 @@ class Retraining:
 
     def answer(self, option: str, **given: str) -> None:
         self.airflow.until(self.run_id, "retrain", lambda now: now["approved"] == "awaiting_input")
+        self.airflow.loop()
         status, told = self.airflow.ask(
             self.details, {"chosen_options": [option], "params_input": given}, method="PATCH"
         )
