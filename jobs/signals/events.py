@@ -34,7 +34,7 @@ from jobs.tables import EVENT_TYPES
 
 DAY = 86_400_000_000  # microseconds
 # Raise this with every change to how events are judged: a refresh then goes on from none before it.
-RULES = 1
+RULES = 2
 NOTE = "judged"
 PENDING = "not_yet_received"
 

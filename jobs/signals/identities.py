@@ -158,8 +158,7 @@ class Params:
     @property
     def named_types(self) -> tuple[str, ...]:
         """The key types of which the policy says how many one key or person may hold."""
-        named = {part for name in (*self.max_joined, *self.max_of_type) for part in name.split(">")}
-        return tuple(sorted({*named, *self.linking_types} - {OPEN}))
+        return tuple(sorted({*self.caps.types, *self.linking_types} - {OPEN}))
 
     @property
     def caps(self) -> Caps:

@@ -281,8 +281,8 @@ def logins_of_accounts(
     )
     # The login of an account that nobody knows gives nothing away, but ends the claim of another,
     # and so does one that is only guessed at or was taken back.
-    named = F.coalesce("person_id", F.concat_ws(":", "account_type", "account"))
-    who = F.when(F.col("claims"), named)
+    who = F.coalesce("person_id", F.concat_ws(":", "account_type", "account"))
+    alone = (F.min(who) == F.max(who)) & F.max("claims")
     return (
         sides[0]
         .unionByName(sides[1])
@@ -290,7 +290,7 @@ def logins_of_accounts(
         .join(anonymous, on=KEY, how="semi")
         .join(persons, on=["account_type", "account"], how="left")
         .groupBy(*KEY, "event_time")
-        .agg(F.when(F.min(who) == F.max(who), F.min(who)).alias("claimant"))
+        .agg(F.when(alone, F.min(who)).alias("claimant"))
         .select(*KEY, "event_time", F.struct("claimant").alias("login"))
     )
 

@@ -392,6 +392,29 @@ UNSURE = case(
 )  # fmt: skip
 
 
+AT_ONCE = case(
+    event("a", "device:d", 9),
+    logins=[
+        login("device:d", "account:1", 5),
+        login("device:d", "account:2", 5, claims=False),
+    ],
+    known=["account:1", "account:2"],
+)  # fmt: skip
+TOLD_TWICE = case(
+    event("a", "device:d", 9),
+    logins=[
+        login("device:d", "account:1", 5),
+        login("device:d", "account:1", 5, claims=False),
+    ],
+    known=["account:1"],
+)  # fmt: skip
+
+
+def test_a_login_that_claims_nothing_stands_against_another_at_its_instant(outcome):
+    assert persons(outcome(AT_ONCE)[0]) == {"a": "device:d"}
+    assert persons(outcome(TOLD_TWICE)[0]) == {"a": "account:1"}
+
+
 def test_a_login_that_claims_nothing_ends_the_claim_of_another(outcome):
     found = persons(outcome(UNSURE)[0])
     assert found == {"a": "account:1", "b": "account:1", "c": "device:d"}

@@ -100,8 +100,8 @@ def experiment(lake: Lake, as_of: datetime, name: str, file: str) -> Experiment:
     given, found = definitions.load(path)
     faults = found or definitions.check(given)
     if faults:
-        said = "; ".join(f"{where} {fault}" for where, fault in faults.items())
-        raise Fault(f"assign: {path}: {said}")
+        said = "; ".join(fault if found else f"{where} {fault}" for where, fault in faults.items())
+        raise Fault(f"assign: {said if found else f'{path}: {said}'}")
     every = definitions.build(given).experiments
     chosen = next((one for one in every if one.name == name), None)
     if chosen is None:
