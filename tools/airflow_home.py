@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,18 @@ def set_environment() -> None:
     }
     for name, value in {**defaults, **_keys(folder)}.items():
         os.environ.setdefault(name, value)
+    _settings(folder / "config")
+
+
+def _settings(folder: Path) -> None:
+    """Put our settings of the database where Airflow looks for them."""
+    folder.mkdir(exist_ok=True)
+    ours = ROOT / "tools" / "airflow_local_settings.py"
+    there = folder / ours.name
+    if not there.exists() or there.read_bytes() != ours.read_bytes():
+        made = folder / f"{ours.name}.{os.getpid()}"
+        shutil.copyfile(ours, made)
+        made.replace(there)
 
 
 def _keys(folder: Path) -> dict[str, str]:

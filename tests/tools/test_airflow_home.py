@@ -66,3 +66,28 @@ def test_a_second_process_is_told_who_is_here(home):
         )  # fmt: skip
     assert f"make ui (process {os.getpid()}) uses {home}" in shown.stderr
     subprocess.run([sys.executable, "-c", code], cwd=airflow_home.ROOT, check=True)
+
+
+def test_what_airflow_writes_within_a_savepoint_waits_for_its_turn(home):
+    code = (
+        "import sqlite3; from tools import airflow_home; airflow_home.set_environment()\n"
+        "from airflow import settings; from airflow.utils.session import create_session\n"
+        "from sqlalchemy import text\n"
+        "other = sqlite3.connect(airflow_home.home() / 'airflow.db', timeout=0)\n"
+        "with create_session() as session: session.execute(text('CREATE TABLE runs (name)'))\n"
+        "with create_session() as session, session.begin_nested():\n"
+        "    session.execute(text('SELECT * FROM runs')).all()\n"
+        "    try:\n"
+        "        with other: other.execute(\"INSERT INTO runs VALUES ('other')\")\n"
+        "    except sqlite3.OperationalError as error: print(error)\n"
+        "    session.execute(text(\"INSERT INTO runs VALUES ('ours')\"))\n"
+        "with other: other.execute(\"INSERT INTO runs VALUES ('later')\")\n"
+        "print(*other.execute('SELECT name FROM runs'))\n"
+    )
+    airflow_home.set_environment()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=airflow_home.ROOT, env=dict(os.environ), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["database is locked", "('ours',) ('later',)"]
