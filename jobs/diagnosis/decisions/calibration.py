@@ -37,6 +37,10 @@ class Shown:
     place: np.ndarray
     group: np.ndarray
 
+    def of(self, chosen: np.ndarray) -> Shown:
+        """The places where ``chosen``, (n,) bool, holds."""
+        return Shown(*(getattr(self, name)[chosen] for name in Shown.__dataclass_fields__))
+
 
 @dataclass(frozen=True)
 class Sums:
@@ -60,15 +64,27 @@ def edges(score: np.ndarray) -> np.ndarray:
     return np.unique(np.quantile(score[::step], np.arange(1, BINS) / BINS))
 
 
+def comparable(shown: Shown) -> np.ndarray:
+    """(n,) whether the reference showed anything at a row's place: of other places it says nothing
+    about what to expect. All rows, where there is no reference."""
+    place = np.clip(shown.place, 0, PLACES)
+    seen = np.zeros(PLACES + 1, bool)
+    seen[place[~shown.current]] = True
+    return seen[place] if seen.any() else np.ones(len(place), bool)
+
+
 def place_factors(shown: Shown) -> np.ndarray:
-    """(PLACES + 1,) outcomes over scores by place in the reference, 1 where it has too few."""
+    """(PLACES + 1,) outcomes over scores by place in the reference; of all places together that
+    have too few of their own; 1 where all have too few."""
     then = ~shown.current
     place = np.clip(shown.place[then], 0, PLACES)
     scores = np.bincount(place, shown.score[then], minlength=PLACES + 1)
     hits = np.bincount(place, shown.hit[then], minlength=PLACES + 1)
-    whole = hits.sum() / scores.sum() if hits.sum() >= FEWEST and scores.sum() > 0 else 1.0
     known = (hits >= FEWEST) & (scores > 0)
-    return np.divide(hits, scores, out=np.full(PLACES + 1, whole), where=known)
+    rest = np.ones(PLACES + 1, bool) if hits[~known].sum() < FEWEST else ~known
+    enough = hits[rest].sum() >= FEWEST and scores[rest].sum() > 0
+    factor = hits[rest].sum() / scores[rest].sum() if enough else 1.0
+    return np.divide(hits, scores, out=np.full(PLACES + 1, factor), where=known)
 
 
 def sums(shown: Shown, cell: np.ndarray, cells: int, factor: np.ndarray) -> Sums:

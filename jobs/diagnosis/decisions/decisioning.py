@@ -126,9 +126,11 @@ def arrays(rows: pa.Table, label: str) -> Columns:
 # --- calibration -----------------------------------------------------------------------------
 def _curves(rows: pa.Table, columns: Columns) -> tuple[list[dict[str, Any]], list[Symptom]]:
     kept = columns.shown & columns.mature
-    shown = Shown(*(
+    every = Shown(*(
         getattr(columns, name)[kept] for name in ("score", "hit", "current", "place", "group")
     ))  # fmt: skip
+    kept[kept] = alike = calibration.comparable(every)
+    shown = every.of(alike)
     factor = calibration.place_factors(shown)
     borders = calibration.edges(shown.score)
     bins = len(borders) + 1
@@ -143,7 +145,20 @@ def _curves(rows: pa.Table, columns: Columns) -> tuple[list[dict[str, Any]], lis
         table += calibration.rows(kind, names, sums, bins)
         if not found:
             found += calibration.slices(kind, names, calibration.whole_slices(sums, bins))
-    return table, found
+    return table, [*found, *_elsewhere(every, alike)]
+
+
+def _elsewhere(every: Shown, alike: np.ndarray) -> list[Symptom]:
+    """The warning that most places are where the reference showed nothing."""
+    of, left = int(every.current.sum()), int((every.current & ~alike).sum())
+    if 2 * left <= of:
+        return []
+    return [symptoms.unjudged(
+        "decisions_unjudged", "places", of - left, of,
+        f"Of {of:,} places shown and scored {left:,} stand where the page showed nothing of ours "
+        "in the weeks before, so that nothing says what they should have brought; the others are "
+        "judged.",
+    )]  # fmt: skip
 
 
 # --- thresholds ------------------------------------------------------------------------------

@@ -82,6 +82,41 @@ def test_places_that_are_seen_less_are_no_miscalibration() -> None:
     assert calibration.judge(sums(moved)[0]) == []
 
 
+def pushed(made: Shown, often: float) -> Shown:
+    """A share of the current places stands ten further down, and brings a tenth."""
+    luck = np.random.default_rng(7).random((2, len(made.place)))
+    below = made.current & (luck[0] < often)
+    return Shown(made.score, made.hit & ~(below & (luck[1] < 0.9)), made.current,
+                 made.place + 10 * below, made.group)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_is_expected_of_places_where_nothing_was_shown_before(seed: int) -> None:
+    made = pushed(shown(seed), 0.5)
+    alike = calibration.comparable(made)
+    assert not alike[made.place > 10].any()
+    assert alike[made.place <= 2].all()
+    # Held against what places bring on the average, a page that pushes is a model that fails.
+    assert [one.subject for one in calibration.judge(sums(made)[0])] == ["all"]
+    assert calibration.judge(sums(made.of(alike))[0]) == []
+
+
+def test_without_a_reference_all_places_are_looked_at() -> None:
+    made = shown(1)
+    assert calibration.comparable(made.of(made.current)).all()
+
+
+def test_rare_places_bring_what_rare_places_brought() -> None:
+    made = shown(1, rows=60_000)
+    rare = np.random.default_rng(1).random(len(made.place)) < 0.1
+    far = Shown(made.score, made.hit & (~rare | (made.group % 5 == 0)), made.current,
+                np.where(rare, 3 + np.arange(len(rare)) % 40, made.place), made.group)  # fmt: skip
+    factor = calibration.place_factors(far)
+    assert np.ptp(factor[3:43]) == 0
+    then = ~far.current & rare
+    assert factor[3] == pytest.approx(far.hit[then].sum() / far.score[then].sum())
+
+
 def test_clean_periods_raise_nothing() -> None:
     for seed in range(60):
         found = calibration.judge(sums(shown(seed))[0])
@@ -209,6 +244,17 @@ def test_a_clean_shop_has_no_symptom(tmp_path: Path, seed: int) -> None:
     }  # fmt: skip
     assert sum(row["is_set"] for row in found["threshold_costs"]) == 1
     assert not any(row["extrapolated"] for row in found["threshold_costs"])
+
+
+def test_a_page_that_moved_every_list_is_told_as_not_judged(tmp_path: Path) -> None:
+    log = small_log.served(small_log.places(3))
+    now = pc.equal(log["period"], "current")
+    below = pc.if_else(now, pc.add(log["shown_position"], 30), log["shown_position"])
+    place = log.column_names.index("shown_position")
+    log = log.set_column(place, "shown_position", below.cast(log["shown_position"].type))
+    (one,) = everything(tmp_path, log)["decisioning_symptoms"]
+    assert (one["kind"], one["subject"], one["warning"]) == ("decisions_unjudged", "places", True)
+    assert one["effect"] == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
