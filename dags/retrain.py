@@ -6,7 +6,8 @@ shown, learns the fault. So this DAG reads the lake's newest **verdict** (of `di
 
 * its gates `replay` and `parity` are go and saw enough, and it is not older than `max_age_days`:
   the night of the run date is triggered at once;
-* one of them is no-go or saw too little, the verdict is older, or there is none: a person has to
+* one of them is no-go or saw too little, the verdict is older, a later diagnosis stopped at a red
+  gate, or there is none: a person has to
   **approve** it, with a reason, in the UI under *Required Actions*, within four hours. Rejected, or
   left alone, this run fails and no night is triggered.
 
@@ -53,7 +54,7 @@ SHORTEST_REASON = 10  # characters; "ok" is none
 @task.branch(**NEVER_AGAIN)
 def read_verdict() -> str:
     """Whether a person has to be asked, and why."""
-    from jobs import io
+    from jobs import incidents, io
     from jobs.diagnosis import verdicts
 
     context = get_current_context()
@@ -70,6 +71,10 @@ def read_verdict() -> str:
             doubts.append(
                 f"The newest verdict is of {verdict.label}, {lies.days} days before the run date."
             )
+        doubts += [
+            f"The diagnosis of {label} stopped at a red gate and reached no verdict: {step}."
+            for label, step in incidents.unfinished(lake, verdict.label)
+        ]
         facts = {
             "as_of": verdict.label,
             "name": verdict.name,

@@ -3,8 +3,9 @@
 Reads the evidence and the verdict that a run left in the lake. Writes ``alerts/<dag>.json``: by
 incident when each channel was told of it.
 
-An *incident* is a DAG and what failed first in it: the first red gate, the verdict's first
-symptom, or a task. It is told once: again only after a run without it, or a day later.
+An *incident* is a DAG and what failed first in it: the first red gate, the first symptom of each of
+the verdict's gates that is not go, or a task. It is told once: again only after a run without it,
+or where it still stands a week later.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from jobs.diagnosis.verdicts import Verdict
 from jobs.findings import Finding
 from jobs.io import Lake
 
-# A day, less what a daily run may end earlier than the one before it did.
-AGAIN = timedelta(hours=23)
+# A week, less what a daily run may end earlier than the one before it did.
+AGAIN = timedelta(days=7) - timedelta(hours=1)
 SENTENCES = 3  # of a red gate's; its evidence holds them all
 
 
@@ -48,14 +49,18 @@ def first(lake: Lake, label: str, run_id: str) -> Incident | None:
 
 
 def of_diagnosis(lake: Lake, label: str, run_id: str) -> list[Incident]:
-    """Everything to be told of a run's verdict: its first symptom, and what fell suddenly."""
+    """Everything to be told of a run's verdict: its first symptom, that of every other gate that
+    is not go, lest a fault that stands hides a new one, and what fell suddenly."""
     verdict = _verdict(lake, label, run_id)
     if verdict is None:
         return []
     worst = of_verdict(verdict)
-    drops = [_drop(verdict, row) for row in verdict.drops()]
-    # A drop may be the first symptom, and is then one incident.
-    return [worst, *(one for one in drops if one.key != worst.key)] if worst else drops
+    found = {worst.key: worst} if worst else {}
+    for row in (*verdict.first_of_gates(), *verdict.drops()):
+        one = _of_row(verdict, row)
+        # A drop may be a gate's first symptom, and is then one incident.
+        found.setdefault(one.key, one)
+    return list(found.values())
 
 
 def of_gate(lake: Lake, label: str, run_id: str, step: str) -> Incident | None:
@@ -82,6 +87,22 @@ def of_gate(lake: Lake, label: str, run_id: str, step: str) -> Incident | None:
     )
 
 
+def unfinished(lake: Lake, since: str) -> list[tuple[str, str]]:
+    """Run dates later than ``since`` whose diagnosis stopped at a red gate, and at which step."""
+    home = lake.root / "evidence"
+    labels = sorted(path.name for path in home.iterdir()) if home.is_dir() else []
+    found = []
+    for label in (one for one in labels if one > since):
+        for step in steps.DIAGNOSIS:
+            newest = max(
+                (home / label / step).glob("*.json"), key=lambda one: one.stat().st_mtime_ns,
+                default=None,
+            )  # fmt: skip
+            if newest is not None and io.read_json(newest)["verdict"] == "red":
+                found.append((label, step))
+    return found
+
+
 def of_verdict(verdict: Verdict | None) -> Incident | None:
     """The incident of a verdict that is not go."""
     if verdict is None or verdict.first is None:
@@ -90,7 +111,7 @@ def of_verdict(verdict: Verdict | None) -> Incident | None:
     return Incident(f"{row['kind']}:{row['subject']}", verdict.why(), verdict.name, verdict.page)
 
 
-def _drop(verdict: Verdict, row: dict[str, Any]) -> Incident:
+def _of_row(verdict: Verdict, row: dict[str, Any]) -> Incident:
     return Incident(
         f"{row['kind']}:{row['subject']}",
         f"{row['sentence']} {row['action']}",

@@ -48,6 +48,14 @@ class Verdict:
         """The first symptom that fails a gate."""
         return next((row for row in self.symptoms if not row["warning"]), None)
 
+    def first_of_gates(self) -> list[dict[str, Any]]:
+        """The first symptom of each gate that is not go."""
+        found: dict[str, dict[str, Any]] = {}
+        for row in self.symptoms:
+            if not row["warning"]:
+                found.setdefault(row["gate"], row)
+        return list(found.values())
+
     def drops(self) -> list[dict[str, Any]]:
         """What fell suddenly, whether it fails a gate or not."""
         return [row for row in self.symptoms if row["kind"] == "sudden_drop"]

@@ -139,6 +139,25 @@ def test_drops_are_told_beside_the_first_symptom_and_not_twice(context, lake, al
     assert "conversion is off by half." in hook.texts[0]
 
 
+def test_a_fault_that_stands_hides_no_new_one_of_another_gate(context, lake, alerts, hook):
+    stands = made.symptom("late_feed", "app")
+    made.publish_verdict(lake, LABEL, stands)
+    alerts.tell(context(), incidents.of_diagnosis(lake, LABEL, "one"), over=True)
+    made.publish_verdict(lake, LABEL, stands, made.symptom("bypassed", "homepage"))
+    found = incidents.of_diagnosis(lake, LABEL, "one")
+    assert [one.key for one in found] == ["late_feed:app", "bypassed:homepage"]
+    alerts.tell(context(), found, over=True)
+    assert ["homepage is off" in text for text in hook.texts] == [False, True]
+
+
+def test_a_diagnosis_that_stopped_red_after_the_verdict_is_unfinished(lake):
+    made.publish_verdict(lake, "2024-03-01", made.symptom("unit_change", "price"))
+    made.red_gate(lake, "2024-02-29", "served", "old", "has rows")
+    assert incidents.unfinished(lake, "2024-03-01") == []
+    made.red_gate(lake, "2024-03-02", "served", "one", "has rows")
+    assert incidents.unfinished(lake, "2024-03-01") == [("2024-03-02", "served")]
+
+
 # --- once per incident -----------------------------------------------------------------------
 def test_the_same_incident_is_told_once_and_another_at_once(context, lake, hook):
     for run_id, step in (("one", "events"), ("two", "events"), ("three", "catalogue")):
@@ -174,10 +193,10 @@ def test_a_judged_diagnosis_forgets_what_is_over(context, lake, alerts, hook):
     assert len(hook.got) == 2
 
 
-def test_it_is_told_again_a_day_later(lake):
+def test_it_is_told_again_a_week_later(lake):
     now = datetime(2024, 3, 1, 6, 30, tzinfo=UTC)
     known = {"gate:events": {"nightjar_webhook": now.isoformat()}}
-    for hours, news in ((1, False), (22, False), (24, True)):
+    for hours, news in ((1, False), (24, False), (166, False), (168, True)):
         later = now + timedelta(hours=hours)
         assert incidents.is_news(known, "gate:events", "nightjar_webhook", later) is news
     assert incidents.is_news(known, "gate:events", "nightjar_smtp", now)

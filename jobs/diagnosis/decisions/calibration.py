@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jobs.diagnosis import clusters
+from jobs.diagnosis import clusters, symptoms
 from jobs.diagnosis.symptoms import Symptom
 
 BINS = 10
@@ -139,8 +139,14 @@ def judge(found: Sums) -> list[Symptom]:
     """Symptoms of all places together; ``found``: by bins."""
     whole = whole_slices(found, len(found.rows))
     expected = float(_expected(whole).sum())
-    if whole.hits_before.sum() < FEWEST or expected < FEWEST:
-        return []
+    least = float(min(whole.hits_before.sum(), expected))
+    if least < FEWEST:
+        return [symptoms.unjudged(
+            "decisions_unjudged", "outcomes", int(least), int(FEWEST),
+            f"Nothing says whether scores come true: the weeks before brought "
+            f"{whole.hits_before.sum():,.0f} outcomes, and by them {expected:,.0f} were to be "
+            f"expected; {FEWEST:.0f} of each are needed.",
+        )]  # fmt: skip
     moved, error = clusters.jackknife(
         change, whole.hits, whole.adjusted, whole.hits_before, whole.adjusted_before
     )

@@ -60,8 +60,9 @@ def run(night: Night, params: Params) -> None:
     found: list[Symptom] = []
     if reason:
         night.notes["decisioning"] = reason
+        found = fallen(rows, params.fewest)
         ripe = pc.and_(pc.equal(rows["period"], "current"), rows["mature"])
-        found = [symptoms.unjudged(
+        found += [symptoms.unjudged(
             "decisions_unjudged", "scores", int(pc.sum(ripe).as_py() or 0), params.fewest,
             f"Nothing says whether scores come true or are well acted on: {reason}.",
         )]  # fmt: skip
@@ -82,13 +83,35 @@ def unfit(rows: pa.Table, fewest: int) -> str:
     score = rows["score"].to_numpy()
     if len(score) == 0:
         return "no place of the log has a score"
-    if np.mean((score >= 0) & (score <= 1)) < PROBABLE:
+    if not _probable(score):
         return "scores are no probabilities: some lie outside 0 to 1, so that they are not judged"
     current = pc.equal(rows["period"], "current")
     if not score[current.to_numpy()].sum() > 0:
         return "current scores are no probabilities: all of them are 0, so that they are not judged"
     count = pc.sum(pc.and_(current, rows["mature"])).as_py()
     return f"only {count:,} current places are mature; not judged" if count < fewest else ""
+
+
+def _probable(score: np.ndarray) -> bool:
+    return bool(np.mean((score >= 0) & (score <= 1)) >= PROBABLE)
+
+
+def fallen(rows: pa.Table, fewest: int) -> list[Symptom]:
+    """The symptom of scores that were probabilities in the reference and are none now."""
+    score, current = rows["score"].to_numpy(), pc.equal(rows["period"], "current").to_numpy()
+    now, before = score[current], score[~current]
+    if min(len(now), len(before)) < fewest or not _probable(before) or not before.sum() > 0:
+        return []
+    outside = float(np.mean((now < 0) | (now > 1)))
+    if outside <= 1 - PROBABLE and now.sum() > 0:
+        return []
+    said = f"{outside:.1%} of them lie outside 0 to 1" if outside else "all of them are 0"
+    return [Symptom(
+        "miscalibrated", "scale", outside or 1.0, 1 - PROBABLE, max(1.0, 10 * (outside or 1.0)),
+        len(now),
+        f"Scores were probabilities in the weeks before, and are none now: {said}, of {len(now):,} "
+        "places.",
+    )]  # fmt: skip
 
 
 @dataclass(frozen=True)

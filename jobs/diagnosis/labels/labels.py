@@ -204,19 +204,19 @@ def _checks(
     since = pa.scalar(window.before - timedelta(days=HORIZON), pa.timestamp("us", tz="UTC"))
     of_labels = ds.field("event_type").isin(["purchase", "return"])
     rows = night.arrow("events", LABEL_EVENTS, of_labels & (ds.field("event_time") >= since))
-    found, policy = returned.judge(
+    returns, orphans, policy = returned.judge(
         rows, window.hours(rows["event_time"]) / 24, window.hours(rows["first_received"]) / 24,
         window.split / 24, window.whole / 24,
     )  # fmt: skip
     recent = window.hours(rows["event_time"]) <= window.whole
     bought = pc.equal(rows["event_type"], "purchase").to_numpy()
-    checks = [*found, *_purchases(rows.filter(pa.array(bought & recent)), window)]
+    checks = [*orphans, *_purchases(rows.filter(pa.array(bought & recent)), window)]
     checks.append(_rewritten(rows.filter(pa.array(bought)), window))
     behind = {one.feed.value_of("channel") for one in late}
     checks += [
         one for one in outcome_rates(served) if one.subject.removeprefix("channel ") not in behind
     ]
-    return checks, [*policy, *label_rules.symptoms(checks)]
+    return [*returns, *checks], [*policy, *label_rules.symptoms(checks)]
 
 
 def _purchases(rows: pa.Table, window: Window) -> list[Check]:

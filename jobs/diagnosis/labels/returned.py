@@ -21,6 +21,9 @@ POINTS = 0.005  # of all purchases: below, the shop's numbers do not feel it
 FEWEST = 10.0  # returns that the reference leads to expect
 SURE = 1e-3  # adjusted for the ages, and among parts the parts, looked at
 WHOLE, ANY = "all purchases", "any age"
+# The whole shop, and its parts: the many parts are a family of looks of their own, so that they
+# cost the whole no power.
+FAMILIES = (True, False)
 NEW, OLD = "purchases of the period", "purchases of any time"
 
 
@@ -36,8 +39,9 @@ class Look:
 
 def judge(
     rows: pa.Table, age: np.ndarray, known: np.ndarray, split: float, whole: float
-) -> tuple[list[Check], list[Symptom]]:
-    """Checks and symptoms of returns.
+) -> tuple[list[Check], list[Check], list[Symptom]]:
+    """Checks of how many come back, of returns of nothing that is known, and the symptoms of the
+    first; the second are labels like others.
 
     A purchase is back when that is known: the last days' returns are still to be told, and those of
     the reference no more, so that dated by when they were made a constant lag would be a change.
@@ -57,14 +61,14 @@ def judge(
     divisions = [Parts(kind, *clusters.frequent(rows[kind])) for kind in ("channel", "region")]
     looks = _looks(age[bought], days, customer[bought], divisions, bought, split, whole)
     orphans = _orphans(rows, back, of, age, split, whole, divisions)
-    return [*(_check(one) for one in looks), *orphans], found(looks)
+    clear = [_clear([one for one in looks if (one.part == WHOLE) is whole]) for whole in FAMILIES]
+    beyond = [one for found in clear for one, _ in found]
+    return [_check(one, one not in beyond) for one in looks], orphans, found(*clear)
 
 
-def found(looks: list[Look]) -> list[Symptom]:
-    """What is beyond the limits: of the whole shop if that is, else of the worst part. The many
-    parts are a family of looks of their own, so that they cost the whole no power."""
-    whole = [one for one in looks if one.part == WHOLE]
-    clear = _clear(whole) or _clear([one for one in looks if one.part != WHOLE])
+def found(of_whole: list[tuple[Look, float]], of_parts: list[tuple[Look, float]]) -> list[Symptom]:
+    """What is beyond the limits: of the whole shop if that is, else of the worst part."""
+    clear = of_whole or of_parts
     if not clear:
         return []
     look, sure = max(clear, key=lambda one: (one[0].ages == ANY, _off(one[0].change)))
@@ -76,6 +80,7 @@ def found(looks: list[Look]) -> list[Symptom]:
 
 
 def _clear(looks: list[Look]) -> list[tuple[Look, float]]:
+    """The looks of a family that are beyond the limits, and how sure that is."""
     p = clusters.holm(np.array([one.change.p_value for one in looks]))
     return [(one, float(sure)) for one, sure in zip(looks, p, strict=True) if _is_other(one, sure)]
 
@@ -143,11 +148,11 @@ def _sentence(look: Look) -> str:
     )
 
 
-def _check(look: Look) -> Check:
+def _check(look: Look, passed: bool) -> Check:
     change = look.change
     return Check(
         f"returns of {look.of}, {look.ages}", look.part, change.before,
-        change.after, None, None, True, _sentence(look), effect=change.ratio, limit=RATIO,
+        change.after, None, None, passed, _sentence(look), effect=change.ratio, limit=RATIO,
         rows=change.rows, p_value=change.p_value,
     )  # fmt: skip
 

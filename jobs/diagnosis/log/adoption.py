@@ -195,6 +195,9 @@ def wrong(found: list[dict[str, object]], params: Params) -> list[Symptom]:
     reasons that it gives a warning, since somebody meant them."""
     share = {(r["surface"], r["period"], r["measure"]): r for r in found}
     told = _too_few(found, params)
+    now_told = [r["share"] for r in found if r["period"] == "current" and r["measure"] == TOLD]
+    # A mail never reports what was seen; where nothing does, nobody knows anything.
+    mute = not any(now_told)
     for (surface, period, measure), row in share.items():
         if period != "current" or int(str(row["requests"])) < params.requests:
             continue
@@ -204,6 +207,7 @@ def wrong(found: list[dict[str, object]], params: Params) -> list[Symptom]:
                 "not_told", str(surface), 1.0, 1.0, 1.0, int(str(row["requests"])),
                 f"The log of {surface} never says at which place an item was shown: nothing is "
                 "known of whether its lists were seen.",
+                warning=not mute,
             ))  # fmt: skip
         if measure in OF_ANSWERS:
             told += _of_answers(row, before, params)

@@ -107,7 +107,8 @@ def mean(values: np.ndarray, weight: np.ndarray, *clusterings: np.ndarray) -> Es
     if not len(values):
         return Estimate(np.nan, np.nan)
     share = weight / weight.sum()
-    found = float(share @ values)
+    # Rounded, the mean of nothing but ones may lie above 1.
+    found = float(np.clip(share @ values, values.min(), values.max()))
     return Estimate.of(found, share * (values - found), *clusterings)
 
 

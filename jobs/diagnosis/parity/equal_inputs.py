@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,8 @@ STABLE = ("segment", "region", "tenure", "key_type", "surface")
 CATEGORY, CATEGORY_ALLOWANCE = "category", 2.0
 A_YEAR_AGO = "rate_a_year_ago"
 RATE, SLOPE, AUC = "rate_at_equal_inputs", "slope_at_equal_inputs", "auc_at_equal_inputs"
+# Without weights there is more to see it by; that inputs moved is then ruled out by the other.
+AS_SEEN = {"slope_as_seen": SLOPE, "auc_as_seen": AUC}
 BETWEEN = "between_slices"
 ALL = "all"
 
@@ -181,25 +183,29 @@ def _base_rate(before: Sample, after: Sample) -> dict[str, Any]:
 
 
 def _whole(old: Judged, new: Judged, params: Params) -> list[dict[str, Any]]:
-    """Rate, slope, AUC and loss at equal inputs."""
+    """Rate, slope, AUC and loss at equal inputs; slope and AUC as seen, too."""
     # Where the information lies, so that intercept and slope are told apart.
     chance = special.expit(new.logit)
     centre = float(np.average(new.logit, weights=new.weight * chance * (1 - chance)))
     sides = old.sample, new.sample
+    as_seen = replace(old, weight=old.sample.weight)
     fits = [
         relations.recalibrated(
             one.logit, one.sample.outcome, one.weight, centre, *one.sample.clusters
         )
-        for one in (old, new)
+        for one in (old, new, as_seen)
     ]
     areas = [
         divergence.auc(one.logit, one.sample.outcome, one.weight, *one.sample.clusters)
-        for one in (old, new)
+        for one in (old, new, as_seen)
     ]
+    slope_as_seen, auc_as_seen = AS_SEEN
     return [
         _change(RATE, *sides, fits[0].offset, fits[1].offset, params.rate),
         _change(SLOPE, *sides, fits[0].slope, fits[1].slope, params.slope),
         _change(AUC, *sides, areas[0], areas[1], params.auc),
+        _change(slope_as_seen, *sides, fits[2].slope, fits[1].slope, params.slope),
+        _change(auc_as_seen, *sides, areas[2], areas[1], params.auc),
         _change("loss_at_equal_inputs", *sides, fits[0].loss, fits[1].loss),
     ]
 
@@ -297,13 +303,17 @@ def named(tests: list[dict[str, Any]], after: Sample, seasonal: bool | None) -> 
     """The kind of drift that the tests show; marks those that moved.
 
     The rate moves with a relation, so that label drift is only what has neither slope, order nor
-    slices moved. It is a warning where it is ``seasonal``, or may be, None being unknown.
+    slices moved. What moved as seen must have moved as far at equal inputs, however unclear that
+    is there. It is a warning where it is ``seasonal``, or may be, None being unknown.
     """
     by = {row["measure"]: row for row in tests}
-    relation = [row for row in tests if row["measure"] in (SLOPE, AUC, BETWEEN)]
+    relation = [row for row in tests if row["measure"] in (SLOPE, AUC, BETWEEN, *AS_SEEN)]
     for row in (*relation, by[RATE]):
         clear = row["p_value"] < CLEAR / (len(relation) + 1)
-        row["moved"] = clear and abs(row["change"]) >= row["limit"]
+        row["moved"] = clear and all(
+            abs(one["change"]) >= row["limit"] and one["change"] * row["change"] > 0
+            for one in (row, by[AS_SEEN[row["measure"]]] if row["measure"] in AS_SEEN else row)
+        )
     turned = [row for row in relation if row["moved"]]
     first = max(turned or [by[RATE]], key=lambda row: abs(row["change"]) / row["limit"])
     if not first["moved"]:
@@ -340,10 +350,12 @@ def _rate_moved(rate: dict[str, Any], auc: dict[str, Any], event: str, season: s
 
 def _relation_moved(first: dict[str, Any], tests: list[dict[str, Any]], event: str) -> str:
     if first["measure"] != BETWEEN:
-        what = {SLOPE: "slope of outcomes on what was expected", AUC: "AUC"}[first["measure"]]
+        measure = AS_SEEN.get(first["measure"], first["measure"])
+        what = {SLOPE: "slope of outcomes on what was expected", AUC: "AUC"}[measure]
+        (one,) = (row for row in tests if row["measure"] == measure)
         return (
-            f"At equal inputs the {what} went from {first['before']:.2f} in the reference to "
-            f"{first['after']:.2f}: the same inputs tell less, or something else, about outcomes."
+            f"At equal inputs the {what} went from {one['before']:.2f} in the reference to "
+            f"{one['after']:.2f}: the same inputs tell less, or something else, about outcomes."
         )
     kind = first["slice_kind"]
     slices = [row for row in tests if row["measure"] == "ratio" and row["slice_kind"] == kind]

@@ -86,8 +86,9 @@ def run(night: Night, params: Params) -> None:
     probes = out_of_time(night, labels, params)
     learned = samples.newest_with(night, "examples", labels)
     candidates = pa.array([], pa.string())
+    unseen = []
     if learned is None:
-        night.notes["absent"] = "examples of a night that served"
+        unseen = [_unseen("no night that served has kept its examples", 0)]
     else:
         training = samples.examples(night, learned, params.sampled, newest_cut=True)
         candidates = pc.unique(training.table["item_id"])
@@ -95,6 +96,7 @@ def run(night: Night, params: Params) -> None:
             night.notes["not_judged"] = "training_served: training has no clicks"
         probes += probed(training, served.of_labelled, params)
         probes += shuffled_time(night, learned, training, params)
+        unseen = too_few(training, served.of_labelled)
     items = night.arrow("items", ["item_id", "available"])
     catalogue = items["item_id"].filter(items["available"]).combine_chunks()
     telling = log_bias.telling(_current(night, ["surface", "shown_position"]))
@@ -102,7 +104,26 @@ def run(night: Night, params: Params) -> None:
     bias = log_bias.rows_of(seen, catalogue, candidates)
     night.write("leakage_probes", pa.Table.from_pylist(probes, TABLES["leakage_probes"].schema))
     night.write("exposure_bias", pa.Table.from_pylist(bias, TABLES["exposure_bias"].schema))
-    night.write("leakage_symptoms", symptoms.table(leaked(probes)))
+    night.write("leakage_symptoms", symptoms.table([*leaked(probes), *unseen]))
+
+
+def too_few(training: Sample, served: Sample) -> list[Symptom]:
+    """The warning that a side has too few purchases for its probes."""
+    sides = {"the newest cut of training": training}
+    if served.event == training.event:
+        sides["what was served and is mature"] = served
+    for name, side in sides.items():
+        bought = int(side.outcome.sum())
+        if bought < FEW_OUTCOMES:
+            return [_unseen(f"{name} has {bought:,} purchases", bought)]
+    return []
+
+
+def _unseen(why: str, bought: int) -> Symptom:
+    return symptoms.unjudged(
+        "not_compared", "leaks", bought, FEW_OUTCOMES,
+        f"Not every probe for leaks was made: {why}; {FEW_OUTCOMES} are needed.",
+    )  # fmt: skip
 
 
 def _current(night: Night, columns: list[str]) -> Any:

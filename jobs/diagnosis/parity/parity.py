@@ -94,7 +94,9 @@ def run(night: Night, params: Params) -> None:
     """Stage the comparison of the sides, that of the categories, and what is wrong."""
     served = samples.served(night, "night")
     found: list[Symptom] = []
-    rows = compared(sides(night, served, params), params, found)
+    pairs = sides(night, served, params)
+    found += unseen(pairs, night.notes["absent"])
+    rows = compared({name: both for name, both in pairs.items() if _enough(both)}, params, found)
     night.write("feature_parity", pa.Table.from_pylist(rows, TABLES["feature_parity"].schema))
     labels = samples.nights(samples.recent(served).table)
     found += of_another_type(night, labels)
@@ -105,7 +107,7 @@ def run(night: Night, params: Params) -> None:
 
 # --- sides -----------------------------------------------------------------------------------
 def sides(night: Night, served: Sample, params: Params) -> dict[str, tuple[Sample, Sample]]:
-    """The two samples of each pair that there are rows for; what is absent is noted."""
+    """The two samples of each pair that there is something of; what is absent is noted."""
     current = served.of(pc.equal(served.table["period"], "current").to_numpy())
     if current.event != samples.PURCHASE:
         # Training has purchases alone, and an AUC for a click is held against none.
@@ -128,7 +130,24 @@ def sides(night: Night, served: Sample, params: Params) -> dict[str, tuple[Sampl
     absent += [] if listed else ["features of a night that served"]
     night.notes["absent"] = absent
     night.notes["training"], night.notes["published"] = learned, listed
-    return {pair: both for pair, both in found.items() if min(map(len, both)) >= FEW_ROWS}
+    return found
+
+
+def _enough(both: tuple[Sample, Sample]) -> bool:
+    return min(map(len, both)) >= FEW_ROWS
+
+
+def unseen(pairs: dict[str, tuple[Sample, Sample]], absent: list[str]) -> Iterator[Symptom]:
+    """The warning that training, night and served rows are not all compared."""
+    few = {pair: min(map(len, both)) for pair, both in pairs.items() if not _enough(both)}
+    said = [f"there is no {', no '.join(absent)}"] if absent else []
+    said += [f"{pair} has {rows:,} rows of one side" for pair, rows in few.items()]
+    if said:
+        yield symptoms.unjudged(
+            "not_compared", "sides", min(few.values(), default=0), FEW_ROWS,
+            f"Nothing says whether the model sees in serving what it learned from: "
+            f"{'; '.join(said)}; {FEW_ROWS} of each are needed.",
+        )  # fmt: skip
 
 
 def of_another_type(night: Night, labels: list[str]) -> Iterator[Symptom]:
@@ -297,7 +316,10 @@ def by_category(night: Night, labels: list[str], found: list[Symptom]) -> list[d
             move for move in categories.renames(before, now) if (move.level, move.old) not in known
         ]
     if before is None:
-        night.notes["absent"].append("a catalogue of a night that served")
+        found.append(symptoms.unjudged(
+            "not_compared", "catalogue", 0, 1, "Nothing says whether categories were renamed or "
+            "lost: no night that served has kept its catalogue.",
+        ))  # fmt: skip
     rows = categories.rows_of(before, now, shown, moves)
     found += categories.symptoms(moves, shown)
     found += categories.vanished(rows, shown)

@@ -7,7 +7,7 @@ person, so that before and after are judged alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -177,12 +177,15 @@ def _logistic(
 def log_ratio(
     expected: np.ndarray, label: np.ndarray, weight: np.ndarray, *clusterings: np.ndarray
 ) -> Estimate:
-    """The logarithm of outcomes over expected ones, its error by the delta method."""
+    """The logarithm of outcomes over expected ones, its error by the delta method, and at least
+    that of so many independent outcomes: of none at all, rows show no spread."""
     observed, meant = float(weight @ label), float(weight @ expected)
     prior = PRIOR_ROWS * float(weight.mean())
     influence = weight * (label - expected * (observed / meant)) / (observed + prior)
     value = np.log((observed + prior) / (meant + prior))
-    return Estimate.of(value, influence, *clusterings)
+    found = Estimate.of(value, influence, *clusterings)
+    outcomes = divergence.kish(weight[label]) if label.any() else 0.0
+    return replace(found, error=max(found.error, (outcomes + PRIOR_ROWS) ** -0.5))
 
 
 def heterogeneity(changes: list[Estimate]) -> tuple[float, float]:

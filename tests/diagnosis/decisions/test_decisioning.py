@@ -159,7 +159,27 @@ def test_outcomes_that_vanished_are_a_miscalibration_of_the_whole() -> None:
 def test_scores_of_nothing_are_not_judged() -> None:
     made = shown(1)
     none = Shown(made.score * 0, made.hit, made.current, made.place, made.group)
-    assert calibration.judge(sums(none)[0]) == []
+    (told,) = calibration.judge(sums(none)[0])
+    assert (told.kind, told.subject, told.warning) == ("decisions_unjudged", "outcomes", True)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"), [(lambda score: score * 30, "outside 0 to 1"), (lambda s: s * 0, "are 0")]
+)
+def test_scores_that_were_probabilities_and_are_none_now_are_a_fault(tmp_path, now, said) -> None:
+    log = small_log.served(small_log.places(5))
+    current = pc.equal(log["period"], "current").to_numpy()
+    score = log["score"].to_numpy()
+    place = log.column_names.index("score")
+    made = pa.array(np.where(current, now(score), score), log["score"].type)
+    fallen, unjudged = everything(tmp_path, log.set_column(place, "score", made))[
+        "decisioning_symptoms"
+    ]
+    assert (fallen["kind"], fallen["subject"], fallen["warning"]) == (
+        "miscalibrated", "scale", False,
+    )  # fmt: skip
+    assert said in fallen["sentence"]
+    assert (unjudged["kind"], unjudged["warning"]) == ("decisions_unjudged", True)
 
 
 def test_a_surface_that_never_says_what_it_showed_showed_all() -> None:
@@ -252,9 +272,12 @@ def test_a_page_that_moved_every_list_is_told_as_not_judged(tmp_path: Path) -> N
     below = pc.if_else(now, pc.add(log["shown_position"], 30), log["shown_position"])
     place = log.column_names.index("shown_position")
     log = log.set_column(place, "shown_position", below.cast(log["shown_position"].type))
-    (one,) = everything(tmp_path, log)["decisioning_symptoms"]
-    assert (one["kind"], one["subject"], one["warning"]) == ("decisions_unjudged", "places", True)
-    assert one["effect"] == 0
+    told = {row["subject"]: row for row in everything(tmp_path, log)["decisioning_symptoms"]}
+    assert {(row["kind"], row["warning"]) for row in told.values()} == {
+        ("decisions_unjudged", True)
+    }
+    assert set(told) == {"outcomes", "places"}
+    assert told["places"]["effect"] == 0
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -166,6 +166,10 @@ def test_twice_the_returns_are_another_policy(tmp_path: Path) -> None:
     odd = np.arange(events.num_rows) % 2 == 0
     events = events.filter(pc.invert(pc.and_(pc.and_(back, old), pa.array(odd))))
     assert named(tmp_path, small_log.served(made), events) == [("return_policy", "all purchases")]
+    lake = small_log.lake(tmp_path / "again", served=small_log.served(made), events=events)
+    checks = small_log.ran(lake, "labels", labels)[1]["label_checks"]
+    failed = {(row["check"], row["subject"]) for row in checks if not row["passed"]}
+    assert ("returns of purchases of the period, any age", "all purchases") in failed
 
 
 def test_purchases_of_the_reference_rewritten_yesterday_are_inconsistent(tmp_path: Path) -> None:

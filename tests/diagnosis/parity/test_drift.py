@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -382,3 +384,46 @@ def test_scores_that_an_early_log_lacks_are_left_out_of_the_evidence():
     measures = {row["measure"] for row in rows}
     assert "auc_of_score" not in measures
     assert equal_inputs.AUC in measures
+
+
+# --- arithmetic that a gate would trip over, or that would call chance a change ---------------
+def test_a_feature_that_is_missing_everywhere_is_missing_in_no_more_than_all_rows():
+    world = World(8)
+    before, after = (drawn(world, period, REQUESTS, 1) for period in ("reference", "current"))
+    of = periods(before, changed(after, i_paid=np.full(len(after), np.nan)))
+    for seed in range(20):
+        weight = np.random.default_rng(seed).choice([1.0, 1.37, 2.9, 1 / 3], len(after))
+        row = drift.feature("i_paid", of["reference"], replace(of["current"], weight=weight),
+                            of["last_year"])  # fmt: skip
+        assert row["missing_after"] == 1.0
+
+
+def test_a_slice_without_an_outcome_is_as_unsure_as_no_outcome_is():
+    rng = np.random.default_rng(0)
+    expected, person = np.full(1_000, 0.01), np.arange(1_000) // 10
+    none = relations.log_ratio(expected, np.zeros(1_000, bool), np.ones(1_000), person)
+    assert none.error == pytest.approx(2**0.5)
+    # Ten outcomes are expected of each of two slices: none in one of them is chance.
+    calm = relations.log_ratio(expected, rng.random(1_000) < 0.01, np.ones(1_000), person)
+    assert relations.heterogeneity([none, calm])[1] > 0.01
+
+
+def test_meanings_that_were_exchanged_are_seen_where_weights_leave_little_to_see_them_by():
+    """Inputs moved, so that few rows of the reference are like those of now."""
+    tests = [
+        {"measure": measure, "change": change, "limit": limit, "p_value": p_value, "before": 0.8,
+         "after": 0.4, "low": 0.0, "high": 0.0, "slice_kind": "all"}
+        for measure, change, limit, p_value in (
+            (equal_inputs.RATE, 0.01, 0.15, 0.9), (equal_inputs.SLOPE, -0.35, 0.15, 5e-3),
+            (equal_inputs.AUC, -0.07, 0.03, 4e-3), ("slope_as_seen", -0.38, 0.15, 5e-5),
+            ("auc_as_seen", -0.07, 0.03, 7e-4),
+        )
+    ]  # fmt: skip
+    sample = periods(*(drawn(World(8, people=50), period, 2, 1) for period in
+                       ("reference", "current")))["current"]  # fmt: skip
+    symptom = equal_inputs.named(tests, sample, None)
+    assert (symptom.kind, symptom.subject) == ("concept_drift", "slope_as_seen")
+    # At equal inputs it did not move, or the other way: the inputs did.
+    for at_equal in (-0.2, 0.7):
+        tests[1]["change"], tests[2]["change"] = 0.5 * at_equal, 0.1 * at_equal
+        assert equal_inputs.named(tests, sample, None) is None

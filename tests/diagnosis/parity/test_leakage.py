@@ -214,19 +214,22 @@ def test_what_is_stamped_or_served_out_of_its_time_is_named(tmp_path, served):
     stage(lake, served)
     stage_night(lake, None, late, GOODS)
     stage_catalogue(lake, GOODS)
-    night, rows = run(lake)
-    assert [row["subject"] for row in rows["leakage_symptoms"]] == ["the night 2017-11-16"]
-    assert "stamped later" in rows["leakage_symptoms"][0]["sentence"]
-    assert "examples" in night.notes["absent"]
+    late, unseen = run(lake)[1]["leakage_symptoms"]
+    assert (late["subject"], late["warning"]) == ("the night 2017-11-16", False)
+    assert "stamped later" in late["sentence"]
+    assert (unseen["kind"], unseen["subject"], unseen["warning"]) == ("not_compared", "leaks", True)
 
 
 def test_without_features_or_examples_the_step_says_so(tmp_path):
     lake = Lake(tmp_path).open()
     stage(lake, tables.TABLES["served_features"].schema.empty_table())
     stage_catalogue(lake, GOODS)
-    night, rows = run(lake)
+    rows = run(lake)[1]
+    # Nothing seen is not nothing wrong: it is what `retrain` asks a person about.
+    (unseen,) = rows.pop("leakage_symptoms")
+    assert (unseen["kind"], unseen["warning"]) == ("not_compared", True)
+    assert "no night that served has kept its examples" in unseen["sentence"]
     assert set(map(len, rows.values())) == {0}
-    assert "examples" in night.notes["absent"]
 
 
 def test_a_year_ago_and_empty_examples_are_not_probed(tmp_path, learned):
@@ -234,11 +237,14 @@ def test_a_year_ago_and_empty_examples_are_not_probed(tmp_path, learned):
     stage(lake, drawn(WORLD, "last_year", 1_000, 2))
     stage_night(lake, as_examples(learned).slice(0, 0), None, GOODS)
     stage_catalogue(lake, GOODS)
-    night, rows = run(lake)
+    rows = run(lake)[1]
     assert rows["leakage_probes"] == []
-    assert "examples" in night.notes["absent"]
+    assert "has kept its examples" in rows["leakage_symptoms"][0]["sentence"]
     stage(lake, drawn(WORLD, "current", 1_000, 2))
-    assert {row["probe"] for row in run(lake)[1]["leakage_probes"]} == {"before_its_night"}
+    rows = run(lake)[1]
+    assert {row["probe"] for row in rows["leakage_probes"]} == {"before_its_night"}
+    (unseen,) = rows["leakage_symptoms"]
+    assert "the newest cut of training has 0 purchases; 50 are needed." in unseen["sentence"]
 
 
 def test_training_is_not_held_against_clicks(tmp_path, learned, served):

@@ -225,10 +225,11 @@ def test_features_of_another_type_are_named_and_not_compared(tmp_path, served):
     stage_night(lake, None, published.set_column(place, "i_paid", texts), GOODS)
     stage_catalogue(lake, GOODS)
     night, rows = run(lake)
-    (told,) = rows["parity_symptoms"]
+    unseen, told = rows["parity_symptoms"]
     assert (told["kind"], told["subject"], told["warning"]) == (
         "not_compared", "types of features", True,
     )  # fmt: skip
+    assert (unseen["subject"], unseen["warning"]) == ("sides", True)
     assert "features of 2017-11-16 i_paid is string, expected float" in told["sentence"]
     assert rows["feature_parity"] == []
     assert "features of a night that served" in night.notes["absent"]
@@ -239,9 +240,25 @@ def test_what_is_absent_is_said_and_leaves_empty_tables(tmp_path):
     stage(lake, tables.TABLES["served_features"].schema.empty_table())
     stage_catalogue(lake, GOODS)
     night, rows = run(lake)
-    assert rows["feature_parity"] == rows["parity_symptoms"] == []
+    assert rows["feature_parity"] == []
     assert len(rows["category_parity"]) == 6
-    assert len(night.notes["absent"]) == 4
+    assert len(night.notes["absent"]) == 3
+    told = {row["subject"]: row for row in rows["parity_symptoms"]}
+    assert {name: (row["kind"], row["warning"]) for name, row in told.items()} == {
+        "sides": ("not_compared", True), "catalogue": ("not_compared", True),
+    }  # fmt: skip
+    assert "no served rows with features, no examples" in told["sides"]["sentence"]
+
+
+def test_a_side_of_few_rows_is_told_as_not_compared(tmp_path, served):
+    lake = Lake(tmp_path).open()
+    stage(lake, served)
+    few = as_examples(drawn(WORLD, "reference", 20, 3))
+    stage_night(lake, few, as_features(served), GOODS)
+    stage_catalogue(lake, GOODS)
+    (told,) = run(lake)[1]["parity_symptoms"]
+    assert (told["kind"], told["subject"], told["warning"]) == ("not_compared", "sides", True)
+    assert f"training-served has {len(few):,} rows of one side" in told["sentence"]
 
 
 def test_a_category_that_was_renamed_since_last_year_is_an_old_story(tmp_path, served):
@@ -257,7 +274,7 @@ def test_a_category_that_was_renamed_since_last_year_is_an_old_story(tmp_path, s
     io.write_arrow(lake.staged("catalogue", year_ago) / "items", items(GOODS))
     lake.publish("catalogue", year_ago, "one")
     stage_catalogue(lake, now)
-    assert run(lake)[1]["parity_symptoms"] == []
+    assert [row["subject"] for row in run(lake)[1]["parity_symptoms"]] == ["sides"]
 
 
 def test_training_has_no_clicks_to_hold_against(tmp_path, served):
