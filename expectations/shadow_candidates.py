@@ -15,14 +15,13 @@ def suite(as_of: datetime) -> list[Expectation]:
     return [
         rows("A table that cannot be read says nothing, not that nobody was compared.", 0),
         *filled("A candidate needs a name, and what it was held beside.", "candidate", "live",
-                "compared_at", "parameters", "red_gates", "loses", "serves", "decision"),
+                "compared_at", "parameters", "loses", "serves", "decision"),
         unique("A candidate told twice.", "candidate"),
         among("A decision that nobody can take.", "decision", (*DECISIONS, UNREADABLE)),
         among("A comparison is lost: make it again, or remove what is left of it.", "decision",
               DECISIONS, naming=["parameters"], severity=WARNING),
         *filled("Months later the reason is all that tells why.", "reason", "decided_by",
                 when=column("decision").is_in(list(shadow.DECISIONS))),
-        between("A count below nothing.", "red_gates", 0),
         between("A count below nothing.", "loses", 0),
         between("By what was bought since, a candidate that serves is worse than what it replaced: "
                 "roll back, or promote another.", "loses", 0, 0, when=column("serves") == True,  # noqa: E712

@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from jobs import io
 from jobs.errors import Fault
-from jobs.gate import RED
 from jobs.night import Night
 from jobs.params import check
 from jobs.release import releases, shadow
@@ -30,7 +29,7 @@ from jobs.tables import TABLES
 
 OPEN, UNREADABLE = "open", "unreadable"
 DECISIONS = (*shadow.DECISIONS, OPEN)
-NEEDED = ("candidate", "live", "parameters", "gates", "lag_seconds", "surfaces")
+NEEDED = ("candidate", "live", "parameters", "gates", "build_seconds", "surfaces")
 VERDICTS = (shadow.GAINS, shadow.LOSES, shadow.UNKNOWN)
 EVERYBODY = "all"
 NAMES = ("shadow_candidates", "shadow_lists", "shadow_sources")
@@ -99,7 +98,7 @@ def _unreadable(path: Path, as_of: datetime) -> dict[str, Any]:
     return {
         "candidate": path.parent.name, "live": "", "compared_at": as_of, "loses": 0,
         "parameters": f"{path} is no comparison; compare the candidate again, or remove it",
-        "red_gates": 0, "decision": UNREADABLE, "serves": False,
+        "decision": UNREADABLE, "serves": False,
     }  # fmt: skip
 
 
@@ -188,15 +187,17 @@ def rows_of(compared: dict[str, Any]) -> Rows:
                 "share_candidate": mixes["candidate"].get(source, 0.0),
             })  # fmt: skip
     everybody = [row for row in lists if row["group_kind"] == EVERYBODY]
-    gates = compared["gates"].get(candidate, {})
-    lags, until = compared["lag_seconds"], compared.get("bought_until")
+    gates, seconds, until = (
+        compared["gates"], compared["build_seconds"], compared.get("bought_until")
+    )  # fmt: skip
     one = {
         "candidate": candidate, "live": live, "compared_at": compared["compared_at"],
         "parameters": "; ".join(
             f"{name}: {was} to {now}" for name, (was, now) in compared["parameters"].items()
         ),
-        "red_gates": sum(verdict == RED for verdict in gates.values()),
-        "lag_live": lags.get(live), "lag_candidate": lags.get(candidate),
+        "build_live": seconds.get(live), "build_candidate": seconds.get(candidate),
+        "warned_live": shadow.warnings(gates.get(live, {})),
+        "warned_candidate": shadow.warnings(gates.get(candidate, {})),
         "loses": sum(row["verdict"] == shadow.LOSES for row in everybody), "decision": OPEN,
         "bought_until": io.parse_as_of(until) if until else None, "serves": False,
     }  # fmt: skip
@@ -209,6 +210,7 @@ def _lists(candidate: str, surface: str, told: dict[str, Any]) -> list[dict[str,
     everybody = {
         **of, "group_kind": EVERYBODY, "group": EVERYBODY, "buyers": 0, "verdict": shadow.UNKNOWN,
         "overlap": told["overlap"], "rank_biased_overlap": told["rank_biased_overlap"],
+        "rank_correlation": told["rank_correlation"],
     }  # fmt: skip
     rows = []
     for one in told["gain"] if isinstance(told["gain"], list) else []:

@@ -7,6 +7,7 @@ Lists are given flat and coded: row i says that person ``person[i]`` has item ``
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -64,6 +65,22 @@ def rank_biased_overlap(
     share = np.cumsum(agreed, axis=1)[:, 1:] / np.arange(1, depth + 1)
     weight = persistence ** np.arange(depth)
     return share @ weight / weight.sum()
+
+
+def rank_correlation(live: Lists, candidate: Lists, people: int, depth: int) -> np.ndarray:
+    """(people,) Kendall's tau of the places of the items that both lists have, NaN for people with
+    fewer than two of them."""
+    place = _common(live, candidate)
+    # (people, depth): at each place of the candidate its item's place in the other list, or 0.
+    there = np.zeros((people, depth), np.int64)
+    known = place >= 0
+    there[candidate.person[known], candidate.rank[known] - 1] = live.rank[place[known]]
+    agree, pairs = np.zeros(people), np.zeros(people)
+    for first, second in combinations(range(depth), 2):
+        has = (there[:, first] > 0) & (there[:, second] > 0)
+        pairs += has
+        agree += np.where(has, np.sign(there[:, second] - there[:, first]), 0)
+    return np.divide(agree, pairs, out=np.full(people, np.nan), where=pairs > 0)
 
 
 def _common(live: Lists, candidate: Lists) -> np.ndarray:

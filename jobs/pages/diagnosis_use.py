@@ -296,14 +296,15 @@ def shadow(run: Run) -> Section:
         [
             part("Candidates of the last weeks, the newest first.", candidates, "candidate", "live",
                  "compared_at", "decision", "reason", "decided_by", "serves", "loses",
-                 "bought_until", "red_gates",
-                 "lag_live", "lag_candidate", "parameters",
+                 "bought_until", "build_live", "build_candidate", "warned_live",
+                 "warned_candidate", "parameters",
                  none="No candidate was held beside what serves."),
             *([part("Who gains and who loses, by what was bought since.", told, "surface",
                     "group_kind", "group", "gain", "low", "high", "verdict", "buyers", "candidate",
                     plot=plot)] if told else []),
             *([part("How alike the lists are.", [row for row in lists if row["group_kind"] == ALL],
-                    "surface", "people", "overlap", "rank_biased_overlap", "candidate"),
+                    "surface", "people", "overlap", "rank_biased_overlap",
+                    "rank_correlation", "candidate"),
                part("Shares of the first places by source, the largest change first.", mixes,
                     "surface", "source", "share_live", "share_candidate", "candidate")]
               if lists else []),

@@ -427,12 +427,18 @@ def describe(
             step: manifest.get("gate", {}).get("verdict", "missing")
             for step, manifest in manifests.items()
         },
+        "build_seconds": round(sum(map(_seconds, manifests.values())), 2),
         "eligibility": ELIGIBILITY,
         "pools": POOLS,
         "surfaces": surfaces(night),
         "embedding_version": index.get("embedding_version"),
         "predecessor": _predecessor(embeddings),
     }
+
+
+def _seconds(manifest: dict[str, Any]) -> float:
+    """What a step and its gate took."""
+    return float(manifest["seconds"]) + float(manifest.get("gate", {}).get("seconds", 0.0))
 
 
 def _predecessor(manifest: dict[str, Any]) -> dict[str, str] | None:

@@ -30,6 +30,7 @@ from jobs import io, lock
 from jobs.errors import Fault
 from jobs.evaluation import metrics, shadow
 from jobs.evaluation.shadow import Lists
+from jobs.gate import WARNING
 from jobs.io import Lake, Published
 from jobs.release import checks, releases, rollback
 from jobs.release.releases import Release
@@ -110,7 +111,8 @@ def compare(
         "compared_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": differing(live.manifest["config"], candidate.manifest["config"]),
         "gates": {one.id: one.manifest["gates"] for one in (live, candidate)},
-        "lag_seconds": {one.id: one.manifest["lag_seconds"] for one in (live, candidate)},
+        # A release of before knows no such number.
+        "build_seconds": {one.id: one.manifest.get("build_seconds") for one in (live, candidate)},
         "surfaces": {
             # Of many surfaces one seems to lose by chance: the level is that of all together.
             name: beside(live, candidate, name, bought, 1 - 0.05 / len(surfaces))
@@ -192,6 +194,7 @@ def beside(
         "people_candidate": len(np.unique(coded[1].person)),
         "overlap": float(shadow.overlap(ours, theirs, n, DEPTH).mean()),
         "rank_biased_overlap": float(shadow.rank_biased_overlap(ours, theirs, n, DEPTH).mean()),
+        "rank_correlation": _mean(shadow.rank_correlation(ours, theirs, n, DEPTH)),
         "items_live": len(np.unique(coded[0].item)),
         "items_candidate": len(np.unique(coded[1].item)),
         "sources": {
@@ -259,7 +262,7 @@ def _gain(kind: str, value: str, gain: np.ndarray, level: float) -> Iterator[dic
 def _show(found: dict[str, Any]) -> None:
     console = Console()
     table = Table(title=f"{found['candidate']} beside {found['live']}", title_justify="left")
-    for name in ("surface", "people", "overlap@10", "rank-biased", "NDCG@10 gained"):
+    for name in ("surface", "people", "overlap@10", "rank-biased", "Kendall", "NDCG@10 gained"):
         table.add_column(name, justify="left" if name == "surface" else "right")
     for name, one in found["surfaces"].items():
         if not one["people"]:
@@ -270,11 +273,30 @@ def _show(found: dict[str, Any]) -> None:
             gain = f"{all_['gain']:+.4f} ({all_['low']:+.4f} to {all_['high']:+.4f})"
         table.add_row(
             name, f"{one['people']:,}", f"{one['overlap']:.3f}",
-            f"{one['rank_biased_overlap']:.3f}", gain,
+            f"{one['rank_biased_overlap']:.3f}", _number(one["rank_correlation"]), gain,
         )  # fmt: skip
     console.print(table)
+    for release_id, seconds in found["build_seconds"].items():
+        warned = warnings(found["gates"][release_id])
+        told = f"{release_id}: built in {seconds or 0:,.0f} s, gates with warnings: {warned}"
+        console.print(f"  {told}", markup=False, highlight=False)
     for name, (was, now) in found["parameters"].items():
         console.print(f"  {name}: {was} -> {now}", markup=False, highlight=False)
+
+
+def warnings(gates: dict[str, str]) -> str:
+    """The steps whose gate warned, as one text."""
+    return ", ".join(step for step, verdict in gates.items() if verdict == WARNING) or "none"
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """The mean of the numbers among them."""
+    has = np.isfinite(values)
+    return float(values[has].mean()) if has.any() else None
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 # --- deciding --------------------------------------------------------------------------------

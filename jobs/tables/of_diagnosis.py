@@ -107,12 +107,14 @@ _symptoms("adoption")
 table(
     "shadow_candidates", "shadow",
     "one row per candidate that was held beside what served in the last weeks; bought_until: the "
-    "night that says what was bought since, loses: surfaces on which everybody's lists lose by it; "
+    "night that says what was bought since, build: seconds of steps and gates, warned: the steps "
+    "whose gate warned, loses: surfaces on which everybody's lists lose by it; "
     "decision: promote, reject or open, and unreadable of a file that is no comparison",
     "candidate",
-    candidate=S, live=S, compared_at=TIME, parameters=S, red_gates=I64, lag_live=maybe(F64),
-    lag_candidate=maybe(F64), bought_until=maybe(TIME), loses=I64, serves=BOOL, decision=S,
-    reason=maybe(S), decided_by=maybe(S),
+    candidate=S, live=S, compared_at=TIME, parameters=S, build_live=maybe(F64),
+    build_candidate=maybe(F64), warned_live=maybe(S), warned_candidate=maybe(S),
+    bought_until=maybe(TIME), loses=I64, serves=BOOL, decision=S, reason=maybe(S),
+    decided_by=maybe(S),
 )  # fmt: skip
 table(
     "shadow_lists", "shadow",
@@ -120,8 +122,8 @@ table(
     "served, of everybody alone, and the NDCG gained by what was bought since",
     "candidate surface group_kind group",
     candidate=S, surface=S, group_kind=S, group=S, people=I64, overlap=maybe(F64),
-    rank_biased_overlap=maybe(F64), buyers=I64, gain=maybe(F64), low=maybe(F64),
-    high=maybe(F64), verdict=S,
+    rank_biased_overlap=maybe(F64), rank_correlation=maybe(F64), buyers=I64, gain=maybe(F64),
+    low=maybe(F64), high=maybe(F64), verdict=S,
 )  # fmt: skip
 table(
     "shadow_sources", "shadow",

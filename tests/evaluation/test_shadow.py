@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from jobs.evaluation import shadow
 from jobs.evaluation.shadow import Lists
@@ -41,6 +42,20 @@ def test_order_counts_for_one_measure_and_not_for_the_other() -> None:
     weight = 0.9 ** np.arange(3)
     by_hand = (weight * [0, 1 / 2, 1]).sum() / weight.sum()
     assert shadow.rank_biased_overlap(one, other, 1, DEPTH) == pytest.approx([by_hand])
+
+
+def test_rank_correlation_is_kendalls_of_the_common_items() -> None:
+    one = lists([1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3])
+    other = lists([1, 2, 3], [3, 2, 1], [1, 9, 2], [7, 8, 3])
+    found = shadow.rank_correlation(one, other, 4, DEPTH)
+    assert found[:3].tolist() == [1.0, -1.0, 1.0]
+    assert np.isnan(found[3])  # of one common item nothing is known
+    rng = np.random.default_rng(0)
+    order = rng.permutation(10)
+    long = [Lists.of(np.zeros(10, np.int64), items, np.arange(1, 11), 10)
+            for items in (np.arange(10), order)]  # fmt: skip
+    by_scipy = stats.kendalltau(np.arange(10), np.argsort(order)).statistic
+    assert shadow.rank_correlation(*long, 1, 10) == pytest.approx([by_scipy])
 
 
 def test_places_beyond_the_depth_do_not_count() -> None:

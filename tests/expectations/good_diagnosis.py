@@ -127,11 +127,12 @@ def of_verdict() -> dict[str, pa.Table]:
         "adoption_symptoms": BOTH,
         "shadow_candidates": table("shadow_candidates", [
             {"candidate": RELEASE, "live": RELEASE[:-1] + "0", "compared_at": AS_OF,
-             "parameters": "ranker.trees: 150 to 200", "red_gates": 0, "lag_live": 3_600.0,
-             "lag_candidate": 4_000.0, "loses": 0, "decision": "promote", "reason": "more tail",
+             "parameters": "ranker.trees: 150 to 200", "build_live": 3_600.0,
+             "build_candidate": 4_000.0, "warned_live": "none", "warned_candidate": "events",
+             "loses": 0, "decision": "promote", "reason": "more tail",
              "decided_by": "ana", "serves": True, "bought_until": AS_OF},
             {"candidate": RELEASE[:-1] + "1", "live": RELEASE[:-1] + "0", "compared_at": AS_OF,
-             "parameters": "", "red_gates": 1, "loses": 1, "decision": "open",
+             "parameters": "", "loses": 1, "decision": "open",
              "serves": False},
         ]),
         "shadow_lists": table("shadow_lists", [

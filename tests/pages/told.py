@@ -327,9 +327,10 @@ def of_shadow() -> dict[str, pa.Table]:
     return {
         "shadow_candidates": table("shadow_candidates", [
             {"candidate": candidate, "live": live, "compared_at": AS_OF, "decision": "promote",
-             "reason": "the tail is richer", "decided_by": "ana", "red_gates": 0, "loses": 0,
+             "reason": "the tail is richer", "decided_by": "ana", "loses": 0,
              "serves": True, "bought_until": AS_OF,
-             "parameters": "ranker.trees: 150 to 200", "lag_live": 3_600.0, "lag_candidate": 4e3},
+             "parameters": "ranker.trees: 150 to 200", "build_live": 3_600.0,
+             "build_candidate": 4e3},
         ]),
         "shadow_lists": table("shadow_lists", [
             {"candidate": candidate, "surface": "homepage", "group_kind": kind, "group": group,

@@ -61,7 +61,8 @@ def publish(
         manifest = {
             "step": step, "as_of": as_of.isoformat(), "run_id": run_id, "source": "test",
             "code_version": "abc", "params": {}, "inputs": {}, "tables": {},
-            "gate": {"verdict": "green"}, "refresh": asdict(refresh) if refresh else None,
+            "gate": {"verdict": "green", "seconds": 0.5}, "seconds": 1.0,
+            "refresh": asdict(refresh) if refresh else None,
         }  # fmt: skip
         io.write_json(folder / "manifest.json", manifest)
         lake.publish(step, as_of, run_id)
