@@ -145,6 +145,14 @@ KINDS: dict[str, Kind] = {
         DECISIONING, MODEL, "what the model replaced brings more",
         "Settle it by an experiment against the baseline, and look at the slices that lose most.",
     ),
+    "guardrail_broken": Kind(
+        DECISIONING, SYSTEM, "an arm of an experiment breaks a guardrail",
+        "Stop showing the arm; mend what it makes worse, or agree on a wider margin beforehand.",
+    ),
+    "losing_arm": Kind(
+        DECISIONING, MODEL, "an arm of an experiment brings less than its control",
+        "Stop showing the arm, unless what it was tried for is worth that much.",
+    ),
     "suspicious_driver": Kind(
         DECISIONING, MODEL, "a feature drives scores and should not",
         "Look where the feature comes from; mend its source, or take it out and train again.",

@@ -23,7 +23,8 @@ import pyarrow.dataset as ds
 
 from jobs import io, steps
 from jobs.diagnosis import baseline
-from jobs.diagnosis.experiments.experiments import PRIMARY
+from jobs.diagnosis.experiments.effects import WORSE
+from jobs.diagnosis.experiments.experiments import GUARDRAILS, PRIMARY
 from jobs.diagnosis.symptoms import DECISIONING, GATES
 from jobs.night import Night
 from jobs.tables import TABLES
@@ -169,9 +170,10 @@ def of_steps(night: Night, ordered: list[dict[str, Any]]) -> dict[str, Any]:
     )["error"].to_pylist()
     against = night.arrow("baseline_verdicts", ["verdict"], whole)["verdict"].to_pylist()
     gains = night.arrow("model_gains", ["surface", "verdict"]).to_pylist()
+    broken = ds.field("measure").isin(GUARDRAILS) & (ds.field("verdict") == WORSE)
     arms = night.arrow(
-        "experiment_results", ["experiment", "arm", "verdict"],
-        whole & (ds.field("measure") == PRIMARY),
+        "experiment_results", ["experiment", "arm", "measure", "verdict"],
+        whole & ((ds.field("measure") == PRIMARY) | broken),
     ).to_pylist()  # fmt: skip
     return {
         "drift": _listed(drifted),
@@ -179,7 +181,9 @@ def of_steps(night: Night, ordered: list[dict[str, Any]]) -> dict[str, Any]:
         "baseline": next(iter(against), None),
         "off_policy": _listed(f"{row['surface']}: {row['verdict']}" for row in gains),
         "experiments": _listed(
-            f"{row['experiment']}, {row['arm']}: {row['verdict']}" for row in arms
+            f"{row['experiment']}, {row['arm']}: "
+            f"{'' if row['measure'] == PRIMARY else row['measure'] + ' '}{row['verdict']}"
+            for row in arms
         ),
     }
 

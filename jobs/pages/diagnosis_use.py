@@ -221,7 +221,8 @@ def experiments(run: Run) -> Section:
         "First whether an experiment can be read at all: as many in each arm as planned, nobody in "
         "two, arms alike before it began. Only then its results.",
         "An experiment with a failed check is not read, but for warnings and the checks of power "
-        "and of guardrails: these say what its results leave open. Before its planned day only the "
+        "and of guardrails: these say what its results leave open. An arm that is worse in a "
+        "guardrail is stopped, whatever else it brings. Before its planned day only the "
         "interval that is valid on every day counts: looking daily at the other finds winners by "
         "chance.",
         [

@@ -145,6 +145,23 @@ def test_the_ledger_holds_what_every_step_found_of_a_release(tmp_path: Path) -> 
     gate.judge(night)
 
 
+def test_the_ledger_tells_of_the_guardrails_that_an_arm_breaks_and_of_no_others(
+    tmp_path: Path,
+) -> None:
+    good_tables = good.all_tables()
+    money = good_tables["experiment_results"].to_pylist()[0] | {"verdict": "better"}
+    of_arm = [
+        money,
+        money | {"measure": "latency_ms", "verdict": "worse"},
+        money | {"measure": "coverage", "verdict": "not worse"},
+        money | {"measure": "conversion", "verdict": "worse"},
+    ]
+    results = pa.Table.from_pylist(of_arm, good_tables["experiment_results"].schema)
+    night = laid(tmp_path, served=good_tables["served"], experiment_results=results)
+    (row,) = io.read_arrow(night.staged / "evaluation_ledger").to_pylist()
+    assert row["experiments"] == "homepage, new: better; homepage, new: latency_ms worse"
+
+
 def test_a_ledger_from_before_a_column_was_is_gone_on_with() -> None:
     old = row("a", 90) | {"judged_at": AS_OF}
     (kept,) = verdict.ledger([old], [])

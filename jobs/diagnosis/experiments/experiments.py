@@ -4,7 +4,8 @@ Reads ``definitions``, ``visits``, of the answers in ``served`` what the guardra
 number of ``items``, and the balanced assignments that ``make assign`` kept. Writes
 ``experiment_checks`` (a row per experiment and check), ``experiment_results`` (a row per arm,
 measure and segment, against the control) and ``experiments_symptoms`` (one per experiment whose
-assignment is broken, and one per guardrail of it that has no number).
+assignment is broken, one per guardrail of it that has no number, and one per arm and guardrail that
+is broken; a warning per arm that brings less money than the control).
 
 Money a visit is the primary measure, and the only one by segment; the rate of orders and of clicks
 are secondary, corrected together, as are the segments. An experiment that began before the window
@@ -86,26 +87,31 @@ class Measured:
     family: str = ""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Of one experiment: its checks, its rows of ``experiment_results``, and what is wrong."""
+
+    checks: list[Check]
+    results: list[dict[str, Any]]
+    wrong: list[Symptom]
+
+
 def run(night: Night, params: Params) -> None:
-    """Stage the checks, the results and the broken assignments."""
+    """Stage the checks, the results and what is wrong."""
     agreed = definitions.read(night)
     last = night.as_of.date() - timedelta(days=1)
     begun = [one for one in agreed.experiments if one.starts.date() <= last]
     window = first_day(night) if begun else last
-    found: dict[str, list[Check]] = {}
-    results: list[dict[str, Any]] = []
-    for defined in begun:
-        found[defined.name], rows = judged(night, defined, agreed, window, last, params)
-        results += rows
+    found = {one.name: judged(night, one, agreed, window, last, params) for one in begun}
     night.notes["experiments"] = len(agreed.experiments)
     night.notes["experiments_not_begun"] = len(agreed.experiments) - len(begun)
-    _write(night, found, results)
+    _write(night, found)
 
 
 def judged(
     night: Night, defined: Experiment, agreed: Definitions, first: date, last: date, params: Params
-) -> tuple[list[Check], list[dict[str, Any]]]:
-    """The checks and the result rows of one experiment; ``first``, ``last``: the window's days."""
+) -> Judged:
+    """One experiment; ``first``, ``last``: the window's days."""
     starts = defined.starts.date()
     whole = starts >= first  # the window reaches back to the experiment's first day
     columns = [name for name in agreed.segments if name in SEGMENTS]
@@ -122,7 +128,8 @@ def judged(
         measured += guardrails(night, who, defined, agreed.guardrails, terms)
         made += without_number(measured, who)
     made += powers(measured, who, defined, elapsed, params)
-    return made, list(table_rows(defined.name, measured, terms))
+    results = list(table_rows(defined.name, measured, terms))
+    return Judged(made, results, [*_of_checks(defined.name, made), *harms(defined, results, terms)])
 
 
 def first_day(night: Night) -> date:
@@ -135,24 +142,19 @@ def _rows_of(defined: Experiment) -> ds.Expression:
     return (ds.field("experiment") == defined.name) & (ds.field("period") != "last_year")
 
 
-def _write(night: Night, found: dict[str, list[Check]], results: list[dict[str, Any]]) -> None:
+def _write(night: Night, found: dict[str, Judged]) -> None:
     rows = [
         {"experiment": name, "check": one.name, "value": one.value, "limit": one.limit,
          "passed": one.passed, "sentence": one.sentence}
-        for name, some in found.items()
-        for one in some
+        for name, experiment in found.items()
+        for one in experiment.checks
     ]  # fmt: skip
     night.write("experiment_checks", pa.Table.from_pylist(rows, TABLES["experiment_checks"].schema))
+    results = [row for experiment in found.values() for row in experiment.results]
     night.write(
         "experiment_results", pa.Table.from_pylist(results, TABLES["experiment_results"].schema)
     )
-    wrong: list[Symptom] = []
-    for name, some in found.items():
-        unmeasured = [one for one in some if one.name.startswith(GUARDRAIL)]
-        wrong += experiment_checks.unmeasured(name, unmeasured)
-        rest = [one for one in some if one.name != "power" and one not in unmeasured]
-        broken = experiment_checks.symptom(name, rest)
-        wrong += [broken] if broken else []
+    wrong = [one for experiment in found.values() for one in experiment.wrong]
     night.write("experiments_symptoms", symptoms.table(wrong))
 
 
@@ -370,3 +372,66 @@ def _verdict(one: Measured, p: float | None, terms: Terms) -> str:
 
 def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+# --- what is wrong with it -------------------------------------------------------------------
+def _of_checks(name: str, made: list[Check]) -> Iterator[Symptom]:
+    unmeasured = [one for one in made if one.name.startswith(GUARDRAIL)]
+    yield from experiment_checks.unmeasured(name, unmeasured)
+    rest = [one for one in made if one.name != "power" and one not in unmeasured]
+    broken = experiment_checks.symptom(name, rest)
+    if broken:
+        yield broken
+
+
+def harms(defined: Experiment, results: list[dict[str, Any]], terms: Terms) -> Iterator[Symptom]:
+    """A symptom for each guardrail that an arm breaks, and a warning for each arm that brings less
+    money, by everybody's rows of ``experiment_results``: of a broken assignment none says so.
+
+    A guardrail is held against its margin, money against what chance may take, both in the
+    measure's own unit.
+    """
+    for row in results:
+        if row["segment_kind"] != ALL or row["verdict"] != effects.WORSE:
+            continue
+        if row["measure"] in GUARDRAILS:
+            yield _broken_guardrail(defined, row, terms)
+        elif row["measure"] == PRIMARY:
+            yield _losing_arm(defined, row, terms)
+
+
+def _broken_guardrail(defined: Experiment, row: dict[str, Any], terms: Terms) -> Symptom:
+    effect, margin = abs(row["difference"]), terms.margin * abs(row["mean_control"])
+    return Symptom(
+        "guardrail_broken", f"{defined.name}, {row['arm']}: {row['measure']}", effect, margin,
+        effect / max(margin, 1e-12), row["visitors"],
+        f"{_differs(defined, row, terms)} It is a guardrail and may be worse by {margin:.4g} at "
+        f"most, {terms.margin:.0%} of the control's.",
+        row["p_value"],
+    )  # fmt: skip
+
+
+def _losing_arm(defined: Experiment, row: dict[str, Any], terms: Terms) -> Symptom:
+    effect = -row["difference"]
+    chance = _valid(row, terms)[1] + effect
+    p = row["p_value"] if row["q_value"] is None else row["q_value"]
+    return Symptom(
+        "losing_arm", f"{defined.name}, {row['arm']}: {row['measure']}", effect, chance,
+        effect / max(chance, 1e-12), row["visitors"], _differs(defined, row, terms), p,
+        warning=True,
+    )  # fmt: skip
+
+
+def _differs(defined: Experiment, row: dict[str, Any], terms: Terms) -> str:
+    low, high = _valid(row, terms)
+    return (
+        f"The experiment {defined.name}: {row['measure']} is {row['mean_arm']:.4g} in {row['arm']} "
+        f"and {row['mean_control']:.4g} in {defined.control}, a difference of "
+        f"{row['difference']:+.4g} ({low:+.4g} to {high:+.4g} by the interval that is valid today)."
+    )
+
+
+def _valid(row: dict[str, Any], terms: Terms) -> tuple[float, float]:
+    if terms.at_end:
+        return row["low"], row["high"]
+    return row["always_low"], row["always_high"]

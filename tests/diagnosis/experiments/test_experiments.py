@@ -35,8 +35,11 @@ def lake(tmp_path) -> Lake:
     return Lake(tmp_path / "lake").open()
 
 
-def log(lift: float = 1.0, arms: dict[str, float] = HOMEPAGE["arms"]) -> tuple[pa.Table, pa.Table]:
-    """Each visitor comes every fourth day for four weeks; ``new`` is slower, and spends more."""
+def log(
+    lift: float = 1.0, arms: dict[str, float] = HOMEPAGE["arms"], slower: float = 0.0
+) -> tuple[pa.Table, pa.Table]:
+    """Each visitor comes every fourth day for four weeks; ``new`` spends more by ``lift``, a share,
+    and waits for ``slower`` milliseconds more than 50."""
     generator = np.random.default_rng(0)
     names = [f"account:{n}" for n in range(PEOPLE)]
     code = assign_all("winter", names, arms)
@@ -61,7 +64,7 @@ def log(lift: float = 1.0, arms: dict[str, float] = HOMEPAGE["arms"]) -> tuple[p
     served = visit_log.served(shared | {
         "request_id": [f"r{n}" for n in range(len(day))],
         "item_id": [f"i{n}" for n in generator.integers(0, 40, len(day))],
-        "latency_ms": (50 + 40 * new + generator.normal(0, 5, len(day))).tolist(),
+        "latency_ms": (50 + slower * new + generator.normal(0, 5, len(day))).tolist(),
         "bought": bought.tolist(), "returned": (bought & (day % 5 == 0)).tolist(),
     })  # fmt: skip
     return served, visits
@@ -119,10 +122,71 @@ def test_on_the_planned_day_the_fixed_interval_decides(lake):
     assert found["revenue_per_session", "south"]["q_value"] is not None
     assert found["conversion", "all"]["verdict"] == "insufficient evidence"
     assert found["ctr", "all"]["difference"] == 0
-    assert found["latency_ms", "all"]["verdict"] == "worse"
+    assert found["latency_ms", "all"]["verdict"] == "not worse"
     assert found["coverage", "all"]["verdict"] == "not worse"
     assert found["returns", "all"]["verdict"] in ("not worse", "insufficient evidence")
     assert found["novelty", "all"]["verdict"] == "insufficient evidence"
+
+
+def test_a_guardrail_that_an_arm_breaks_fails_the_gate_decisioning_with_its_numbers(lake):
+    step = run(lake, WITH, *log(slower=40.0))
+    row = results(step)["latency_ms", "all"]
+    assert row["verdict"] == "worse"
+    (symptom,) = rows(step, "experiments_symptoms")
+    assert (symptom["kind"], symptom["subject"], symptom["gate"], symptom["warning"]) == (
+        "guardrail_broken", "homepage, new: latency_ms", "decisioning", False,
+    )  # fmt: skip
+    assert symptom["effect"] == pytest.approx(40, abs=1)
+    assert symptom["limit"] == pytest.approx(0.05 * row["mean_control"])
+    assert symptom["severity"] == pytest.approx(symptom["effect"] / symptom["limit"])
+    assert symptom["rows"] == PEOPLE
+    for said in (
+        "homepage", "latency_ms", " in new ", f"{row['difference']:+.4g} ({row['low']:+.4g} to "
+        f"{row['high']:+.4g} ", f"{symptom['limit']:.4g} at most, 5% of",
+    ):  # fmt: skip
+        assert said in symptom["sentence"]
+
+
+def test_before_the_planned_day_a_broken_guardrail_is_told_by_the_interval_of_every_day(lake):
+    step = run(lake, WITH, *log(slower=40.0), planned_days=14)
+    row = results(step)["latency_ms", "all"]
+    (symptom,) = rows(step, "experiments_symptoms")
+    assert f"({row['always_low']:+.4g} to {row['always_high']:+.4g} " in symptom["sentence"]
+
+
+def test_a_guardrail_that_falls_where_more_is_better_is_broken_too(lake):
+    served, visits = log()
+    place = served.schema.get_field_index("item_id")
+    few = [
+        "i0" if arm == "new" else item
+        for arm, item in zip(served["arm"].to_pylist(), served["item_id"].to_pylist(), strict=True)
+    ]
+    step = run(lake, WITH, served.set_column(place, served.schema.field(place), [few]), visits)
+    (symptom,) = rows(step, "experiments_symptoms")
+    assert (symptom["kind"], symptom["subject"]) == ("guardrail_broken", "homepage, new: coverage")
+    assert symptom["effect"] > symptom["limit"] > 0
+
+
+def test_a_guardrail_within_its_margin_or_that_nobody_can_tell_is_no_symptom(lake):
+    step = run(lake, WITH, *log(slower=1.0))  # 2 % of 50 milliseconds, where 5 % may be
+    assert results(step)["latency_ms", "all"]["difference"] > 0
+    assert rows(step, "experiments_symptoms") == []
+    wide = run(Lake(lake.root / "wide").open(), WITH, *log(slower=3.0), margin=0.06)
+    assert results(wide)["latency_ms", "all"]["verdict"] == "insufficient evidence"
+    assert rows(wide, "experiments_symptoms") == []
+
+
+def test_an_arm_that_brings_less_money_is_a_warning(lake):
+    step = run(lake, WITH, *log(lift=-0.5))
+    row = results(step)["revenue_per_session", "all"]
+    (symptom,) = rows(step, "experiments_symptoms")
+    assert (symptom["kind"], symptom["subject"], symptom["gate"], symptom["warning"]) == (
+        "losing_arm", "homepage, new: revenue_per_session", "decisioning", True,
+    )  # fmt: skip
+    assert symptom["effect"] == pytest.approx(-row["difference"])
+    assert symptom["severity"] > 1
+    assert f"({row['low']:+.4g} to {row['high']:+.4g} " in symptom["sentence"]
+    assert symptom["p_value"] == row["p_value"]
 
 
 def test_on_any_other_day_the_always_valid_interval_decides(lake):
@@ -145,7 +209,7 @@ def test_the_checks_say_what_could_be_found_by_the_planned_day(lake):
 
 
 def test_a_broken_assignment_is_named_and_its_results_are_not_to_be_read(lake):
-    served, visits = log(arms={"old": 0.6, "new": 0.4})
+    served, visits = log(lift=-0.5, arms={"old": 0.6, "new": 0.4}, slower=40.0)
     step = run(lake, WITH, served, visits)
     symptoms = rows(step, "experiments_symptoms")
     assert [(one["kind"], one["subject"], one["warning"]) for one in symptoms] == [
