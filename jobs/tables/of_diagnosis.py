@@ -233,9 +233,10 @@ table(
 table(
     "experiment_results", "experiments",
     "one row per arm, measure and segment of an experiment, against its control; low and high: "
-    "95 %, valid on the planned day alone; always_low and always_high: valid on every day; "
-    "p_value: of whichever is valid today; q_value: of it among all of its kind "
-    "(Benjamini-Hochberg)",
+    "95 %, valid on the planned day alone; always_low and always_high: valid on every day; of "
+    "everybody's money where there are several arms both hold over the arms together "
+    "(Bonferroni); p_value: of whichever is valid today; q_value: of it among all of its kind: "
+    "over arms (Holm), by segment and secondary (Benjamini-Hochberg)",
     "experiment arm measure segment_kind segment",
     experiment=S, arm=S, measure=S, segment_kind=S, segment=S, visits=I64, visitors=I64,
     mean_control=F64, mean_arm=F64, difference=F64, low=maybe(F64), high=maybe(F64),

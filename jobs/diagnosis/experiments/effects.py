@@ -43,27 +43,36 @@ class Terms:
 @dataclass(frozen=True)
 class Difference:
     """An arm less its control, arrays of one: ``both``: (2,) control and arm; ``apart``: their
-    difference; ``scale``: the size of effects that the always-valid interval is made for."""
+    difference; ``scale``: the size of effects that the always-valid interval is made for.
+
+    ``arms``: how many arms are held against this control by this measure, where their intervals are
+    to hold together: each is then at the level that the plan sized the experiment for, ALPHA over
+    the arms (Bonferroni). Holm's verdict, which never finds less, may call an arm better or worse
+    whose interval still holds 0: of several arms that differ, all but the first are held against a
+    milder level than their intervals have.
+    """
 
     both: Estimate
     apart: Estimate
     scale: np.ndarray
+    arms: int = 1
 
     @property
     def fixed(self) -> tuple[float, float]:
-        low, high = self.apart.interval()
+        low, high = self.apart.interval(float(stats.norm.ppf(1 - ALPHA / self.arms / 2)))
         return float(low[0]), float(high[0])
 
     @property
     def always(self) -> tuple[float, float]:
-        low, high = self.apart.interval(always_z(self.apart.variance, self.scale, ALPHA))
+        z = always_z(self.apart.variance, self.scale, ALPHA / self.arms)
+        low, high = self.apart.interval(z)
         return float(low[0]), float(high[0])
 
     def valid(self, terms: Terms) -> tuple[float, float]:
         return self.fixed if terms.at_end else self.always
 
     def p_value(self, terms: Terms) -> float:
-        """Of the interval that is valid today."""
+        """Of the interval that is valid today, as if it were the only one."""
         if terms.at_end:
             return float(self.apart.p_value()[0])
         return float(always_p(self.apart.z_score(), self.apart.variance, self.scale)[0])
@@ -173,3 +182,14 @@ def of_guardrail(found: Difference, enough: bool, terms: Terms, more_is_worse: b
 def corrected(p_values: list[float]) -> list[float]:
     """Benjamini and Hochberg's (1995) adjusted p-values."""
     return stats.false_discovery_control(p_values).tolist() if p_values else []
+
+
+def stepped_down(p_values: list[float], tests: int) -> list[float]:
+    """Holm's (1979) adjusted p-values of ``tests`` tests, of which those without a p-value have
+    shown nothing: below ALPHA, no more than one in twenty times is any of them by chance. Of
+    always-valid p-values that holds over all looks."""
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, float)[order] * (tests - np.arange(len(order)))
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted.tolist()

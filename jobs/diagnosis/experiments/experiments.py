@@ -8,14 +8,16 @@ assignment is broken, one per guardrail of it that has no number, and one per ar
 is broken; a warning per arm that brings less money than the control).
 
 Money a visit is the primary measure, and the only one by segment; the rate of orders and of clicks
-are secondary, corrected together, as are the segments. An experiment that began before the window
-is read from the window's first day on: its fixed interval is then never valid.
+are secondary, corrected together, as are the segments. Where several arms are held against the
+control, money of everybody is corrected over the arms, so that one of them is called better or
+worse by chance once in twenty experiments, not once in twenty arms. An experiment that began before
+the window is read from the window's first day on: its fixed interval is then never valid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -43,7 +45,7 @@ PRIMARY, CONVERSION, CTR, NOVELTY = "revenue_per_session", "conversion", "ctr", 
 LATENCY, RETURNS, COVERAGE = GUARDRAILS = definitions.GUARDRAILS
 MEASURES = (PRIMARY, CONVERSION, CTR, NOVELTY, *GUARDRAILS)
 GUARDRAIL = "guardrail "  # how its check begins
-BY_SEGMENT, SECONDARY = FAMILIES = ("by segment", "secondary")
+BY_SEGMENT, SECONDARY, BY_ARM = FAMILIES = ("by segment", "secondary", "by arm")
 BUCKETS = 20  # samples of visitors that coverage is counted in
 CAPPED = 0.995  # of what was spent before: a few of the largest would set the slope alone
 
@@ -165,16 +167,22 @@ def of_visits(who: Exposed, terms: Terms, params: Params, whole: bool) -> Iterat
     cap = np.quantile(who.before_value, CAPPED) if len(who.before_value) else 0.0
     before = np.minimum(who.before_value, cap)
     early = who.day - who.first_day[who.person] < params.early_days
+    arms = len(who.arms) - 1  # as planned: also of those that nobody is in yet
     for place, arm, in_both in _pairs(who):
         for kind, segment, chosen in _segments(who, in_both):
             group = (who.arm[chosen] == place).astype(np.int64)
             found, less = effects.compare(
                 group, revenue[chosen], visits[chosen], terms.effect, before[chosen]
             )
+            method = f"ratio by visitor, CUPED (variance {-less:.0%}), Hall's interval"
+            family = BY_SEGMENT
+            if kind == ALL:
+                family = BY_ARM if arms > 1 else ""
+                found = replace(found, arms=arms)
+                method += f" at 95 % over {arms} arms together" if arms > 1 else ""
             yield Measured(
-                arm, PRIMARY, kind, segment, int(visits[chosen].sum()), len(group), found,
-                f"ratio by visitor, CUPED (variance {-less:.0%}), Hall's interval",
-                BY_SEGMENT if kind != ALL else "",
+                arm, PRIMARY, kind, segment, int(visits[chosen].sum()), len(group), found, method,
+                family,
             )  # fmt: skip
         group, size = (who.arm[in_both] == place).astype(np.int64), int(visits[in_both].sum())
         for measure, total, count in (
@@ -283,7 +291,8 @@ def powers(
     mean, people = float(found.both.value[0]), float(found.both.people[0])
     # People come evenly: by the planned day the variance falls as the days grow.
     then = float(found.apart.variance[0]) * elapsed / params.planned_days
-    least = least_effect(then) / mean
+    # At the level that the primary is read at, and that ``plan`` and ``duration`` have.
+    least = least_effect(then, effects.ALPHA / found.arms) / mean
     plan = duration(
         mean, params.effect * mean, int((who.arm >= 0).sum()) / elapsed, defined.arms,
         defined.control, float(found.both.variance[0]) * people,
@@ -339,7 +348,11 @@ def table_rows(name: str, measured: list[Measured], terms: Terms) -> Iterator[di
     for family in FAMILIES:
         tested = [n for n, one in enumerate(known) if one.family == family and one.found.enough]
         p_values = [known[n].found.p_value(terms) for n in tested]
-        q_values |= dict(zip(tested, effects.corrected(p_values), strict=True))
+        if family == BY_ARM and tested:
+            adjusted = effects.stepped_down(p_values, known[tested[0]].found.arms)
+        else:
+            adjusted = effects.corrected(p_values)
+        q_values |= dict(zip(tested, adjusted, strict=True))
     for number, one in enumerate(known):
         yield _row(name, one, q_values.get(number), terms)
 
@@ -415,10 +428,11 @@ def _losing_arm(defined: Experiment, row: dict[str, Any], terms: Terms) -> Sympt
     effect = -row["difference"]
     chance = _valid(row, terms)[1] + effect
     p = row["p_value"] if row["q_value"] is None else row["q_value"]
+    # Of several arms one may be worse by Holm's level and not by its interval's: at the limit.
+    severity = max(effect / max(chance, 1e-12), 1.0)
     return Symptom(
-        "losing_arm", f"{defined.name}, {row['arm']}: {row['measure']}", effect, chance,
-        effect / max(chance, 1e-12), row["visitors"], _differs(defined, row, terms), p,
-        warning=True,
+        "losing_arm", f"{defined.name}, {row['arm']}: {row['measure']}", effect, chance, severity,
+        row["visitors"], _differs(defined, row, terms), p, warning=True,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from jobs.diagnosis.experiments import effects
 from jobs.diagnosis.experiments.effects import Terms
@@ -156,6 +157,46 @@ def test_segments_of_nothing_are_seldom_significant_once_corrected():
     assert np.mean(false) < 0.07
     assert effects.corrected([]) == []
     assert effects.corrected([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.04, 0.04])
+
+
+def test_holm_steps_down_from_the_least_and_counts_tests_that_have_not_come():
+    """The first four by hand, as in Holm (1979): times 4, 3, 2, 1, and never less than before."""
+    assert effects.stepped_down([0.01, 0.04, 0.03, 0.005], 4) == pytest.approx(
+        [0.03, 0.06, 0.06, 0.02]
+    )
+    assert effects.stepped_down([0.01], 3) == pytest.approx([0.03])
+    assert effects.stepped_down([0.9, 0.8], 2) == [1.0, 1.0]
+    assert effects.stepped_down([0.037], 1) == [0.037]
+
+
+def test_of_arms_of_nothing_one_in_twenty_experiments_calls_any_better_or_worse():
+    generator = np.random.default_rng(5)
+    p_values = 2 * stats.norm.sf(np.abs(_against_one_control(generator, 2_000, 4)))
+    naive = (p_values < 0.05).any(axis=1).mean()
+    held = np.mean([min(effects.stepped_down(row.tolist(), 4)) < 0.05 for row in p_values])
+    assert naive > 0.12
+    assert held < 0.06
+
+
+def _against_one_control(generator: np.random.Generator, experiments: int, arms: int) -> np.ndarray:
+    """(experiments, arms) z-scores of arms that do nothing against the control that they share."""
+    control = generator.normal(size=(experiments, 1))
+    return (generator.normal(size=(experiments, arms)) - control) / np.sqrt(2)
+
+
+def test_intervals_of_several_arms_are_at_the_level_of_the_plan_and_of_one_as_they_were():
+    found = after(14, *shop(1, people=4_000, lift=0.1))
+    assert found.fixed == tuple(float(end[0]) for end in found.apart.interval())
+    of_three = dataclasses.replace(found, arms=3)
+    for terms in (DAILY, AT_END):
+        (low, high), (lower, higher) = found.valid(terms), of_three.valid(terms)
+        assert lower < low < high < higher
+    error = np.sqrt(found.apart.variance[0])
+    straight = dataclasses.replace(of_three, apart=dataclasses.replace(
+        found.apart, third=np.zeros(1)
+    ))  # fmt: skip
+    # 1 - 0.05 / 6 of the normal distribution lies below 2.394 (Dunn, 1961).
+    assert straight.fixed[1] - found.apart.value[0] == pytest.approx(2.394 * error, rel=1e-3)
 
 
 def test_samples_are_of_one_size_in_both_arms():

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from jobs import io
-from jobs.diagnosis.experiments import experiments
+from jobs.diagnosis import definitions
+from jobs.diagnosis.experiments import effects, experiments
 from jobs.diagnosis.experiments.assignment import assign_all
 from jobs.diagnosis.experiments.experiments import Params
 from jobs.io import Lake
@@ -187,6 +188,70 @@ def test_an_arm_that_brings_less_money_is_a_warning(lake):
     assert symptom["severity"] > 1
     assert f"({row['low']:+.4g} to {row['high']:+.4g} " in symptom["sentence"]
     assert symptom["p_value"] == row["p_value"]
+
+
+THREE = HOMEPAGE | {"arms": {"new": 0.375, "old": 0.375, "third": 0.25}}
+
+
+def of_money(step: Night) -> dict[str, dict[str, Any]]:
+    """The primary's row of each arm, for everybody."""
+    return {
+        one["arm"]: one for one in rows(step, "experiment_results")
+        if (one["measure"], one["segment"]) == ("revenue_per_session", "all")
+    }  # fmt: skip
+
+
+def test_of_several_arms_money_is_corrected_over_the_arms_and_of_one_it_is_not(lake):
+    """The lift lies between both levels: 5 % would call the arm better, 5 % over two does not."""
+    found = of_money(
+        run(lake, WITH | {"experiments": [THREE]}, *log(lift=0.02, arms=THREE["arms"]))
+    )
+    assert set(found) == {"new", "third"}
+    new, third = found["new"], found["third"]
+    assert 0.025 < new["p_value"] < 0.05 < third["p_value"]
+    assert new["q_value"] == pytest.approx(2 * new["p_value"])
+    assert new["verdict"] == "insufficient evidence"
+    assert new["low"] < 0 < new["high"]
+    assert new["method"].endswith(
+        "Hall's interval at 95 % over 2 arms together; fixed interval valid today"
+    )
+    alone = of_money(run(Lake(lake.root / "alone").open(), WITH, *log(lift=0.18)))["new"]
+    assert alone["q_value"] is None
+    assert "together" not in alone["method"]
+
+
+def test_an_arm_that_is_worse_by_holm_and_not_by_its_interval_is_at_the_limit():
+    """Of two arms the second is held against 5 %, its interval against 2.5 %."""
+    terms = effects.Terms(at_end=True, broken=False, effect=0.05, margin=0.05)
+    row = {
+        "arm": "new", "measure": "revenue_per_session", "segment_kind": "all", "verdict": "worse",
+        "mean_control": 5.0, "mean_arm": 4.0, "difference": -1.0, "low": -2.1, "high": 0.1,
+        "p_value": 0.03, "q_value": 0.04, "visitors": 900,
+    }  # fmt: skip
+    defined = definitions.build(WITH).experiments[0]
+    (symptom,) = experiments.harms(defined, [row], terms)
+    assert (symptom.severity, symptom.p_value) == (1.0, 0.04)
+    assert (symptom.effect, symptom.limit) == (1.0, pytest.approx(1.1))
+
+
+def test_an_arm_of_too_few_people_counts_among_the_tests(lake):
+    arms = {"new": 0.48, "old": 0.48, "rare": 0.04}
+    agreed = WITH | {"experiments": [HOMEPAGE | {"arms": arms}]}
+    found = of_money(run(lake, agreed, *log(arms=arms)))
+    assert (found["rare"]["verdict"], found["rare"]["q_value"]) == ("insufficient evidence", None)
+    assert found["new"]["q_value"] == pytest.approx(2 * found["new"]["p_value"])
+
+
+def test_power_is_told_at_the_level_that_the_arms_are_read_at(lake):
+    """Of two arms as wide as the one: by 2.241 standard errors for 1.960, and 0.842 for power."""
+    two = HOMEPAGE | {"arms": {"old": 0.4, "new": 0.4, "green": 0.2}}
+    served, visits = log(lift=0.0, arms=two["arms"])
+    told = run(lake, WITH | {"experiments": [two]}, served, visits)
+    apart = max(
+        (one["high"] - one["low"]) / 2 / 2.241 / one["mean_control"]
+        for one in of_money(told).values()
+    )
+    assert power(told)["value"] == pytest.approx((2.241 + 0.842) * apart, rel=0.03)
 
 
 def test_on_any_other_day_the_always_valid_interval_decides(lake):
