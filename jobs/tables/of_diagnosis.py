@@ -60,7 +60,8 @@ table(
     "one row per visitor, day and experiment ('' for none): all requests of a day and what was "
     "bought on it, whether from a list or not; before_value: money spent in the days before the "
     "experiment began, without one before the reference; returning: had bought before this day; "
-    "arm: '' without an experiment, 'several' where the log has more than one",
+    "arm: '' without an experiment, 'several' where the log has more than one since the "
+    "experiment began (of days before it, before; of last year, then)",
     "visitor day experiment",
     visitor=S, day=DATE, period=S, experiment=S, arm=S, key_type=S, region=S, segment=S, tenure=S,
     requests=I64, clicks=I64, orders=I64, revenue=F64, attributed=F64, before_value=F64,

@@ -353,7 +353,8 @@ def visits(
 ) -> DataFrame:  # fmt: skip
     """The table ``visits``; ``start``: what visitors without an experiment are told before."""
     named = served.withColumn("experiment", F.coalesce("experiment", F.lit("")))
-    arms = named.groupBy("visitor", "experiment").agg(
+    era = _era(agreed.experiments)
+    arms = named.groupBy("visitor", "experiment", era.alias("era")).agg(
         F.count_distinct("arm").alias("arms"), F.min("arm").alias("arm")
     )
     came = named.groupBy("visitor", "day", "experiment").agg(
@@ -384,7 +385,8 @@ def visits(
     )
     first = who.known.select("visitor", F.to_date("first_bought").alias("first_bought"))
     rows = (
-        came.join(arms, on=["visitor", "experiment"], how="left")
+        came.withColumn("era", era)
+        .join(arms, on=["visitor", "experiment", "era"], how="left")
         .join(by_day, on=["visitor", "day"], how="left")
         .join(before, on=["visitor", "experiment"], how="left")
         .join(first, on="visitor", how="left")
@@ -398,6 +400,18 @@ def visits(
             "returning": F.coalesce(F.col("first_bought") < F.col("day"), F.lit(False)),
         }
     ).select(*TABLES["visits"].schema.names)
+
+
+def _era(experiments: Iterable[Experiment]) -> Column:
+    """Whether a day is of a year ago, before its experiment began, or since: an arm of a rehearsal,
+    or of last year's experiment of that name, is not one of this experiment's."""
+    begun = [
+        (F.col("experiment") == one.name) & (F.col("day") >= F.lit(one.starts.date()))
+        for one in experiments
+    ]
+    since = reduce(lambda left, right: left | right, begun, F.lit(False))
+    a_year_ago = F.col("period") == "last_year"
+    return F.when(a_year_ago, "last_year").when(since, "since").otherwise("before")
 
 
 def _starts(experiments: Iterable[Experiment], start: datetime) -> list[tuple[str, datetime]]:

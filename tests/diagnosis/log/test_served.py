@@ -15,6 +15,7 @@ import yaml
 
 from jobs import gate, io, tables
 from jobs.diagnosis import definitions
+from jobs.diagnosis.experiments.exposure import SEVERAL, exposed
 from jobs.diagnosis.log import intake, served
 from jobs.errors import Fault
 from jobs.io import Lake
@@ -217,15 +218,56 @@ def test_a_log_is_told_with_its_outcomes_and_passes_its_gate(shop: Lake) -> None
     assert arms == {"several"}
 
 
-def test_a_window_counts_what_was_bought_without_the_link(shop: Lake) -> None:
+def agree(shop: Lake, **changed: Any) -> None:
+    """The team agrees on something else."""
     file = Path(io.read_json(shop.published("source", AS_OF).table("source.json"))["folder"])
-    label = AGREED["label"] | {"attribution": "window"}
-    (file / "metrics.yaml").write_text(yaml.safe_dump(AGREED | {"label": label}))
+    (file / "metrics.yaml").write_text(yaml.safe_dump(AGREED | changed))
     agreed = Night(shop, AS_OF, "two", "shop", "definitions")
     agreed.reset()
     definitions.run(agreed, definitions.Params())
     agreed.close(definitions.Params(), "test")
     gate.judge(agreed)
+
+
+def test_arms_are_counted_from_the_experiments_first_day_on_and_not_of_last_year(
+    shop: Lake,
+) -> None:
+    """A rehearsal put key 1 in the other arm, and an experiment of that name did a year ago."""
+    starts = (AS_OF - timedelta(days=5)).date()
+    agree(shop, experiments=[AGREED["experiments"][0] | {"starts": starts.isoformat()}])
+    winter: dict[str, Any] = {"experiment": "winter"}
+    began = datetime.combine(starts, datetime.min.time(), AS_OF.tzinfo)
+    log = [
+        *asked("w1", ["i1"], began - timedelta(days=365), arm="old", **winter),
+        *asked("w2", ["i1"], began - HOUR, arm="old", **winter),
+        *asked("w3", ["i1"], began, arm="new", **winter),
+        *asked("w4", ["i1"], AS_OF - HOUR, arm="new", **winter),
+        *asked("w5", ["i1"], began + HOUR, key="2", arm="old", **winter),
+        *asked("w6", ["i1"], AS_OF - 2 * HOUR, key="2", arm="new", **winter),
+    ]
+    folder = Path(io.read_json(shop.published("source", AS_OF).table("source.json"))["folder"])
+    shutil.rmtree(folder / "recommendation_log")
+    io.write_arrow(
+        folder / "recommendation_log",
+        pa.Table.from_pylist(log, contract.schema("recommendation_log")),
+    )
+    rows = io.read_arrow(run(shop).staged / "visits").to_pylist()
+    arms = {(row["visitor"], row["day"]): row["arm"] for row in rows}
+    day = timedelta(days=1)
+    assert arms == {
+        ("account:1", starts - 365 * day): "old", ("account:1", starts - day): "old",
+        ("account:1", starts): "new", ("account:1", AS_OF.date() - day): "new",
+        ("account:2", starts): "several", ("account:2", AS_OF.date() - day): "several",
+    }  # fmt: skip
+    (one,) = definitions.read(Night(shop, AS_OF, "one", "shop", "experiments")).experiments
+    of_today = [row for row in rows if row["period"] != "last_year"]
+    who = exposed(pa.Table.from_pylist(of_today, tables.TABLES["visits"].schema), one, [])
+    in_arm = dict(zip(who.visitor.to_pylist(), who.arm.tolist(), strict=True))
+    assert in_arm == {"account:1": who.arms.index("new"), "account:2": SEVERAL}
+
+
+def test_a_window_counts_what_was_bought_without_the_link(shop: Lake) -> None:
+    agree(shop, label=AGREED["label"] | {"attribution": "window"})
     rows = by_place(run(shop))
     assert rows["r3", 1]["bought"]
     assert rows["r1", 1]["value"] == 3.0  # once, not once more by the window
