@@ -16,18 +16,18 @@ defaults: what the file leaves out or contradicts is a fault, and the gate behin
       threshold: null               # the least probability that is shown; null shows all
       capacity: 20                  # the most places a request
       value_of_hit: 1.0
-      cost_of_show: 0.02
+      cost_of_show: 0.02            # below value_of_hit
     segments: [region, segment, tenure, key_type, category]
     baseline: popularity            # what the system replaced: or fallback, previous_release
     guardrails: [latency_ms]        # or returns, coverage
-    experiments:                    # [] where there are none
+    experiments:                    # [] where there are none; each with a salt of its own
       - {name: homepage, salt: winter, starts: 2024-01-15, control: old, arms: {old: 0.5, new: 0.5}}
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -188,10 +188,27 @@ def _contradictions(given: Mapping[str, Any]) -> dict[str, str]:
         )
     if given.get("kpi") == "average_order_value" and label["event"] == "click":
         found["kpi"] = "average_order_value is of purchases, but the label is a click"
-    names = [one["name"] for one in given["experiments"]]
-    if len(set(names)) < len(names):
-        found["experiments"] = "two of them have one name"
+    wrong = list(_alike(given["experiments"]))
+    if wrong:
+        found["experiments"] = "; ".join(wrong)
     return found
+
+
+def _alike(experiments: list[dict[str, Any]]) -> Iterator[str]:
+    """Experiments that cannot be told apart: by name, or by effect. A definition has no end, so
+    that all that the file has run side by side once they have begun."""
+    names = [one["name"] for one in experiments]
+    if len(set(names)) < len(names):
+        yield "two of them have one name"
+        return
+    for salt in dict.fromkeys(one["salt"] for one in experiments):
+        same = [one["name"] for one in experiments if one["salt"] == salt]
+        if len(same) > 1:
+            yield (
+                f"{' and '.join(same)} have one salt, {salt!r}, which puts the same people side by "
+                "side in each, so that neither's effect can be told from the other's; give the one "
+                "that has not begun a salt of its own, or take out the one that is over"
+            )
 
 
 def _one_of(known: tuple[str, ...]) -> Callable[[Any], None]:
@@ -241,6 +258,11 @@ def _decision(value: Any) -> None:
     _above(value, "capacity", "value_of_hit")
     if value["cost_of_show"] < 0:
         raise ValueError("cost_of_show is below 0")
+    if value["cost_of_show"] >= value["value_of_hit"]:
+        raise ValueError(
+            f"cost_of_show is {value['cost_of_show']:g}, value_of_hit {value['value_of_hit']:g}: "
+            "no place would be worth showing, however sure; give both in one unit"
+        )
     if value["threshold"] is not None and not 0 <= value["threshold"] <= 1:
         raise ValueError("threshold is a probability, from 0 to 1")
 

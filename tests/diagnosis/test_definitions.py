@@ -56,6 +56,8 @@ def test_whatever_is_left_out_is_a_fault(part: str) -> None:
         (("label", "returns"), ..., "label", "lacks returns"),
         (("decision", "threshold"), 1.5, "decision", "from 0 to 1"),
         (("decision", "capacity"), "many", "decision", "expected a int"),
+        (("decision", "cost_of_show"), 1.0, "decision", "no place would be worth showing"),
+        (("decision", "cost_of_show"), -0.1, "decision", "below 0"),
         (("decision",), None, "decision", "it holds threshold"),
         (("segments",), ["colour"], "segments", "colour"),
         (("segments",), "region", "segments", "not a list"),
@@ -94,6 +96,26 @@ def test_a_kpi_that_contradicts_the_label_is_a_fault() -> None:
 def test_two_experiments_of_one_name_are_a_fault() -> None:
     given = changed("experiments", to=AGREED["experiments"] * 2)
     assert "one name" in definitions.check(given)["experiments"]
+
+
+def test_two_experiments_of_one_salt_are_a_fault_that_names_them_whenever_they_begin() -> None:
+    one = AGREED["experiments"][0]
+    other = one | {"name": "basket", "starts": "2018-03-01", "arms": {"old": 0.2, "new": 0.8}}
+    third = other | {"name": "mail", "salt": "of its own"}
+    found = definitions.check(changed("experiments", to=[one, other, third]))["experiments"]
+    assert "winter and basket have one salt, 'w'," in found
+    assert "mail" not in found
+    assert definitions.check(changed("experiments", to=[one, third])) == {}
+
+
+def test_a_place_that_costs_just_less_than_a_hit_brings_may_be_worth_showing() -> None:
+    assert definitions.check(changed("decision", "cost_of_show", to=0.99)) == {}
+
+
+def test_a_metric_of_longer_lists_than_are_shown_is_no_contradiction() -> None:
+    """Answers are judged to their end, of which a page may show less: a promise is of ten places,
+    also where the page has six."""
+    assert definitions.check(changed("decision", "capacity", to=6)) == {}
 
 
 def step(tmp_path: Path, text: str | bytes | None) -> Night:
