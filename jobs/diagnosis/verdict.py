@@ -128,6 +128,13 @@ def ledger(known: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[
     return [kept[name] for name in sorted(kept)]
 
 
+# What the ledger takes over of a release's replay.
+REPLAYED = (
+    "promised", "realised", "realised_low", "realised_high", "features_same", "hash_same",
+    "score_same", "order_same", "rebuilt_features_same",
+)  # fmt: skip
+
+
 def releases_now(
     night: Night, gates: list[dict[str, Any]], ordered: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -147,10 +154,7 @@ def releases_now(
     for came in what_came(shown):
         one = replayed.get(came["night"], nothing)
         rows.append({
-            **{name: one[name] for name in (
-                "promised", "realised", "realised_low", "realised_high", "features_same",
-                "order_same",
-            )},
+            **{name: one[name] for name in REPLAYED},
             **came,
             **said,
             "shadow": shadowed.get(came["release_id"]),
@@ -176,6 +180,9 @@ def of_steps(night: Night, ordered: list[dict[str, Any]]) -> dict[str, Any]:
         whole & ((ds.field("measure") == PRIMARY) | broken),
     ).to_pylist()  # fmt: skip
     return {
+        "symptoms": _listed(
+            {f"{row['gate']}: {row['kind']}" for row in ordered if not row["warning"]}
+        ),
         "drift": _listed(drifted),
         "calibration_error": next(iter(calibrated), None),
         "baseline": next(iter(against), None),

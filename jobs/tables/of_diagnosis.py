@@ -148,13 +148,15 @@ table(
 table(
     "evaluation_ledger", "verdict",
     "one row per release that served, as of the diagnosis that saw most of it: what was promised, "
-    "measured and came of it; drift, calibration_error, baseline, off_policy and experiments: what "
-    "that diagnosis found, shadow: what became of the release as a candidate; null in rows that "
-    "were written before a column was", "release_id",
+    "measured and came of it; symptoms: by gate, warnings left out; drift, calibration_error, "
+    "baseline, off_policy and experiments: what that diagnosis found, shadow: what became of the "
+    "release as a candidate; null in rows that were written before a column was", "release_id",
     release_id=S, night=maybe(S), judged_at=TIME, requests=I64, promised=maybe(F64),
     realised=maybe(F64), realised_low=maybe(F64), realised_high=maybe(F64),
     conversion=maybe(F64), value_per_request=maybe(F64), features_same=maybe(F64),
-    order_same=maybe(F64), drift=maybe(S), calibration_error=maybe(F64), baseline=maybe(S),
+    hash_same=maybe(F64), score_same=maybe(F64), order_same=maybe(F64),
+    rebuilt_features_same=maybe(F64), symptoms=maybe(S), drift=maybe(S),
+    calibration_error=maybe(F64), baseline=maybe(S),
     off_policy=maybe(S), experiments=maybe(S), shadow=maybe(S), verdict=S, first=maybe(S),
 )  # fmt: skip
 table(

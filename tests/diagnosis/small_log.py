@@ -115,8 +115,11 @@ def features(made: dict, seed: int = 0) -> pa.Table:
     return columns("served_features", found, rows.num_rows)
 
 
-def events(made: dict, seed: int = 0, returns: float = 0.04, views: int = 20_000) -> pa.Table:
-    """The table ``events``: the answers of the log, views and purchases beside it, and returns."""
+def events(
+    made: dict, seed: int = 0, returns: float = 0.04, views: int = 20_000, soon: str = ""
+) -> pa.Table:
+    """The table ``events``: the answers of the log, views and purchases beside it, and returns;
+    ``soon``: a channel in which they come within two hours since two weeks."""
     rng = np.random.default_rng(seed)
     log = served(made)
     came = np.flatnonzero(log["bought"].to_numpy())
@@ -129,7 +132,7 @@ def events(made: dict, seed: int = 0, returns: float = 0.04, views: int = 20_000
     channel = np.r_[CHANNELS[rng.integers(0, 3, old)], made["channel"][came]]
     request = np.r_[np.full(old, -1), made["request"][came]]
     back = (kind == "purchase") & (rng.random(len(age)) < returns)
-    until = rng.uniform(3, 20, len(age))
+    until = np.where((channel == soon) & (age < 14), 0.08, rng.uniform(3, 20, len(age)))
     back &= age > until
     return _events(age, lag, kind, who, channel, request, np.flatnonzero(back), until)
 

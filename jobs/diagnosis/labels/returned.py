@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ RATIO = 1.5
 POINTS = 0.005  # of all purchases: below, the shop's numbers do not feel it
 FEWEST = 10.0  # returns that the reference leads to expect
 SURE = 1e-3  # adjusted for the ages, and among parts the parts, looked at
+CANCELLED_DAYS = 0.5  # between a purchase and its return, within which nothing was delivered
+OLD_ENOUGH = 28.0  # days a purchase has had to come back
 WHOLE, ANY = "all purchases", "any age"
 # The whole shop, and its parts: the many parts are a family of looks of their own, so that they
 # cost the whole no power.
@@ -40,8 +43,8 @@ class Look:
 def judge(
     rows: pa.Table, age: np.ndarray, known: np.ndarray, split: float, whole: float
 ) -> tuple[list[Check], list[Check], list[Symptom]]:
-    """Checks of how many come back, of returns of nothing that is known, and the symptoms of the
-    first; the second are labels like others.
+    """Checks of how many come back; of what parts of the shop call a return; and the symptoms of
+    the first. The second are labels like others.
 
     A purchase is back when that is known: the last days' returns are still to be told, and those of
     the reference no more, so that dated by when they were made a constant lag would be a change.
@@ -60,10 +63,15 @@ def judge(
     days = returns.days_to_return(len(bought), place[of[hit]], age[of[hit]] - known[hit])
     divisions = [Parts(kind, *clusters.frequent(rows[kind])) for kind in ("channel", "region")]
     looks = _looks(age[bought], days, customer[bought], divisions, bought, split, whole)
-    orphans = _orphans(rows, back, of, age, split, whole, divisions)
+    seen = _Seen(rows, age, split, divisions)
+    others = [
+        *_orphans(seen, back & (age <= whole), of),
+        *_kinds(seen, np.flatnonzero(hit & (age <= whole)), of),
+        *_never_back(seen, bought, np.flatnonzero(back), np.isfinite(days), whole),
+    ]
     clear = [_clear([one for one in looks if (one.part == WHOLE) is whole]) for whole in FAMILIES]
     beyond = [one for found in clear for one, _ in found]
-    return [_check(one, one not in beyond) for one in looks], orphans, found(*clear)
+    return [_check(one, one not in beyond) for one in looks], others, found(*clear)
 
 
 def found(of_whole: list[tuple[Look, float]], of_parts: list[tuple[Look, float]]) -> list[Symptom]:
@@ -157,15 +165,64 @@ def _check(look: Look, passed: bool) -> Check:
     )  # fmt: skip
 
 
-def _orphans(
-    rows: pa.Table, back: np.ndarray, of: np.ndarray, age: np.ndarray, split: float, whole: float,
-    divisions: list[Parts],
-) -> list[Check]:  # fmt: skip
+# --- what a return is ------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Seen:
+    """Purchases and returns, (n,) their days ``age`` before the run date, those of the current
+    period, and the parts of the shop."""
+
+    rows: pa.Table
+    age: np.ndarray
+    split: float
+    divisions: list[Parts]
+
+    def shares(
+        self, check: str, what: str, of: np.ndarray, marked: np.ndarray, since: float | None = None
+    ) -> list[Check]:
+        """Whether more of the rows ``of``, (m,) their places, are ``marked``, (m,) bool, in a part
+        than elsewhere; current are those at most ``since`` days old, or of the current period."""
+        return label_rules.shares(
+            check, what, marked, self.age[of] <= (self.split if since is None else since),
+            clusters.groups(self.rows["key"].take(pa.array(of))),
+            [Parts(one.kind, one.code[of], one.names) for one in self.divisions],
+        )  # fmt: skip
+
+
+def _orphans(seen: _Seen, recent: np.ndarray, of: np.ndarray) -> list[Check]:
     """Returns whose purchase is not known, by part."""
-    seen = back & (age <= whole)
-    group = clusters.groups(rows["key"].filter(pa.array(seen)))
-    return label_rules.shares(
-        "return without purchase", "of the returns are of no purchase that is known",
-        of[seen] < 0, age[seen] <= split, group,
-        [Parts(one.kind, one.code[seen], one.names) for one in divisions],
-    )  # fmt: skip
+    back = np.flatnonzero(recent)
+    what = "of the returns are of no purchase that is known"
+    return seen.shares("return without purchase", what, back, of[back] < 0)
+
+
+def _kinds(seen: _Seen, back: np.ndarray, of: np.ndarray) -> Iterator[Check]:
+    """Cancellations and refunds that a part of the shop records as returns; ``back``: places of
+    returns whose purchase is known."""
+    money = np.abs(pc.fill_null(seen.rows["value"], 0.0).to_numpy())
+    paid, given = money[of[back]], money[back]
+    soon = seen.age[of[back]] - seen.age[back] < CANCELLED_DAYS
+    for check, what, marked in (
+        ("cancelled", "of the returns come within hours of their purchase: cancelled", soon),
+        ("return without money", "of the returns do not say what was paid back", given == 0),
+        ("refund of a part", "of the returns pay back less than nine tenths of the price",
+         (given > 0) & (given < 0.9 * paid)),
+    ):  # fmt: skip
+        yield from seen.shares(check, what, back, marked)
+
+
+def _never_back(
+    seen: _Seen, bought: np.ndarray, back: np.ndarray, returned: np.ndarray, whole: float
+) -> Iterator[Check]:
+    """Parts that record no return at all, while of the others' purchases that had four weeks to
+    come back some did; ``bought``: places of purchases, ``back``: of returns, ``returned``: whether
+    each purchase came back."""
+    recorded = {
+        f"{one.kind} {one.names[code]}"
+        for one in seen.divisions
+        for code in np.unique(one.code[back])
+    }
+    old = (seen.age[bought] > OLD_ENOUGH) & (seen.age[bought] <= whole + HORIZON)
+    what = "of the purchases of four weeks ago and more never came back"
+    for one in seen.shares("no returns", what, bought[old], ~returned[old], since=whole):
+        # Few returns are a clientele; none are a record that is not kept.
+        yield replace(one, passed=True) if one.subject in recorded else one

@@ -172,6 +172,49 @@ def test_twice_the_returns_are_another_policy(tmp_path: Path) -> None:
     assert ("returns of purchases of the period, any age", "all purchases") in failed
 
 
+def of_returns(events: pa.Table, channel: str, days: float) -> pa.Array:
+    since = small_log.AS_OF - small_log.timedelta(days=days)
+    mine = pc.and_(pc.equal(events["event_type"], "return"), pc.equal(events["channel"], channel))
+    return pc.and_(
+        mine, pc.greater_equal(events["event_time"], pa.scalar(since, events["event_time"].type))
+    )
+
+
+@pytest.mark.parametrize(
+    ("times", "check"), [(0.5, "refund of a part"), (0.0, "return without money")]
+)
+def test_a_channel_that_pays_back_less_than_the_others_is_inconsistent(
+    tmp_path: Path, times: float, check: str
+) -> None:
+    made = small_log.places(4)
+    events = small_log.events(made, 4, returns=0.2, views=60_000)
+    less = pc.if_else(of_returns(events, "store", 14), pc.multiply(events["value"], times),
+                      events["value"])  # fmt: skip
+    place = events.schema.get_field_index("value")
+    events = events.set_column(place, events.schema.field("value"), less)
+    assert named(tmp_path, small_log.served(made), events) == [
+        ("inconsistent_labels", f"{check}: channel store")
+    ]
+
+
+def test_cancellations_that_one_channel_books_as_returns_are_inconsistent(tmp_path: Path) -> None:
+    made = small_log.places(4)
+    events = small_log.events(made, 4, returns=0.2, views=60_000, soon="app")
+    # They come at once, so that more have come by now: of that the return policy tells, too.
+    found = named(tmp_path, small_log.served(made), events)
+    assert ("inconsistent_labels", "cancelled: channel app") in found
+
+
+def test_a_channel_that_has_never_recorded_a_return_is_a_warning(tmp_path: Path) -> None:
+    made = small_log.places(4)
+    events = small_log.events(made, 4, returns=0.2, views=60_000)
+    events = events.filter(pc.invert(of_returns(events, "store", 1_000)))
+    found = everything(tmp_path, small_log.served(made), events)["labels_symptoms"]
+    assert [(row["kind"], row["subject"], row["warning"]) for row in found] == [
+        ("inconsistent_labels", "no returns: channel store", True)
+    ]
+
+
 def test_purchases_of_the_reference_rewritten_yesterday_are_inconsistent(tmp_path: Path) -> None:
     made = small_log.places(4)
     events = small_log.events(made, 4)
