@@ -48,6 +48,7 @@ YOUNG_SIGMAS = 5.0  # of the spread between days
 # under more keys. A campaign brings newcomers and takes nobody away, and newcomers who ask more
 # often are no more of them.
 EXCHANGED = YOUNG_LIMIT / 2
+WEEK = 7
 
 
 def counts(
@@ -235,30 +236,42 @@ def _releases(by_day: pa.Table) -> Iterator[Symptom]:
 
 
 def _strangers(by_day: pa.Table) -> Iterator[Symptom]:
+    """Known people under new keys, in the current period or in its last week alone: what began
+    in the middle makes days differ so much that the period as a whole would hide it."""
     periods = _periods(by_day)
-    if "reference" not in periods or len(periods["reference"]["requests"]) < 7:
+    if "reference" not in periods or len(periods["reference"]["requests"]) < WEEK:
         return
-    now, then = (
-        periods[name]["young"] / np.maximum(periods[name]["requests"], 1)
-        for name in ("current", "reference")
-    )
+    then, whole = periods["reference"], periods["current"]
+    lately = {name: values[-WEEK:] for name, values in whole.items()}
+    found = [
+        one
+        for days, said in ((whole, ""), (lately, f" of the last {WEEK} days"))
+        for one in _exchanged_keys(days, then, said)
+    ]
+    yield from sorted(found, key=lambda one: -one.severity)[:1]
+
+
+def _exchanged_keys(
+    days: dict[str, np.ndarray], reference: dict[str, np.ndarray], said: str
+) -> Iterator[Symptom]:
+    now, then = (one["young"] / np.maximum(one["requests"], 1) for one in (days, reference))
     more = float(now.mean() - then.mean())
     noise = float(np.sqrt(now.var(ddof=1) / len(now) + then.var(ddof=1) / len(then)))
-    if more > YOUNG_LIMIT and more > YOUNG_SIGMAS * noise and _exchanged(periods):
-        rows = int(periods["current"]["requests"].sum())
+    if more > YOUNG_LIMIT and more > YOUNG_SIGMAS * noise and _exchanged(days, reference):
         yield Symptom(
-            "split_persons", "keys", more, YOUNG_LIMIT, more / YOUNG_LIMIT, rows,
-            f"{now.mean():.1%} of requests come from people who came up lately, against "
+            "split_persons", "keys", more, YOUNG_LIMIT, more / YOUNG_LIMIT,
+            int(days["requests"].sum()),
+            f"{now.mean():.1%} of requests{said} come from people who came up lately, against "
             f"{then.mean():.1%} in the weeks before, and from those known for long fewer: known "
             "people come under keys that nothing links to them.",
         )  # fmt: skip
 
 
-def _exchanged(periods: dict[str, dict[str, np.ndarray]]) -> bool:
+def _exchanged(days: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> bool:
     """Whether as many more visitors a day are young as others stay away."""
     now, then = (
-        {name: float(periods[period][name].mean()) for name in ("visitors", "newcomers")}
-        for period in ("current", "reference")
+        {name: float(one[name].mean()) for name in ("visitors", "newcomers")}
+        for one in (days, reference)
     )
     came = now["newcomers"] - then["newcomers"]
     stayed_away = (then["visitors"] - then["newcomers"]) - (now["visitors"] - now["newcomers"])
@@ -266,10 +279,10 @@ def _exchanged(periods: dict[str, dict[str, np.ndarray]]) -> bool:
 
 
 def _periods(by_day: pa.Table) -> dict[str, dict[str, np.ndarray]]:
-    """Per period the columns of ``days``, as arrays."""
+    """Per period the columns of ``days``, as arrays by day."""
     found = {}
     for period in by_day["period"].unique().to_pylist():
-        rows = by_day.filter(pc.equal(by_day["period"], period))
+        rows = by_day.filter(pc.equal(by_day["period"], period)).sort_by("day")
         found[period] = {
             name: rows[name].to_numpy().astype(float)
             for name in ("requests", "young", "unknown", "visitors", "newcomers")

@@ -80,6 +80,20 @@ def test_known_people_who_come_as_strangers_are_named() -> None:
     assert kinds(counted(), days(0.30, 0.15)) == ["split_persons"]
 
 
+def test_keys_that_changed_a_week_ago_are_not_hidden_by_the_week_before() -> None:
+    rows, calm = days(0.55, 0.10), days(0.10, 0.10)
+    lately = np.arange(42) < 8
+    mixed = {
+        name: np.where(lately, rows[name].to_numpy(), calm[name].to_numpy())
+        for name in ("requests", "young", "visitors", "newcomers")
+    }
+    # As a source may have them: in no order.
+    mixed_up = put(rows, **mixed).take(pa.array(np.random.default_rng(3).permutation(42)))
+    (found,) = intake.found(counted(), mixed_up)
+    assert (found.kind, found.subject) == ("split_persons", "keys")
+    assert "of requests of the last 7 days come from people who came up lately" in found.sentence
+
+
 def test_newcomers_who_ask_more_often_are_no_more_of_them() -> None:
     rows = days(0.30, 0.15)
     now = pa.compute.equal(rows["period"], "current").to_numpy()
