@@ -39,12 +39,13 @@ gates are go: see `nightjar_alerts.py`. `retrain` reads the verdict before it tr
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from nightjar_alerts import tell, tell_failure
+from nightjar_alerts import link_to, tell, tell_failure
 from nightjar_tasks import (
     EVERY_DAG,
     NEVER_AGAIN,
@@ -60,6 +61,7 @@ from nightjar_tasks import (
     spark_options,
 )
 
+logger = logging.getLogger("nightjar")
 # A test holds these to jobs.steps: what the diagnosis needs of a night, and its own steps.
 SIGNALS = ("source", "events", "catalogue")
 LOG = ("definitions", "served")
@@ -126,8 +128,10 @@ def judge_verdict() -> None:
     verdict = _verdict(context)
     found = incidents.of_diagnosis(lake_of(context["params"]), verdict.label, verdict.run_id)
     tell(context, found, over=True)
+    page = link_to(context, verdict.page)
     if verdict.failed:
-        raise AirflowFailException(f"{verdict.why()} The page: {verdict.page}")
+        raise AirflowFailException(f"{verdict.why()} The page: {page}")
+    logger.info("%s The page: %s", verdict.why(), page)
 
 
 @task(**NEVER_AGAIN)

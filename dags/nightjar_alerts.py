@@ -26,6 +26,8 @@ from airflow.sdk.exceptions import AirflowException
 from nightjar_tasks import address_of, connection, label_of, lake_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jobs.incidents import Incident
 
 log = logging.getLogger("nightjar")
@@ -141,7 +143,7 @@ def _send(channel: str, context: Any, one: Incident) -> bool:
         "dag": context["dag"].dag_id,
         "run": context["run_id"],
         "verdict": one.verdict,
-        "page": _link(context, one),
+        "page": link_to(context, one.page),
     }
     try:
         notifier = _mail(found) if channel == MAIL else WebhookNotifier(message)
@@ -178,9 +180,9 @@ def _letter(message: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _link(context: Any, one: Incident) -> str:
-    """The page of the diagnosis, where it was built, else the run in Airflow."""
-    if one.page is not None and one.page.is_file():
+def link_to(context: Any, page: Path | None) -> str:
+    """A page of the lake, where it was built, else the run in Airflow."""
+    if page is not None and page.is_file():
         served = Variable.get("nightjar_docs_url", default=None)
-        return f"{served.rstrip('/')}/{one.page.name}" if served else one.page.as_uri()
+        return f"{served.rstrip('/')}/{page.name}" if served else page.as_uri()
     return address_of(context)

@@ -41,15 +41,38 @@ def build(lake: Lake, out: Path) -> Path:
     nights = [night(lake, label) for label in run_dates(lake)]
     pages = _environment()
     for found in nights:
-        _write(out / f"{found['label']}.html", pages, "night.html", night=found)
-        shown = report.shown(lake, found["label"])
-        _write(out / f"report-{found['label']}.html", pages, "report.html", night=found, **shown)
-        if found["audited"]:
-            _write(
-                out / f"audits-{found['label']}.html", pages, "audits.html", **audits(lake, found)
-            )
+        _of_night(lake, found, out, pages)
         if found["diagnosed"]:
             _diagnosis(lake, found, out, pages)
+    return _index(lake, nights, out, pages)
+
+
+def build_one(lake: Lake, label: str, out: Path, link: str = "") -> Path:
+    """Write the pages of one run date, as the DAG that diagnosed it does, and those of others that
+    have none, so that no link of them is dead; returns that of the diagnosis. ``link``: the address
+    of its run in Airflow."""
+    nights = [night(lake, one) for one in run_dates(lake)]
+    pages = _environment()
+    for found in nights:
+        if found["label"] == label or not (out / f"{found['label']}.html").is_file():
+            _of_night(lake, found, out, pages)
+        if found["diagnosed"] and not _diagnosed(out, found).is_file():
+            _diagnosis(lake, found, out, pages)
+    _index(lake, nights, out, pages)
+    return _diagnosis(lake, night(lake, label), out, pages, link)
+
+
+def _of_night(lake: Lake, found: dict[str, Any], out: Path, pages: Environment) -> None:
+    """The gates, the report and the audits of a run date."""
+    _write(out / f"{found['label']}.html", pages, "night.html", night=found)
+    shown = report.shown(lake, found["label"])
+    _write(out / f"report-{found['label']}.html", pages, "report.html", night=found, **shown)
+    if found["audited"]:
+        _write(out / f"audits-{found['label']}.html", pages, "audits.html", **audits(lake, found))
+
+
+def _index(lake: Lake, nights: list[dict[str, Any]], out: Path, pages: Environment) -> Path:
+    """The index, and what it lists beside run dates."""
     measured = [staleness.shown(folder) for folder in staleness.measurements(lake)]
     for shown in measured:
         _write(out / shown["page"], pages, "staleness.html", **shown)
@@ -64,18 +87,16 @@ def build(lake: Lake, out: Path) -> Path:
     return index
 
 
-def build_one(lake: Lake, label: str, out: Path, link: str = "") -> Path:
-    """Write the page of one run date's diagnosis alone, as the DAG that made it does; ``link``: the
-    address of that run in Airflow."""
-    return _diagnosis(lake, night(lake, label), out, _environment(), link)
-
-
 def _diagnosis(
     lake: Lake, found: dict[str, Any], out: Path, pages: Environment, link: str = ""
 ) -> Path:
-    path = out / f"diagnosis-{found['label']}.html"
+    path = _diagnosed(out, found)
     _write(path, pages, "diagnosis.html", **diagnosis.shown(lake, found, link))
     return path
+
+
+def _diagnosed(out: Path, found: dict[str, Any]) -> Path:
+    return out / f"diagnosis-{found['label']}.html"
 
 
 def run_dates(lake: Lake) -> list[str]:

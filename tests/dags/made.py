@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pyarrow as pa
 from jobs import io
 from jobs.diagnosis import symptoms, verdict
 from jobs.diagnosis.symptoms import Symptom
+from jobs.findings import Finding
 from jobs.io import Lake
 from jobs.tables import TABLES
 
@@ -36,10 +38,9 @@ def publish_verdict(lake: Lake, label: str, *found: dict[str, Any], run_id: str 
 
 def red_gate(lake: Lake, label: str, step: str, run_id: str, words: str) -> None:
     """The evidence of a gate with one failed expectation."""
-    finding = {
-        "table": step, "type": "rows", "words": words, "kwargs": {}, "severity": "critical",
-        "notes": "Nothing could be learned.", "success": False, "observed": "0",
-    }  # fmt: skip
+    finding = asdict(
+        Finding(step, "rows", words, {}, "critical", "Nothing could be learned.", False, "0")
+    )
     as_of = io.parse_as_of(label)
     evidence = {
         "step": step, "as_of": as_of.isoformat(), "run_id": run_id, "verdict": "red",

@@ -211,15 +211,30 @@ def test_a_red_gate_has_a_page_and_a_run_that_judged_nothing_has_none(dag, lake,
     assert "stopped at definitions" in page.read_text()
 
 
-def test_a_no_go_fails_with_its_evidence_what_to_mend_what_to_do_and_the_page(lake, judge):
+def test_a_no_go_fails_with_its_evidence_what_to_mend_what_to_do_and_the_page(
+    lake, judge, monkeypatch
+):
     from airflow.sdk.exceptions import AirflowFailException
 
+    monkeypatch.setenv("AIRFLOW_VAR_NIGHTJAR_DOCS_URL", "https://docs.shop.example/")
     made.publish_verdict(lake, LABEL, made.symptom("unit_change", "price", step="replay"))
+    io.write_text(lake.root / "docs" / f"diagnosis-{LABEL}.html", "")
     with pytest.raises(AirflowFailException) as told:
         judge()
     for words in ("the gate replay", "price is off by half.", "fix the system", "one definition of",
-                  f"diagnosis-{LABEL}.html"):  # fmt: skip
+                  f"https://docs.shop.example/diagnosis-{LABEL}.html"):  # fmt: skip
         assert words in str(told.value)
+
+
+def test_a_go_says_where_its_page_is(lake, judge, monkeypatch, caplog):
+    monkeypatch.setenv("AIRFLOW_VAR_NIGHTJAR_DOCS_URL", "https://docs.shop.example")
+    made.publish_verdict(lake, LABEL)
+    io.write_text(lake.root / "docs" / f"diagnosis-{LABEL}.html", "")
+    with caplog.at_level("INFO", "nightjar"):
+        judge()
+    assert f"All five gates are go. The page: https://docs.shop.example/diagnosis-{LABEL}.html" in (
+        caplog.text
+    )
 
 
 def test_a_go_is_green_and_a_drop_is_told_all_the_same(lake, judge, monkeypatch):

@@ -259,6 +259,10 @@ def test_the_page_links_to_the_index_the_gates_and_the_run(lake: Lake, undrawn: 
     ):
         assert f'href="{target}"' in page
     assert "Airflow run" not in page_of(lake)
+    # The DAG builds this run date alone, and no link of its page is dead.
+    out = lake.root / "docs"
+    for target in Whole(page).targets:
+        assert target.startswith(("#", "https:")) or (out / target).is_file(), target
 
 
 def test_the_index_and_the_gates_link_to_the_page(lake: Lake, undrawn: None) -> None:
