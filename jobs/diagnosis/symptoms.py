@@ -103,6 +103,11 @@ KINDS: dict[str, Kind] = {
         PARITY, MODEL, "a feature knew the outcome in training",
         "Take the feature out or rebuild it as of the moment of decision, then train again.",
     ),
+    "leakage_unjudged": Kind(
+        PARITY, SYSTEM, "features of training are not proved to be of the past",
+        "Keep the tables of nights while they serve, and the source that they read; look again at "
+        "the next run.",
+    ),
     "renamed_category": Kind(
         PARITY, DATA, "a category vanished and another came",
         "Map the old name to the new one in the source, and rebuild what counts by category.",

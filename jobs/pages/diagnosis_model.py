@@ -143,7 +143,9 @@ def _slice(row: dict[str, Any]) -> str:
 
 # --- leakage ---------------------------------------------------------------------------------
 def leakage(run: Run) -> Section:
-    rows = run.rows("leakage_probes")
+    probes = run.rows("leakage_probes")
+    training = [row for row in probes if row["probe"] == "made_from_past"]
+    rows = [row for row in probes if row["probe"] != "made_from_past"]
     rows.sort(key=lambda row: (not row["shines"], -row["value"] / row["limit"], row["feature"]))
     shown = rows[:PLOTTED]
     scaled = [
@@ -160,11 +162,40 @@ def leakage(run: Run) -> Section:
         "Probes that only shine where something leaked: future only (a feature that tells "
         "purchases too well by itself), training served (it tells them in training and not in "
         "serving), shuffled time (it tells its own weeks and not the weeks before), only bought "
-        "(a value that purchases alone have), and features or answers stamped out of time.",
+        "(a value that purchases alone have), and features or answers stamped out of time. Beside "
+        "them is the proof that a feature was known when it decided: made again from what had "
+        "been received by then, it is the same.",
         "Take a feature that shines out of the model, or rebuild it as of the moment of decision, "
         "and train again: until then offline numbers are too good.",
-        [part("The probes nearest to their limit, or beyond it.", rows, plot=plot), *_bias(run)],
+        [
+            part("The probes nearest to their limit, or beyond it.", rows, plot=plot),
+            _of_the_past(run, training),
+            *_bias(run),
+        ],
     )
+
+
+def _of_the_past(run: Run, training: list[dict[str, Any]]) -> Part:
+    learned = {row["feature"]: row for row in training}
+    listed = {row["feature"]: row for row in run.rows("rebuilt_features")}
+    rows = []
+    for name in dict.fromkeys([*learned, *listed]):
+        one, other = learned.get(name), listed.get(name)
+        rows.append({
+            "feature": name,
+            "same_in_training": None if one is None else 1 - one["value"],
+            "rows_of_training": one and one["rows"],
+            "same_in_lists": other and other["same"], "rows_of_lists": other and other["rows"],
+        })  # fmt: skip
+    rows.sort(key=lambda row: min(
+        1.0 if row[name] is None else row[name] for name in ("same_in_training", "same_in_lists")
+    ))  # fmt: skip
+    return part(
+        "Was each feature known when it decided? The share of rows of some people that are the "
+        "same when made again of what had been received by then: of training before its cut, of "
+        "published lists before the night. Those least alike first.",
+        rows, none="Nothing could be made again: the tables of the nights are gone.",
+    )  # fmt: skip
 
 
 def _bias(run: Run) -> list[Part]:

@@ -97,6 +97,13 @@ table(
     "feature", feature=S, known=I64, differs=F64, missing=F64, constant=maybe(F64),
     constant_share=F64, ratio=maybe(F64), ratio_share=F64, way=maybe(S),
 )  # fmt: skip
+table(
+    "rebuilt_features", "replay",
+    "one row per feature: the share of the rows that a night published for some people which its "
+    "own tables give again; they hold only what was received before the night, so that equal is "
+    "known by then",
+    "feature", feature=S, night=S, rows=I64, same=F64,
+)  # fmt: skip
 _symptoms("replay")
 table(
     "adoption", "adoption",

@@ -188,6 +188,7 @@ def stage_night(
     ):
         if rows is not None:
             io.write_arrow(lake.staged(step, NIGHT) / name, rows)
+            io.write_json(lake.staged(step, NIGHT) / "manifest.json", {})
             lake.publish(step, NIGHT, "one")
 
 

@@ -113,6 +113,9 @@ def of_replay() -> dict[str, pa.Table]:
             "feature": list(FEATURES), "known": 4, "differs": 0.0, "missing": 0.0,
             "constant_share": 0.0, "ratio_share": 0.0,
         }),
+        "rebuilt_features": table("rebuilt_features", {
+            "feature": list(FEATURES), "night": NIGHTS[0], "rows": 4, "same": 1.0,
+        }),
         "replay_symptoms": BOTH,
     }  # fmt: skip
 

@@ -177,7 +177,10 @@ def of_model() -> dict[str, pa.Table]:
         {"probe": probe, "feature": name, "value": value, "low": value - 0.01,
          "high": value + 0.01, "limit": limit, "rows": 90_000, "shines": False}
         for name in names[:12]
-        for probe, value, limit in (("future_only", 0.7, 0.98), ("training_served", 0.03, 0.12))
+        for probe, value, limit in (
+            ("future_only", 0.7, 0.98), ("training_served", 0.03, 0.12),
+            ("made_from_past", 0.02, 0.005),
+        )
     ]  # fmt: skip
     bias = [
         {"measure": f"{outcome}_rate", "place": place, "rows": 90_000, "value": top / place ** 0.5,
@@ -190,6 +193,10 @@ def of_model() -> dict[str, pa.Table]:
     return {
         "replayed": table("replayed", replayed),
         "replay_features": table("replay_features", features),
+        "rebuilt_features": table("rebuilt_features", [
+            {"feature": name, "night": NIGHTS[-1], "rows": 4_100, "same": 0.9 if n == 3 else 1.0}
+            for n, name in enumerate(names)
+        ]),
         "feature_parity": table("feature_parity", parity),
         "category_parity": table("category_parity", [
             {"level": "broad", "category": name, "share_reference": was, "share_current": now,

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pytest
 
 from jobs import io, tables
+from jobs.diagnosis.parity import leakage, of_the_past
 from jobs.diagnosis.replay import rebuilding, replay
 from jobs.errors import Fault, NightNeeded
 from jobs.io import Lake
@@ -23,6 +24,7 @@ from jobs.release import releases, rollback
 from jobs.release.reader import Reader
 from jobs.retrieval import candidates, index
 from jobs.scoring import features
+from jobs.tables import FEATURES
 from tests import small_shop
 from tests.refresh.conftest import (
     AS_OF,
@@ -373,7 +375,46 @@ def test_features_of_some_people_made_again_are_the_published_ones_until_one_is_
     io.write_arrow(folder, rows.set_column(place, rows.schema.field(place), changed))
     assert again().rebuilt_features_same == pytest.approx(0.5, abs=0.1)
     told = replay.wrong([replace(again(), compared=5_000)], [], replay.Shown(500, 5_000, 0, 5_000))
-    assert "rebuilt_features_same" in {one.subject for one in told}
+    (one,) = [one for one in told if one.subject == "rebuilt_features_same"]
+    assert "tables are other ones: p_baskets_28 in " in one.sentence
+    rows = {row["feature"]: row for row in replay._rebuilt_rows([again()]).to_pylist()}
+    assert list(rows) == list(FEATURES)
+    assert rows.pop("p_baskets_28")["same"] == pytest.approx(0.5, abs=0.1)
+    assert {row["same"] for row in rows.values()} == {1.0}
+
+
+def test_what_was_learned_from_is_what_was_known_at_the_cut_until_a_feature_leaks(
+    shop: Shop,
+) -> None:
+    def convicted() -> list[str]:
+        night = shop.context("leakage", AS_OF)
+        traced = of_the_past.trace(night, io.label(AS_OF), 20)
+        assert (traced.unjudged, traced.drawn, traced.held) == (None, 20, 20)
+        assert list(of_the_past.unproved(traced)) == []
+        probes = leakage.made_from_past(traced, leakage.Params())
+        assert [row["feature"] for row in probes] == list(FEATURES)
+        return [one.subject for one in leakage.leaked(probes, traced)]
+
+    assert convicted() == []
+    # A feature of those pairs alone that were bought knows a little more than it may.
+    folder = shop.lake.published("examples", AS_OF).table("examples")
+    rows = io.read_arrow(folder)
+    more = pc.add(rows["i_paid"], 0.01).cast(pa.float32())
+    leaked = pc.if_else(rows["bought"], more, rows["i_paid"])
+    place = rows.schema.get_field_index("i_paid")
+    for path in io.parquet_files(folder):
+        path.unlink()  # a name of a file that other lakes share
+    io.write_arrow(folder, rows.set_column(place, rows.schema.field(place), leaked))
+    assert convicted() == ["i_paid"]
+
+
+def test_examples_of_a_night_whose_tables_are_gone_are_not_called_proved(shop: Shop) -> None:
+    night = shop.context("leakage", AS_OF)
+    shutil.rmtree(shop.lake.root / "tables" / "sessions")
+    traced = of_the_past.trace(night, io.label(AS_OF), 20)
+    assert traced.unjudged is not None
+    assert "sessions" in traced.unjudged
+    assert traced.share == {}
 
 
 def test_a_nights_lists_of_some_people_made_again_are_its_own(published: Shop) -> None:

@@ -1,11 +1,14 @@
 """The step ``leakage``: did a feature know what had not happened yet?
 
 Reads ``served``, ``served_features`` and ``items``, and of the newest night that served
-``examples`` and ``features``. Writes ``leakage_probes`` (a row per probe and feature or night),
-``exposure_bias`` (what the log could see: position and selection) and ``leakage_symptoms``.
+``examples``, ``features`` and what examples are made from. Writes ``leakage_probes`` (a row per
+probe and feature or night), ``exposure_bias`` (what the log could see: position and selection) and
+``leakage_symptoms``.
 
 That features are as of the night is looked at in the rows: no answer before its night, no feature
-stamped later than its night. What a query got wrong would shine in the probes:
+stamped later than its night. That those of training are is proved for some people, feature by
+feature, in ``made_from_past``: made again from what had been received before the cut, they are the
+same. What nobody can make again would shine in the probes:
 
 ``future_only``: how well a feature alone tells purchases at its own cut; nothing honest is near 1.
 ``training_served``: by how much less it tells them in what was served, where no future is at hand,
@@ -30,9 +33,10 @@ import pyarrow.dataset as ds
 
 from jobs import io
 from jobs.diagnosis import symptoms
-from jobs.diagnosis.parity import divergence, log_bias, samples
+from jobs.diagnosis.parity import divergence, log_bias, of_the_past, samples
 from jobs.diagnosis.parity.divergence import Estimate
 from jobs.diagnosis.parity.log_bias import Exposure
+from jobs.diagnosis.parity.of_the_past import Traced
 from jobs.diagnosis.parity.samples import FAMILY, Sample
 from jobs.diagnosis.symptoms import Symptom
 from jobs.night import Night
@@ -50,7 +54,7 @@ APART = 0.05
 # Times the usual scatter of features around what they lose, for a loss to be unlike theirs.
 UNLIKE = 4.0
 PROBES = ("future_only", "training_served", "shuffled_time", "only_bought", "before_its_night",
-          "stamped_later")  # fmt: skip
+          "stamped_later", "made_from_past")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,16 @@ class Params:
     only_bought: float = 0.2
     # The share of rows served before their night, or of features stamped after it.
     out_of_time: float = 0.001
+    # People of the newest cut whose rows of training are made again from what was known at it.
+    rebuilt_people: int = 50
+    # The share of their rows in which a feature is made otherwise.
+    made_otherwise: float = 0.005
 
     def __post_init__(self) -> None:
         check(1_000 <= self.sampled <= 1_000_000, "sampled must be 1,000 to 1,000,000")
         check(0.5 < self.too_good < 1, "too_good must be in (0.5, 1)")
-        for name in ("lost", "better_than_past", "only_bought", "out_of_time"):
+        check(0 <= self.rebuilt_people <= 10_000, "rebuilt_people must be 0 to 10,000")
+        for name in ("lost", "better_than_past", "only_bought", "out_of_time", "made_otherwise"):
             check(0 < getattr(self, name) < 1, f"{name} must be in (0, 1)")
 
 
@@ -97,6 +106,8 @@ def run(night: Night, params: Params) -> None:
         probes += probed(training, served.of_labelled, params)
         probes += shuffled_time(night, learned, training, params)
         unseen = too_few(training, served.of_labelled)
+    traced = of_the_past.trace(night, learned, params.rebuilt_people)
+    probes += made_from_past(traced, params)
     items = night.arrow("items", ["item_id", "available"])
     catalogue = items["item_id"].filter(items["available"]).combine_chunks()
     telling = log_bias.telling(_current(night, ["surface", "shown_position"]))
@@ -104,7 +115,8 @@ def run(night: Night, params: Params) -> None:
     bias = log_bias.rows_of(seen, catalogue, candidates)
     night.write("leakage_probes", pa.Table.from_pylist(probes, TABLES["leakage_probes"].schema))
     night.write("exposure_bias", pa.Table.from_pylist(bias, TABLES["exposure_bias"].schema))
-    night.write("leakage_symptoms", symptoms.table([*leaked(probes), *unseen]))
+    told = [*leaked(probes, traced), *of_the_past.unproved(traced), *unseen]
+    night.write("leakage_symptoms", symptoms.table(told))
 
 
 def too_few(training: Sample, served: Sample) -> list[Symptom]:
@@ -281,6 +293,17 @@ def shuffled_time(
     return found
 
 
+def made_from_past(traced: Traced, params: Params) -> list[dict[str, Any]]:
+    """Of each feature the share of rows of training that what was known at their cut does not
+    give."""
+    limit = params.made_otherwise
+    return [
+        _row("made_from_past", name, share, None, None, limit, traced.rows,
+             traced.leaks(name, limit))
+        for name, share in traced.share.items()
+    ]  # fmt: skip
+
+
 def _row(
     probe: str, feature: str, value: float, low: float | None, high: float | None, limit: float,
     rows: int, shines: bool,
@@ -299,6 +322,8 @@ SAID = {
     "less than features that tell as much",
     "only_bought": "has a value that {percent:.0f} % of purchases have in training and nothing "
     "else does",
+    "made_from_past": "is not what had been received before the cut gives, in {percent:.1f} % of "
+    "{rows:,} rows of training: {instance}",
     "before_its_night": "is named by {percent:.2f} % of its answers before it was made",
     "stamped_later": "has {percent:.2f} % of its features stamped later than itself",
 }  # fmt: skip
@@ -330,8 +355,10 @@ def _together(probes: list[dict[str, Any]]) -> Iterator[Symptom]:
             )  # fmt: skip
 
 
-def leaked(probes: list[dict[str, Any]]) -> list[Symptom]:
-    """A leaked feature, or night, for each that a probe shines on, by the brightest of them."""
+def leaked(probes: list[dict[str, Any]], traced: Traced | None = None) -> list[Symptom]:
+    """A leaked feature, or night, for each that a probe shines on, by the brightest of them;
+    ``traced``: what ``made_from_past`` rests on."""
+    instance = traced.instance if traced else {}
     found = {one.subject: one for one in _together(probes)}
     late = {row["feature"] for row in probes if row["probe"] == "shuffled_time" and row["shines"]}
     for row in probes:
@@ -339,7 +366,10 @@ def leaked(probes: list[dict[str, Any]]) -> list[Symptom]:
             continue
         name = row["feature"]
         subject = f"the night {name}" if row["probe"] in OF_NIGHTS else name
-        said = SAID[row["probe"]].format(value=row["value"], percent=100 * row["value"])
+        said = SAID[row["probe"]].format(
+            value=row["value"], percent=100 * row["value"], rows=row["rows"],
+            instance=instance.get(name, ""),
+        )  # fmt: skip
         more = ", and it does not tell the outcomes of the cut before" if name in late else ""
         # What is all but the label itself comes before whatever is merely too good.
         severity = 5.0 if row["probe"] == "future_only" else row["value"] / row["limit"]

@@ -3,7 +3,9 @@
 Reads ``served_features``, ``served`` and ``definitions``, and of the nights that served: the tables
 ``features`` and ``recommendations`` as published, the ranker, and what it takes to make them again.
 Writes ``replayed`` (a row per night that served in the current period), ``replay_features`` (a row
-per feature: served beside published) and ``replay_symptoms``.
+per feature: served beside published), ``rebuilt_features`` (a row per feature: published beside
+made again from the night's own tables, which proves that it was known by then) and
+``replay_symptoms``.
 
 Three things are held together: the features that the log has and those that the release published,
 value by value, by their hash and by their version; the scores and the order that these features
@@ -108,6 +110,8 @@ class Replayed:
     hash_kept: float | None = None
     # (n, n_features) of the rows compared: as served, as published.
     both: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+    # (n, n_features) bool, of the rows published: where the value made again is the same.
+    rebuilt: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def published_at_all(self) -> float | None:
@@ -145,6 +149,7 @@ def run(night: Night, params: Params) -> None:
     rows = [{name: getattr(one, name) for name in schema.names} for one in found]
     night.write("replayed", pa.Table.from_pylist(rows, schema))
     night.write("replay_features", _feature_rows(compared))
+    night.write("rebuilt_features", _rebuilt_rows(found))
     told = [*wrong(found, compared, shown_of(every, sample)), *below_promise(found, agreed)]
     night.write("replay_symptoms", symptoms.table(told))
 
@@ -330,13 +335,14 @@ def rebuild(night: Night, one: Replayed, sample: pa.Table, count: int) -> None:
     published = io.read_arrow(lists.table("features"), where=whose)
     place = rows_of(published, made["features"])
     values = features.read(made["features"])
-    alike = np.zeros(published.num_rows, bool)
+    alike = np.zeros((published.num_rows, len(FEATURES)), bool)
     there = place >= 0
     alike[there] = comparing.same(
         features.read(published.filter(pa.array(there))), values[place[there]]
-    ).all(axis=1)
+    )
+    one.rebuilt = alike
     one.rebuilt_people = len(people)
-    one.rebuilt_features_same = float(alike.mean()) if len(alike) else None
+    one.rebuilt_features_same = float(alike.all(axis=1).mean()) if len(alike) else None
     keys = ["surface", "person_id", "rank", "item_id"]
     was = io.read_arrow(lists.table("recommendations"), keys, whose)
     again = _looked_up(was, made["recommendations"], keys)
@@ -348,6 +354,16 @@ def _feature_rows(compared: list[Compared]) -> pa.Table:
     schema = TABLES["replay_features"].schema
     rows = [{name: getattr(one, name) for name in schema.names} for one in compared]
     return pa.Table.from_pylist(rows, schema)
+
+
+def _rebuilt_rows(found: list[Replayed]) -> pa.Table:
+    rows = [
+        {"feature": name, "night": one.night, "rows": len(one.rebuilt), "same": float(same)}
+        for one in found
+        if one.rebuilt is not None and len(one.rebuilt)
+        for name, same in zip(FEATURES, one.rebuilt.mean(axis=0), strict=True)
+    ]
+    return pa.Table.from_pylist(rows, TABLES["rebuilt_features"].schema)
 
 
 def wrong(found: list[Replayed], compared: list[Compared], shown: Shown) -> list[Symptom]:
@@ -377,10 +393,20 @@ def wrong(found: list[Replayed], compared: list[Compared], shown: Shown) -> list
         # names none.
         told.append(Symptom(
             "unlike_release", what, share, SHARE, share / SHARE, one.compared + one.unpublished,
-            f"Of the release of {one.night}{others}, {share:.1%} of the {words}.",
+            f"Of the release of {one.night}{others}, {share:.1%} of the {words}"
+            f"{_made_otherwise(one) if what == 'rebuilt_features_same' else ''}.",
             warning=what == "rebuilt_lists_same",
         ))  # fmt: skip
     return told
+
+
+def _made_otherwise(one: Replayed) -> str:
+    """The features that differ most from what is made again of them, in words."""
+    if one.rebuilt is None:
+        return ""
+    other = 1 - one.rebuilt.mean(axis=0)
+    worst = [n for n in np.argsort(-other, kind="stable")[:3] if other[n] > 0]
+    return ": " + ", ".join(f"{FEATURES[n]} in {other[n]:.1%}" for n in worst)
 
 
 def below_promise(found: list[Replayed], agreed: Definitions) -> Iterator[Symptom]:

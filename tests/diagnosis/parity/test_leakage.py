@@ -10,11 +10,13 @@ import pyarrow.compute as pc
 import pytest
 
 from jobs import io, tables
-from jobs.diagnosis.parity import leakage, log_bias, samples
+from jobs.diagnosis.parity import leakage, log_bias, of_the_past, samples
 from jobs.diagnosis.parity.divergence import Estimate
 from jobs.diagnosis.parity.leakage import Params
+from jobs.diagnosis.replay.rebuilding import Made
 from jobs.io import Lake
 from jobs.night import Night
+from jobs.scoring import features
 from jobs.tables import FEATURES
 from tests.diagnosis.simulated_log import (
     CUTS,
@@ -151,6 +153,73 @@ def test_the_usual_loss_is_what_the_other_features_lose():
     assert not rows[names[0]]["shines"]  # 0.1 of AUC is below the limit
 
 
+# --- made again of the past ------------------------------------------------------------------
+def beside(
+    learned: pa.Table, changed_rows: np.ndarray, unmade: tuple[str, ...] = ()
+) -> of_the_past.Traced:
+    """Rows of training beside the same made again, where ``taste`` is another one in some."""
+    again = features.read(learned)
+    again[changed_rows, FEATURES.index("taste")] += 1.0
+    return of_the_past.compared(learned, Made(again, np.ones(len(again), bool), unmade))
+
+
+def convicted(traced: of_the_past.Traced) -> list[tuple[str, float]]:
+    rows = leakage.made_from_past(traced, Params())
+    return [(one.subject, one.effect) for one in leakage.leaked(rows, traced)]
+
+
+def test_a_feature_that_the_past_does_not_give_is_convicted_however_faint(learned):
+    some = np.flatnonzero(np.arange(len(learned)) % 50 == 7)
+    traced = beside(learned, some)
+    share = len(some) / len(learned)
+    assert convicted(traced) == [("taste", pytest.approx(share))]
+    (one,) = leakage.leaked(leakage.made_from_past(traced, Params()), traced)
+    was = features.read(learned)[some[0], FEATURES.index("taste")]
+    item = learned["item_id"][int(some[0])].as_py()
+    assert one.sentence == (
+        f"taste is not what had been received before the cut gives, in {100 * share:.1f} % of "
+        f"{len(learned):,} rows of training: {was:g} where that gives {was + 1:g}, of item {item}."
+    )
+    assert (one.kind, one.warning) == ("leaked_feature", False)
+
+
+def test_every_feature_has_its_own_proof(learned):
+    rows = leakage.made_from_past(beside(learned, np.zeros(0, int)), Params())
+    assert [row["feature"] for row in rows] == list(FEATURES)
+    assert {(row["value"], row["rows"], row["shines"]) for row in rows} == {
+        (0.0, len(learned), False)
+    }
+
+
+def test_few_rows_or_two_people_who_changed_convict_nothing(learned):
+    assert convicted(beside(learned, np.arange(len(learned) // 1_000))) == []
+    people = learned["person_id"].to_numpy(zero_copy_only=False)
+    some = learned.filter(pa.array(np.isin(people, np.unique(people)[:40])))
+    whose = some["person_id"].to_numpy(zero_copy_only=False)
+    two, three = (np.flatnonzero(np.isin(whose, np.unique(whose)[:n])) for n in (2, 3))
+    assert len(two) > 0.01 * len(some)
+    assert convicted(beside(some, two)) == []
+    assert [name for name, _ in convicted(beside(some, three))] == ["taste"]
+
+
+def test_what_is_not_made_again_proves_and_convicts_nothing(learned):
+    traced = beside(learned, np.arange(len(learned)), unmade=("taste",))
+    assert "taste" not in traced.share
+    assert convicted(traced) == []
+
+
+def test_too_few_people_as_they_were_are_a_warning(learned):
+    people = learned["person_id"].to_numpy(zero_copy_only=False)
+    few = np.isin(people, np.unique(people)[:10])
+    traced = of_the_past.compared(learned, Made(features.read(learned), few))
+    assert (traced.held, traced.rows) == (10, int(few.sum()))
+    (one,) = of_the_past.unproved(traced)
+    assert (one.kind, one.warning) == ("leakage_unjudged", True)
+    assert f"of {traced.drawn:,} people drawn only 10 are known" in one.sentence
+    whole = of_the_past.compared(learned, Made(features.read(learned), np.ones(len(few), bool)))
+    assert list(of_the_past.unproved(whole)) == []
+
+
 # --- exposure --------------------------------------------------------------------------------
 def test_gini_is_known_by_hand():
     assert log_bias.gini(np.array([5.0, 5.0, 5.0])) == 0.0
@@ -191,10 +260,13 @@ def test_a_day_is_probed_and_again_the_same(tmp_path, learned, served):
     stage_night(lake, pa.concat_tables([newest, before]), as_features(served), GOODS)
     stage_catalogue(lake, GOODS)
     rows = run(lake)[1]
-    (symptom,) = rows["leakage_symptoms"]
+    symptom, unproved = rows["leakage_symptoms"]
     assert (symptom["kind"], symptom["subject"]) == ("leaked_feature", "taste")
     assert symptom["sentence"].endswith("it does not tell the outcomes of the cut before.")
-    assert {row["probe"] for row in rows["leakage_probes"]} == set(leakage.PROBES)
+    assert (unproved["kind"], unproved["warning"]) == ("leakage_unjudged", True)
+    assert "these are gone: source, events" in unproved["sentence"]
+    probed = {row["probe"] for row in rows["leakage_probes"]}
+    assert probed == set(leakage.PROBES) - {"made_from_past"}
     early = {row["feature"]: row for row in rows["leakage_probes"]
              if row["probe"] == "before_its_night"}  # fmt: skip
     assert (early["2017-11-16"]["value"], early["2017-11-16"]["shines"]) == (0.0, False)
@@ -214,10 +286,11 @@ def test_what_is_stamped_or_served_out_of_its_time_is_named(tmp_path, served):
     stage(lake, served)
     stage_night(lake, None, late, GOODS)
     stage_catalogue(lake, GOODS)
-    late, unseen = run(lake)[1]["leakage_symptoms"]
-    assert (late["subject"], late["warning"]) == ("the night 2017-11-16", False)
-    assert "stamped later" in late["sentence"]
-    assert (unseen["kind"], unseen["subject"], unseen["warning"]) == ("not_compared", "leaks", True)
+    told = {row["subject"]: row for row in run(lake)[1]["leakage_symptoms"]}
+    assert {name: row["warning"] for name, row in told.items()} == {
+        "the night 2017-11-16": False, "leaks": True, "training": True,
+    }  # fmt: skip
+    assert "stamped later" in told["the night 2017-11-16"]["sentence"]
 
 
 def test_without_features_or_examples_the_step_says_so(tmp_path):
@@ -226,9 +299,15 @@ def test_without_features_or_examples_the_step_says_so(tmp_path):
     stage_catalogue(lake, GOODS)
     rows = run(lake)[1]
     # Nothing seen is not nothing wrong: it is what `retrain` asks a person about.
-    (unseen,) = rows.pop("leakage_symptoms")
-    assert (unseen["kind"], unseen["warning"]) == ("not_compared", True)
-    assert "no night that served has kept its examples" in unseen["sentence"]
+    told = {row["subject"]: row for row in rows.pop("leakage_symptoms")}
+    assert {(row["kind"], row["warning"]) for row in told.values()} == {
+        ("not_compared", True), ("leakage_unjudged", True),
+    }  # fmt: skip
+    assert "no night that served has kept its examples" in told["leaks"]["sentence"]
+    assert told["training"]["sentence"] == (
+        "That features of training are of the past is not proved: the examples of no night that "
+        "served are here."
+    )
     assert set(map(len, rows.values())) == {0}
 
 
