@@ -112,6 +112,15 @@ class Replayed:
     both: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
     # (n, n_features) bool, of the rows published: where the value made again is the same.
     rebuilt: np.ndarray | None = field(default=None, repr=False)
+    rebuilt_places: int = 0
+
+    def rows_of(self, what: str) -> int:
+        """How many rows the share of this name rests on."""
+        if what == "rebuilt_features_same":
+            return 0 if self.rebuilt is None else len(self.rebuilt)
+        if what == "rebuilt_lists_same":
+            return self.rebuilt_places
+        return self.compared + self.unpublished
 
     @property
     def published_at_all(self) -> float | None:
@@ -346,6 +355,7 @@ def rebuild(night: Night, one: Replayed, sample: pa.Table, count: int) -> None:
     keys = ["surface", "person_id", "rank", "item_id"]
     was = io.read_arrow(lists.table("recommendations"), keys, whose)
     again = _looked_up(was, made["recommendations"], keys)
+    one.rebuilt_places = was.num_rows
     one.rebuilt_lists_same = float((again >= 0).mean()) if was.num_rows else None
 
 
@@ -379,25 +389,52 @@ def wrong(found: list[Replayed], compared: list[Compared], shown: Shown) -> list
         ("rebuilt_features_same", "features made again from the night's tables are other ones"),
         ("rebuilt_lists_same", "places made again from the night's tables hold other items"),
     ):
-        beyond = [
-            (1 - getattr(one, what), one)
-            for one in found
-            if getattr(one, what) is not None and one.compared + one.unpublished >= LEAST
-        ]
-        beyond = [(share, one) for share, one in beyond if share > SHARE]
+        beyond = [one for one in _differing(found, what) if one.share > SHARE]
         if not beyond:
             continue
-        share, one = max(beyond, key=lambda each: (each[0], each[1].night))
-        others = f", the worst of {len(beyond)} such releases" if len(beyond) > 1 else ""
+        worst = max(beyond, key=lambda one: (one.share, one.whose))
+        others = f", the worst of {len(beyond)} such" if len(beyond) > 1 else ""
         # Nights come and go while a fault stands: the subject, by which people are told of it once,
         # names none.
         told.append(Symptom(
-            "unlike_release", what, share, SHARE, share / SHARE, one.compared + one.unpublished,
-            f"Of the release of {one.night}{others}, {share:.1%} of the {words}"
-            f"{_made_otherwise(one) if what == 'rebuilt_features_same' else ''}.",
+            "unlike_release", what, worst.share, SHARE, worst.share / SHARE, worst.rows,
+            f"Of {worst.whose}{others}, {worst.share:.1%} of the {words}{worst.which}.",
             warning=what == "rebuilt_lists_same",
         ))  # fmt: skip
     return told
+
+
+@dataclass(frozen=True)
+class Differing:
+    """The ``share`` of ``rows`` that is not the same, of ``whose`` release or releases; ``which``
+    features it is, where that is told."""
+
+    share: float
+    rows: int
+    whose: str
+    which: str = ""
+
+
+def _differing(found: list[Replayed], what: str) -> Iterator[Differing]:
+    """By how much ``what`` is not the same: of each night of LEAST places and more, and of all
+    others together, if these are as many."""
+    few = []
+    for one in found:
+        same, rows = getattr(one, what), one.rows_of(what)
+        if same is None:
+            continue
+        if rows >= LEAST:
+            which = _made_otherwise(one) if what == "rebuilt_features_same" else ""
+            yield Differing(1 - same, rows, f"the release of {one.night}", which)
+        else:
+            few.append((1 - same, rows))
+    together = sum(rows for _, rows in few)
+    if together >= LEAST:
+        share = sum(other * rows for other, rows in few) / together
+        yield Differing(
+            share, together,
+            f"{len(few)} releases of fewer than {LEAST} places each, {together:,} together",
+        )  # fmt: skip
 
 
 def _made_otherwise(one: Replayed) -> str:

@@ -261,10 +261,48 @@ def test_a_fault_that_stands_is_one_incident_though_nights_leave_the_period() ->
     (tomorrow,) = replay.wrong([night(day) for day in (21, 22, 23)], [], shown)
     assert today.subject == tomorrow.subject == "score_same"
     assert today.sentence == (
-        "Of the release of 2017-11-20, the worst of 3 such releases, 10.0% of the scores are not "
-        "those that the served features give."
+        "Of the release of 2017-11-20, the worst of 3 such, 10.0% of the scores are not those that "
+        "the served features give."
     )
     assert "2017-11-23" in tomorrow.sentence
+
+
+def pooled(*nights: tuple[int, float], what: str = "score_same") -> list[Any]:
+    """What is told of nights of so many places and such a share of the same."""
+    found = [
+        replay.Replayed(f"2017-11-{n:02d}", compared=rows, **{what: same})  # type: ignore[arg-type]
+        for n, (rows, same) in enumerate(nights, start=1)
+    ]
+    return replay.wrong(found, [], replay.Shown(5_000, 50_000, 0, 50_000))
+
+
+@pytest.mark.parametrize("what", ["score_same", "order_same", "version_same", "hash_kept"])
+def test_many_nights_of_few_places_are_judged_together(what: str) -> None:
+    (told,) = pooled(*[(150, 0.9)] * 14, what=what)
+    assert (told.kind, told.subject, told.rows) == ("unlike_release", what, 2_100)
+    assert told.effect == pytest.approx(0.1)
+    assert told.sentence.startswith(
+        "Of 14 releases of fewer than 200 places each, 2,100 together, 10.0% of the "
+    )
+
+
+def test_places_that_many_small_nights_never_published_are_named_too() -> None:
+    found = [replay.Replayed(f"2017-11-{n}", compared=100, unpublished=50) for n in range(10, 24)]
+    told = replay.wrong(found, [], replay.Shown(500, 2_100, 0, 2_100))
+    assert [(row.subject, row.rows) for row in told] == [("published_at_all", 2_100)]
+
+
+def test_a_night_of_many_places_is_judged_alone() -> None:
+    # Together with a hundred thousand right ones, 50 of 1,000 would be below the limit.
+    (told,) = pooled((1_000, 0.95), (100_000, 1.0), (150, 1.0), (150, 1.0))
+    assert told.sentence.startswith("Of the release of 2017-11-01, 5.0% of the scores")
+    # What small nights have wrong is no part of the great one's, and not hidden by it.
+    (told,) = pooled((100_000, 1.0), (150, 0.5), (150, 1.0))
+    assert (told.rows, told.effect) == (300, pytest.approx(0.25))
+
+
+def test_few_places_of_few_nights_convict_nobody() -> None:
+    assert [row.kind for row in pooled((99, 0.0), (100, 0.0))] == ["not_replayed"]
 
 
 def test_a_log_of_which_nothing_can_be_replayed_is_no_go() -> None:
