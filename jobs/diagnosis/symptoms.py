@@ -146,6 +146,11 @@ KINDS: dict[str, Kind] = {
         DECISIONING, MODEL, "lists order worse than their nights promised",
         "Look at what has drifted since the newest cut, and whether the cut is like what serves.",
     ),
+    "promise_unjudged": Kind(
+        DECISIONING, SYSTEM, "what nights promised is not judged",
+        "Agree on a metric of as many places as lists have; look again when the horizon of a "
+        "release is over.",
+    ),
     "below_baseline": Kind(
         DECISIONING, MODEL, "what the model replaced brings more",
         "Settle it by an experiment against the baseline, and look at the slices that lose most.",

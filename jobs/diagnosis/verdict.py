@@ -52,7 +52,8 @@ def run(night: Night, params: Params) -> None:
     before = night.previous("verdict")
     known = io.read_arrow(before.table("evaluation_ledger")).to_pylist() if before else []
     now = releases_now(night, gates, ordered)
-    night.write("evaluation_ledger", _table("evaluation_ledger", ledger(known, now)))
+    rows = fallen_due(ledger(known, now), night.arrow("replayed").to_pylist())
+    night.write("evaluation_ledger", _table("evaluation_ledger", rows))
 
 
 def _table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
@@ -126,6 +127,16 @@ def ledger(known: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[
         if before is None or row["requests"] >= before["requests"]:
             kept[row["release_id"]] = row
     return [kept[name] for name in sorted(kept)]
+
+
+def fallen_due(rows: list[dict[str, Any]], replayed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The ledger's rows with what came of their lists, which is known weeks after they served."""
+    due = {
+        row["night"]: {name: row[name] for name in ("realised", "realised_low", "realised_high")}
+        for row in replayed
+        if row["realised"] is not None
+    }
+    return [row | due.get(row["night"], {}) for row in rows]
 
 
 # What the ledger takes over of a release's replay.

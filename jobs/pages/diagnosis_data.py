@@ -8,7 +8,8 @@ from typing import Any
 
 from jobs.diagnosis.kpis.kpi_cells import NOT_OF_VISITS
 from jobs.diagnosis.log import intake
-from jobs.diagnosis.replay.replay import PROMISES, SHARE
+from jobs.diagnosis.replay.promises import PROMISES
+from jobs.diagnosis.replay.replay import SHARE
 from jobs.pages import plots
 from jobs.pages.audits import Part, Section
 from jobs.pages.evidence import SHOWN, Run, part, triples
@@ -267,11 +268,11 @@ def _promised(run: Run, rows: list[dict[str, Any]]) -> Iterator[Part]:
     known = " and ".join(f"{metric}@{at}" for metric, at in PROMISES)
     without = all(row["promised"] is None for row in rows)
     yield part(
-        f"{name} of each release on matured answers that were followed by an outcome. "
+        f"{name} of each release, of visitors who bought in the promised horizon after its first "
+        "list, and of all that they bought; none where the horizon is not over. "
         + (f"Nights promise {known} alone, so that nothing is held against a promise." if without
-           else "Promised by its night is the same metric, of everybody's purchases and not of "
-           "those from the list: what came may well be above it. What is below it, all releases "
-           "together and beyond the interval, is a warning."),
+           else "Promised by its night is the same metric, before filters and rules. What is below "
+           "it, all releases together and beyond the interval, is a warning."),
         rows, "night", "promised", "realised", "realised_low", "realised_high",
         plot=promises(
             rows[:RELEASES_PLOTTED][::-1], name,

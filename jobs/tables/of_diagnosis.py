@@ -81,9 +81,10 @@ table(
 _symptoms("served")
 table(
     "replayed", "replay",
-    "one row per night, or refresh, that served in the current period: what was served beside what "
-    "was published, and beside what is made again of it; realised: by the agreed metric; promised: "
-    "by the same, null where a night promises nothing by it",
+    "one row per night, or refresh, that served in the current period, or in the reference where "
+    "its promise is due: what was served beside what was published, and beside what is made again "
+    "of it; promised: by the agreed metric, null where a night promises nothing by it; realised: "
+    "by the same, of visitors who bought in the promised horizon after their list",
     "night",
     night=S, requests=I64, places=I64, compared=I64, unpublished=I64, features_same=maybe(F64),
     hash_same=maybe(F64), version_same=maybe(F64), score_same=maybe(F64), order_same=maybe(F64),

@@ -49,7 +49,7 @@ class Who:
         named = [row[0] for row in places.select("release_id").distinct().collect()]
         shelf = shelved(night, named)
         labels = sorted({one.told_by for one in shelf if one.told_by})
-        newest = _newest(night)
+        newest = newest_label(night)
         keys = [_keys(night, label).withColumn("told_by", F.lit(label)) for label in labels]
         goods = [_items(night, label).withColumn("told_by", F.lit(label)) for label in labels]
         now = (
@@ -190,7 +190,7 @@ def _labels(night: Night) -> list[tuple[datetime, str]]:
     return sorted(told)
 
 
-def _newest(night: Night) -> str | None:
+def newest_label(night: Night) -> str | None:
     """The newest label with identities, not after this run's."""
     labels = _labels(night)
     return labels[-1][1] if labels else None

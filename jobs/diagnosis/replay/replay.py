@@ -1,11 +1,11 @@
 """The step ``replay``: what was really served, computed again.
 
-Reads ``served_features``, ``served`` and ``definitions``, and of the nights that served: the tables
-``features`` and ``recommendations`` as published, the ranker, and what it takes to make them again.
-Writes ``replayed`` (a row per night that served in the current period), ``replay_features`` (a row
-per feature: served beside published), ``rebuilt_features`` (a row per feature: published beside
-made again from the night's own tables, which proves that it was known by then) and
-``replay_symptoms``.
+Reads ``served_features``, ``served``, ``definitions`` and ``events``, and of the nights that
+served: the tables ``features`` and ``recommendations`` as published, the ranker, and what it takes
+to make them again. Writes ``replayed`` (a row per night that served in the current period, or in
+the reference where its promise is due), ``replay_features`` (a row per feature: served beside
+published), ``rebuilt_features`` (a row per feature: published beside made again from the night's
+own tables, which proves that it was known by then) and ``replay_symptoms``.
 
 Three things are held together: the features that the log has and those that the release published,
 value by value, by their hash and by their version; the scores and the order that these features
@@ -27,8 +27,9 @@ from jobs import io
 from jobs.diagnosis import definitions, rankers, symptoms
 from jobs.diagnosis.definitions import Definitions
 from jobs.diagnosis.log import intake
-from jobs.diagnosis.replay import comparing, rebuilding
+from jobs.diagnosis.replay import comparing, promises, rebuilding
 from jobs.diagnosis.replay.comparing import DEFAULT, LOST, OTHER, UNIT, Compared
+from jobs.diagnosis.replay.promises import Came
 from jobs.diagnosis.symptoms import Symptom
 from jobs.evaluation import metrics
 from jobs.night import Night
@@ -48,10 +49,8 @@ SIGMAS = 3.0  # of drawing whole requests, by which a share of the sample may be
 # was looked at does not speak for what was served.
 RETIRED = 0.5
 SCORE_WITHIN = 1e-4  # relative; scores are means of float32 sums
-# What a night's own evidence foretells, by metric and length of the list.
-PROMISES = {("ndcg", 10): "ndcg_at_10", ("recall", 20): "recall_at_20"}
 LITTLE = 0.01  # of a promise, which nobody misses
-FEW_ANSWERS = 50  # followed by an outcome; fewer say nothing of a promise
+FEW_ANSWERS = 50  # lists of buyers; fewer say nothing of a promise
 KIND = {
     LOST: "lost_join", DEFAULT: "default_on_timeout", UNIT: "unit_change", OTHER: "unlike_release",
 }  # fmt: skip
@@ -104,8 +103,9 @@ class Replayed:
     realised: float | None = None
     realised_low: float | None = None
     realised_high: float | None = None
-    # (n,) the agreed metric of each answer that was followed by an outcome.
+    # (n,) the agreed metric of each visitor who bought in the horizon; of lists at most so long.
     reached: np.ndarray | None = field(default=None, repr=False)
+    longest: int = 0
     # Of the rows whose features are served as published, those that have their hash.
     hash_kept: float | None = None
     # (n, n_features) of the rows compared: as served, as published.
@@ -134,20 +134,19 @@ def run(night: Night, params: Params) -> None:
     agreed = definitions.read(night)
     now = ds.field("period") == "current"
     sample = night.arrow("served_features", where=now & ds.field("night").is_valid())
-    columns = [
-        "request_id", "position", "shown_position", "bought", "clicked", "mature", "night",
-        "person_id", "surface", "score", "fallback", "published",
-    ]  # fmt: skip
+    columns = ["request_id", "night", "score", "fallback", "published"]
     every = night.arrow("served", columns, now)
     shown = every.filter(pc.is_valid(every["night"]))
     found = []
-    for label in sorted(set(shown["night"].to_pylist())):
+    kept = promises.kept(night, agreed)
+    for label in sorted({*shown["night"].to_pylist(), *kept}):
         of_night = shown.filter(pc.equal(shown["night"], label))
         one = replay(night, label, sample.filter(pc.equal(sample["night"], label)))
         one.places = of_night.num_rows
         one.requests = pc.count_distinct(of_night["request_id"]).as_py()
-        one.promised = promised(night, label, agreed)
-        realise(one, of_night, agreed, night.seed)
+        one.promised = promises.of_night(night, label, agreed).promised
+        if label in kept:
+            realise(one, kept[label], night.seed)
         found.append(one)
     if found and params.rebuilt_people:
         newest = _newest_night(night, found)
@@ -269,53 +268,13 @@ def order_same(sample: pa.Table, published: pa.Table) -> float | None:
     return float((rank[1:] > rank[:-1])[beside].mean())
 
 
-def promised(night: Night, label: str, agreed: Definitions) -> float | None:
-    """What the night's own evidence foretold of what it published, by the agreed metric; None where
-    a night foretells nothing by that metric."""
-    column = PROMISES.get((agreed.metric, agreed.at))
-    ranker = night.lake.at("ranker", label)
-    if column is None or ranker is None:
-        return None
-    rows = io.read_arrow(ranker.table("ranking_evidence")).to_pylist()
-    return next((row[column] for row in rows if row["published"]), None)
-
-
-def realise(one: Replayed, shown: pa.Table, agreed: Definitions, seed: int) -> None:
-    """The agreed metric of the answers that were followed by an outcome, once that is known.
-    Answers that are a fallback are left out: a night promises nothing of them.
-
-    Of answers without any outcome it is not defined; and what people did elsewhere is not in it, so
-    that it tells how well a list was ordered, and is no promise kept or broken by itself.
-    """
-    ripe = shown.filter(shown["mature"])
-    if not ripe.num_rows:
+def realise(one: Replayed, came: Came, seed: int) -> None:
+    """Note what came of a night's lists."""
+    if len(came.reached) < 2:
         return
-    label = "bought" if agreed.label.event == "purchase" else "clicked"
-    hit = ripe[label].to_numpy(zero_copy_only=False).astype(bool)
-    _, request = np.unique(ripe["request_id"].to_numpy(zero_copy_only=False), return_inverse=True)
-    wanted = np.bincount(request[hit], minlength=int(request.max()) + 1)
-    has = (wanted > 0) & personal(ripe, request)
-    if has.sum() < 2:
-        return
-    code = np.cumsum(has) - 1
-    kept = has[request]
-    person, rank = code[request[kept]], ripe["position"].to_numpy()[kept] - 1
-    arguments = (person, rank, hit[kept])
-    if agreed.metric == "ndcg":
-        values = metrics.ndcg(*arguments, wanted[has], agreed.at)
-    elif agreed.metric == "recall":
-        values = metrics.recall(*arguments, wanted[has], agreed.at)
-    else:
-        values = metrics.hit_rate(*arguments, int(has.sum()), agreed.at)
-    one.reached = values
-    one.realised = float(values.mean())
-    one.realised_low, one.realised_high = metrics.interval(values, seed)
-
-
-def personal(rows: pa.Table, request: np.ndarray) -> np.ndarray:
-    """(n_requests,) bool: whether an answer has a place that is no fallback."""
-    own = rows["fallback"].is_null().to_numpy()
-    return np.bincount(request, own) > 0
+    one.reached, one.longest = came.reached, came.longest
+    one.realised = float(came.reached.mean())
+    one.realised_low, one.realised_high = metrics.interval(came.reached, seed)
 
 
 # --- made again ------------------------------------------------------------------------------
@@ -447,28 +406,47 @@ def _made_otherwise(one: Replayed) -> str:
 
 
 def below_promise(found: list[Replayed], agreed: Definitions) -> Iterator[Symptom]:
-    """A warning where the answers of all releases together reach less than their nights promised,
-    beyond the interval; one release alone, of many that are looked at daily, does by chance.
+    """A warning where the lists of all releases together reach less than their nights promised,
+    beyond the interval; one release alone, of many that are looked at daily, does by chance. And
+    one where a promise cannot be judged yet, or not by this metric.
 
-    It fails nothing: a promise is of everybody's purchases, and what came is of purchases from the
-    list, which makes a list look better and not worse.
+    It fails nothing: what filters, quotas and rules take out of a list is in what came, and not in
+    the promise.
     """
-    both = [(one.reached, one.promised) for one in found]
-    kept = [(values, one) for values, one in both if values is not None and one is not None]
-    if sum(len(values) for values, _ in kept) < FEW_ANSWERS:
+    name = f"{agreed.metric}@{agreed.at}"
+    promising = [one for one in found if one.promised is not None]
+    due = [one for one in promising if one.reached is not None]
+    kept = [one for one in due if one.longest >= agreed.at]
+    reached = [one.reached for one in kept if one.reached is not None]
+    rests = sum(map(len, reached))
+    if due and not kept:
+        longest = max(one.longest for one in due)
+        yield symptoms.unjudged(
+            "promise_unjudged", name, longest, agreed.at,
+            f"{name} is promised of {agreed.at} places and lists were served with {longest} at "
+            "most, so that no promise is held against them.",
+        )  # fmt: skip
+    elif promising and rests < FEW_ANSWERS:
+        yield symptoms.unjudged(
+            "promise_unjudged", name, rests, FEW_ANSWERS,
+            f"Of the lists that were served long enough ago for the promised horizon to be over, "
+            f"{rests:,} were of visitors who bought within it: no promise of {name} is judged.",
+        )  # fmt: skip
+    if rests < FEW_ANSWERS:
         return
-    values = np.concatenate([values for values, _ in kept])
-    promise = float(np.average([one for _, one in kept], weights=[len(v) for v, _ in kept]))
+    values = np.concatenate(reached)
+    promised = [one.promised for one in kept if one.promised is not None]
+    promise = float(np.average(promised, weights=[len(v) for v in reached]))
     came = float(values.mean())
     _, high = metrics.interval(values, 0)
     effect, limit = promise - came, max(high - came, LITTLE * promise)
     if effect <= limit:
         return
-    name = f"{agreed.metric}@{agreed.at}"
     yield Symptom(
         "below_promise", name, effect, limit, effect / limit, len(values),
-        f"Of {len(values):,} answers of {len(kept)} releases that were followed by an outcome, "
-        f"{name} is {came:.3f}, at most {high:.3f}, and their nights promised {promise:.3f}.",
+        f"Of the lists of {len(values):,} visitors of {len(kept)} releases who bought within the "
+        f"promised horizon, {name} is {came:.3f}, at most {high:.3f}, and their nights promised "
+        f"{promise:.3f}.",
         warning=True,
     )  # fmt: skip
 

@@ -12,29 +12,33 @@ import pytest
 
 from jobs import io, tables
 from jobs.diagnosis import definitions
-from jobs.diagnosis.replay import replay
+from jobs.diagnosis.replay import promises, replay
 from jobs.io import Lake
 from jobs.night import Night
 from jobs.scoring import features
 from jobs.scoring.scorer import Scorer
-from jobs.tables import FEATURES, SOURCES, TABLES
+from jobs.tables import FEATURES, SOURCES, TABLES, TIME
 from tests.conftest import AS_OF
 from tests.expectations.good_diagnosis import AGREED, RELEASE
 
 NIGHT = AS_OF - timedelta(days=10)
-PEOPLE, LISTED = 60, 5
+PEOPLE, LISTED = 60, 10
 
 
-def publish(lake: Lake, step: str, label: datetime, **rows: pa.Table) -> None:
+def publish(
+    lake: Lake, step: str, label: datetime, notes: dict[str, str] | None = None, **rows: pa.Table
+) -> None:
     for table in tables.of_step(step):
         found = rows.get(table.name, table.schema.empty_table())
         io.write_arrow(lake.staged(step, label) / table.name, found.select(table.schema.names))
-    io.write_json(lake.staged(step, label) / "manifest.json", {"as_of": label.isoformat()})
+    io.write_json(lake.staged(step, label) / "manifest.json", {
+        "as_of": label.isoformat(), "notes": notes or {},
+    })  # fmt: skip
     lake.publish(step, label, "one")
 
 
 class Shop:
-    """People with five places each, published and served alike until a test changes the served."""
+    """People with ten places each, published and served alike until a test changes the served."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(11)
@@ -58,6 +62,8 @@ class Shop:
         self.served_score = self.score.copy()
         self.position = self.rank.copy()
         self.bought = self.rank == 1
+        self.elsewhere = 0  # items that each person buys and no list has
+        self.horizon_days = 2
         self.agreed = dict(AGREED)
         self.more: dict[str, Any] = {}  # columns of the log
 
@@ -80,6 +86,17 @@ class Shop:
             **self.more,
         }  # fmt: skip
 
+    def events(self) -> pa.Table:
+        """Purchases a day after the list: of what was bought from it, and of what it had not."""
+        who = np.r_[self.person[self.bought], np.repeat(np.unique(self.person), self.elsewhere)]
+        item = np.r_[self.item[self.bought], np.full(PEOPLE * self.elsewhere, "elsewhere")]
+        when = AS_OF - timedelta(days=8)
+        return filled("events", {
+            "event_id": [f"e{n}" for n in range(len(who))], "key_type": ["x"] * len(who),
+            "key": who, "item_id": item, "event_type": ["purchase"] * len(who),
+            "event_time": [when] * len(who),
+        })  # fmt: skip
+
     def run(self, tmp_path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[Any]]:
         """The night's row, the features' rows, the symptoms."""
         lake = Lake(tmp_path / "lake").open()
@@ -93,9 +110,15 @@ class Shop:
             recommendations=filled("recommendations", listed),
         )  # fmt: skip
         evidence = filled(
-            "ranking_evidence", {"ranking": ["blend"], "published": [True], "ndcg_at_10": [0.4]}
+            "ranking_evidence",
+            {"ranking": ["blend"], "published": [True], "ndcg_at_10": [0.4], "recall_at_20": [0.6]},
         )
-        publish(lake, "ranker", NIGHT, blend_weights=self.weights, ranking_evidence=evidence)
+        cut = NIGHT - timedelta(days=self.horizon_days)
+        publish(
+            lake, "ranker", NIGHT, {"cut": cut.isoformat()}, blend_weights=self.weights,
+            ranking_evidence=evidence,
+        )  # fmt: skip
+        publish(lake, "events", AS_OF, events=self.events())
         agreed = [{"name": n, "value": definitions.json.dumps(v)} for n, v in self.agreed.items()]
         publish(
             lake, "definitions", AS_OF,
@@ -197,11 +220,55 @@ def test_places_that_a_filter_takes_out_change_no_order(tmp_path: Path) -> None:
     assert replay.order_same(kept, filled("recommendations", listed)) == 1.0
 
 
-def test_the_realised_metric_is_of_answers_that_had_an_outcome(tmp_path: Path) -> None:
+def test_what_came_is_of_all_that_a_visitor_bought_in_the_horizon(tmp_path: Path) -> None:
     shop = Shop()
+    # Half of the visitors buy what stands second, and as much that no list has.
     shop.bought = (shop.rank == 2) & (np.arange(shop.rows) < shop.rows // 2)
+    shop.elsewhere = 1
     night, _, _ = shop.run(tmp_path)
-    assert night["realised"] == pytest.approx(1 / np.log2(3))
+    ideal = 1 + 1 / np.log2(3)
+    # The others bought elsewhere alone: they count, and their lists had nothing of it.
+    assert night["realised"] == pytest.approx(0.5 / np.log2(3) / ideal)
+
+
+def test_an_item_bought_twice_before_or_after_the_horizon_counts_as_the_promise_counts() -> None:
+    shown = promises.Lists(
+        pa.array(["a", "b"]), np.array([0, 0]), np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]),
+        pa.array(["x", "y", "x", "y"]),
+    )  # fmt: skip
+    day = 24 * 3_600_000_000
+    bought = [("a", "x", 1), ("a", "x", 2), ("a", "y", 8), ("a", "z", -1), ("b", "y", 7),
+              ("c", "x", 1)]  # fmt: skip
+    rows = pa.table({
+        "visitor": [who for who, _, _ in bought], "item_id": [item for _, item, _ in bought],
+        "event_time": pa.array([n * day for _, _, n in bought], pa.int64()).cast(TIME),
+    })  # fmt: skip
+
+    def reached(metric: str, at: int) -> list[float]:
+        agreed = definitions.build(AGREED | {"model_metric": {"name": metric, "at": at}})
+        return promises.of_lists(shown, rows, timedelta(days=7), agreed).tolist()
+
+    assert reached("ndcg", 10) == pytest.approx([1.0, 1 / np.log2(3)])
+    assert reached("recall", 20) == [1.0, 1.0]
+    assert reached("hit_rate", 1) == [1.0, 0.0]
+
+
+def test_a_visitors_first_list_that_is_no_fallback_is_judged() -> None:
+    when = [3, 3, 1, 1, 2, 2, 1]
+    rows = pa.table({
+        "request_id": ["late", "late", "none", "none", "first", "first", "other"],
+        "request_time": pa.array(when, pa.int64()).cast(TIME),
+        "position": pa.array([1, 2, 1, 2, 2, 1, 1], pa.int32()),
+        "surface": ["homepage"] * 6 + ["feed"], "visitor": ["v"] * 7,
+        "item_id": ["a", "b", "c", "d", "e", "f", "g"],
+        "fallback": pa.array([None, None, "stranger", "stranger", None, "filled", None]),
+    })  # fmt: skip
+    found = promises.first_lists(rows, 1)
+    assert (found.visitors.to_pylist(), found.begun.tolist()) == (["v"], [2])
+    assert dict(zip(found.item_id.to_pylist(), found.rank.tolist(), strict=True)) == {
+        "e": 1, "f": 0,
+    }  # fmt: skip
+    assert found.longest == 2
 
 
 @pytest.mark.parametrize("version", [features.VERSION, "of-another-night", None])
@@ -226,23 +293,56 @@ def test_a_promise_is_held_against_what_came_by_the_same_metric_alone(tmp_path: 
 
 def test_what_came_below_the_promise_is_warned_of(tmp_path: Path) -> None:
     shop = Shop()
-    shop.bought = shop.rank == LISTED  # NDCG of 1 / log2(6), less than the 0.4 that were promised
+    shop.bought = shop.rank == LISTED  # NDCG of 1 / log2(11), less than the 0.4 promised
     night, _, wrong = shop.run(tmp_path)
     assert night["realised_high"] < night["promised"]
     assert [(row["kind"], row["subject"], row["warning"]) for row in wrong] == [
         ("below_promise", "ndcg@10", True)
     ]
-    assert "60 answers of 1 releases" in wrong[0]["sentence"]
+    assert "60 visitors of 1 releases who bought" in wrong[0]["sentence"]
 
 
 def test_answers_that_are_a_fallback_break_no_promise(tmp_path: Path) -> None:
     shop = Shop()
-    stranger = np.arange(shop.rows) >= shop.rows // 5
+    stranger = np.arange(shop.rows) >= shop.rows - 9 * LISTED
     shop.bought = np.where(stranger, shop.rank == LISTED, shop.rank == 1)
     shop.more = {"fallback": np.where(stranger, "stranger", None)}
     night, _, wrong = shop.run(tmp_path)
     assert night["realised"] == 1.0
-    assert "below_promise" not in {row["kind"] for row in wrong}
+    assert wrong == []
+
+
+def test_a_promise_whose_horizon_is_not_over_is_not_judged(tmp_path: Path) -> None:
+    shop = Shop()
+    shop.horizon_days = 3  # and a week until purchases are mature, of lists of nine days ago
+    night, _, wrong = shop.run(tmp_path)
+    assert (night["promised"], night["realised"]) == (0.4, None)
+    assert [(row["kind"], row["rows"], row["warning"]) for row in wrong] == [
+        ("promise_unjudged", 0, True)
+    ]
+
+
+def test_lists_shorter_than_the_metric_keep_and_break_no_promise(tmp_path: Path) -> None:
+    shop = Shop()
+    shop.agreed["model_metric"] = {"name": "recall", "at": 20}
+    night, _, wrong = shop.run(tmp_path)
+    assert (night["promised"], night["realised"]) == (0.6, 1.0)
+    (one,) = wrong
+    assert (one["kind"], one["subject"], one["warning"]) == ("promise_unjudged", "recall@20", True)
+    assert one["sentence"] == (
+        "recall@20 is promised of 20 places and lists were served with 10 at most, so that no "
+        "promise is held against them."
+    )
+
+
+def test_a_night_that_served_in_the_reference_alone_has_a_row_once_it_is_due(
+    tmp_path: Path,
+) -> None:
+    shop = Shop()
+    shop.more = {"period": ["reference"] * shop.rows}
+    night, _, wrong = shop.run(tmp_path)
+    assert (night["requests"], night["compared"], night["realised"]) == (0, 0, 1.0)
+    assert [row["kind"] for row in wrong] == ["not_replayed"]  # nothing was served of late
 
 
 def test_places_that_were_never_published_are_named() -> None:
