@@ -318,12 +318,13 @@ def test_a_year_ago_and_empty_examples_are_not_probed(tmp_path, learned):
     stage_catalogue(lake, GOODS)
     rows = run(lake)[1]
     assert rows["leakage_probes"] == []
-    assert "has kept its examples" in rows["leakage_symptoms"][0]["sentence"]
+    told = {row["subject"]: row["sentence"] for row in rows["leakage_symptoms"]}
+    assert "has kept its examples" in told["leaks"]
     stage(lake, drawn(WORLD, "current", 1_000, 2))
     rows = run(lake)[1]
     assert {row["probe"] for row in rows["leakage_probes"]} == {"before_its_night"}
-    (unseen,) = rows["leakage_symptoms"]
-    assert "the newest cut of training has 0 purchases; 50 are needed." in unseen["sentence"]
+    told = {row["subject"]: row["sentence"] for row in rows["leakage_symptoms"]}
+    assert "the newest cut of training has 0 purchases; 50 are needed." in told["leaks"]
 
 
 def test_training_is_not_held_against_clicks(tmp_path, learned, served):
