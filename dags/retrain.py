@@ -73,7 +73,7 @@ def read_verdict() -> str:
             )
         doubts += [
             f"The diagnosis of {label} stopped at a red gate and reached no verdict: {step}."
-            for label, step in incidents.unfinished(lake, verdict.label)
+            for label, step in incidents.unfinished(lake, verdict)
         ]
         facts = {
             "as_of": verdict.label,

@@ -87,20 +87,26 @@ def of_gate(lake: Lake, label: str, run_id: str, step: str) -> Incident | None:
     )
 
 
-def unfinished(lake: Lake, since: str) -> list[tuple[str, str]]:
-    """Run dates later than ``since`` whose diagnosis stopped at a red gate, and at which step."""
+def unfinished(lake: Lake, verdict: Verdict) -> list[tuple[str, str]]:
+    """Diagnoses of later run dates, and of the verdict's own one since, that stopped at a red gate:
+    the run date, and at which step."""
     home = lake.root / "evidence"
     labels = sorted(path.name for path in home.iterdir()) if home.is_dir() else []
+    reached = lake.evidence("verdict", io.parse_as_of(verdict.label), verdict.run_id)
+    since = _written(reached) if reached.is_file() else 0
     found = []
-    for label in (one for one in labels if one > since):
+    for label in (one for one in labels if one >= verdict.label):
         for step in steps.DIAGNOSIS:
-            newest = max(
-                (home / label / step).glob("*.json"), key=lambda one: one.stat().st_mtime_ns,
-                default=None,
-            )  # fmt: skip
-            if newest is not None and io.read_json(newest)["verdict"] == "red":
+            newest = max((home / label / step).glob("*.json"), key=_written, default=None)
+            if newest is None or (label == verdict.label and _written(newest) <= since):
+                continue
+            if io.read_json(newest)["verdict"] == "red":
                 found.append((label, step))
     return found
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def of_verdict(verdict: Verdict | None) -> Incident | None:

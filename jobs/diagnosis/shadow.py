@@ -29,7 +29,7 @@ from jobs.tables import TABLES
 
 OPEN, UNREADABLE = "open", "unreadable"
 DECISIONS = (*shadow.DECISIONS, OPEN)
-NEEDED = ("candidate", "live", "parameters", "gates", "build_seconds", "surfaces")
+NEEDED = ("candidate", "live", "parameters", "gates", "surfaces")
 VERDICTS = (shadow.GAINS, shadow.LOSES, shadow.UNKNOWN)
 EVERYBODY = "all"
 NAMES = ("shadow_candidates", "shadow_lists", "shadow_sources")
@@ -188,7 +188,7 @@ def rows_of(compared: dict[str, Any]) -> Rows:
             })  # fmt: skip
     everybody = [row for row in lists if row["group_kind"] == EVERYBODY]
     gates, seconds, until = (
-        compared["gates"], compared["build_seconds"], compared.get("bought_until")
+        compared["gates"], compared.get("build_seconds", {}), compared.get("bought_until")
     )  # fmt: skip
     one = {
         "candidate": candidate, "live": live, "compared_at": compared["compared_at"],
@@ -210,7 +210,7 @@ def _lists(candidate: str, surface: str, told: dict[str, Any]) -> list[dict[str,
     everybody = {
         **of, "group_kind": EVERYBODY, "group": EVERYBODY, "buyers": 0, "verdict": shadow.UNKNOWN,
         "overlap": told["overlap"], "rank_biased_overlap": told["rank_biased_overlap"],
-        "rank_correlation": told["rank_correlation"],
+        "rank_correlation": told.get("rank_correlation"),
     }  # fmt: skip
     rows = []
     for one in told["gain"] if isinstance(told["gain"], list) else []:

@@ -157,7 +157,8 @@ KINDS: dict[str, Kind] = {
     ),
     "guardrail_broken": Kind(
         DECISIONING, SYSTEM, "an arm of an experiment breaks a guardrail",
-        "Stop showing the arm; mend what it makes worse, or agree on a wider margin beforehand.",
+        "Stop showing the arm and take the experiment out of the metrics file; mend what it makes "
+        "worse, or agree on a wider margin before the next one.",
     ),
     "losing_arm": Kind(
         DECISIONING, MODEL, "an arm of an experiment brings less than its control",

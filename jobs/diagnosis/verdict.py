@@ -136,7 +136,12 @@ def fallen_due(rows: list[dict[str, Any]], replayed: list[dict[str, Any]]) -> li
         for row in replayed
         if row["realised"] is not None
     }
-    return [row | due.get(row["night"], {}) for row in rows]
+    # A night that was run again has two releases: what is known of it now is of the newer one.
+    newest = {row["night"]: row["judged_at"] for row in sorted(rows, key=lambda r: r["judged_at"])}
+    return [
+        row | (due.get(row["night"], {}) if row["judged_at"] == newest[row["night"]] else {})
+        for row in rows
+    ]
 
 
 # What the ledger takes over of a release's replay.

@@ -10,6 +10,7 @@ escaped.
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from jobs.pages import audits as audits_page
 from jobs.pages import backtest, diagnosis, report, staleness
 from jobs.pages.sections import section, text
 
+log = logging.getLogger(__name__)
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -51,13 +53,20 @@ def build_one(lake: Lake, label: str, out: Path, link: str = "") -> Path:
     """Write the pages of one run date, as the DAG that diagnosed it does, and those of others that
     have none, so that no link of them is dead; returns that of the diagnosis. ``link``: the address
     of its run in Airflow."""
-    nights = [night(lake, one) for one in run_dates(lake)]
-    pages = _environment()
-    for found in nights:
-        if found["label"] == label or not (out / f"{found['label']}.html").is_file():
-            _of_night(lake, found, out, pages)
-        if found["diagnosed"] and not _diagnosed(out, found).is_file():
-            _diagnosis(lake, found, out, pages)
+    pages, nights = _environment(), []
+    for one in run_dates(lake):
+        try:
+            found = night(lake, one)
+            if one == label or not (out / f"{one}.html").is_file():
+                _of_night(lake, found, out, pages)
+            if one != label and found["diagnosed"] and not _diagnosed(out, found).is_file():
+                _diagnosis(lake, found, out, pages)
+            nights.append(found)
+        except (Fault, OSError, ValueError) as error:
+            if one == label:
+                raise
+            # Another date's broken file, or a refresh that is just forgotten, is not this run's.
+            log.warning("page=%s not_built=%s", one, error)
     _index(lake, nights, out, pages)
     return _diagnosis(lake, night(lake, label), out, pages, link)
 

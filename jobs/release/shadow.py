@@ -278,7 +278,8 @@ def _show(found: dict[str, Any]) -> None:
     console.print(table)
     for release_id, seconds in found["build_seconds"].items():
         warned = warnings(found["gates"][release_id])
-        told = f"{release_id}: built in {seconds or 0:,.0f} s, gates with warnings: {warned}"
+        built = "built by an earlier version" if seconds is None else f"built in {seconds:,.0f} s"
+        told = f"{release_id}: {built}, gates with warnings: {warned}"
         console.print(f"  {told}", markup=False, highlight=False)
     for name, (was, now) in found["parameters"].items():
         console.print(f"  {name}: {was} -> {now}", markup=False, highlight=False)

@@ -153,9 +153,16 @@ def test_a_fault_that_stands_hides_no_new_one_of_another_gate(context, lake, ale
 def test_a_diagnosis_that_stopped_red_after_the_verdict_is_unfinished(lake):
     made.publish_verdict(lake, "2024-03-01", made.symptom("unit_change", "price"))
     made.red_gate(lake, "2024-02-29", "served", "old", "has rows")
-    assert incidents.unfinished(lake, "2024-03-01") == []
+    made.red_gate(lake, "2024-03-01", "served", "first", "has rows")
+    reached = lake.evidence("verdict", io.parse_as_of("2024-03-01"), "one")
+    io.write_json(reached, {"step": "verdict", "verdict": "green"})
+    verdict = verdicts.of(lake, "2024-03-01")
+    assert incidents.unfinished(lake, verdict) == []
     made.red_gate(lake, "2024-03-02", "served", "one", "has rows")
-    assert incidents.unfinished(lake, "2024-03-01") == [("2024-03-02", "served")]
+    assert incidents.unfinished(lake, verdict) == [("2024-03-02", "served")]
+    # The same date, diagnosed again.
+    made.red_gate(lake, "2024-03-01", "definitions", "again", "has a kpi")
+    assert incidents.unfinished(lake, verdict)[0] == ("2024-03-01", "definitions")
 
 
 # --- once per incident -----------------------------------------------------------------------

@@ -163,6 +163,17 @@ def test_a_comparison_that_cannot_be_read_is_named_and_stops_nothing(lake, candi
     assert str(path) in warned.sentence()
 
 
+def test_a_comparison_of_before_builds_were_timed_is_read_all_the_same(lake, candidate) -> None:
+    (path,) = (lake.root / "shadow").glob("*/comparison.json")
+    old = io.read_json(path)
+    del old["build_seconds"]
+    for told in old["surfaces"].values():
+        told.pop("rank_correlation", None)
+    io.write_json(path, old)
+    (one,) = rows(diagnosed(lake), "shadow_candidates")
+    assert (one["candidate"], one["decision"], one["build_live"]) == (candidate, "open", None)
+
+
 def test_a_comparison_made_later_tells_an_earlier_day_nothing_of_what_came_after(
     lake, candidate, tmp_path, monkeypatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,16 @@ def test_the_ledger_holds_what_every_step_found_of_a_release(tmp_path: Path) -> 
 
 
 def test_what_came_of_a_release_is_written_down_when_it_is_due() -> None:
-    rows = [row("a", 90) | {"night": "2017-11-20"}, row("b", 10) | {"night": "2017-11-27"}]
+    rows = [
+        row("a", 90) | {"night": "2017-11-20", "judged_at": AS_OF},
+        row("b", 10) | {"night": "2017-11-27", "judged_at": AS_OF},
+        # The night before it was run again: nothing more comes of its release.
+        row("old", 9) | {"night": "2017-11-20", "judged_at": AS_OF - timedelta(days=3)},
+    ]
     due = {"night": "2017-11-20", "realised": 0.3, "realised_low": 0.2, "realised_high": 0.4}
     not_due = dict.fromkeys(due) | {"night": "2017-11-27"}
     told = verdict.fallen_due(rows, [due, not_due])
-    assert told == [rows[0] | due, rows[1]]
+    assert told == [rows[0] | due, rows[1], rows[2]]
 
 
 def test_the_ledger_tells_of_the_guardrails_that_an_arm_breaks_and_of_no_others(

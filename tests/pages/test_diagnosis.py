@@ -265,6 +265,19 @@ def test_the_page_links_to_the_index_the_gates_and_the_run(lake: Lake, undrawn: 
         assert target.startswith(("#", "https:")) or (out / target).is_file(), target
 
 
+def test_another_dates_broken_evidence_does_not_keep_this_page_from_being_built(
+    lake: Lake, undrawn: None
+) -> None:
+    told.lay(lake, told.told())
+    broken = lake.evidence("source", io.parse_as_of("2017-10-01"), "one")
+    io.write_text(broken, "{")
+    page_of(lake)
+    assert broken.read_text() == "{"
+    io.write_text(lake.evidence("source", AS_OF, "zz"), "{")
+    with pytest.raises(ValueError, match="Expecting"):
+        page_of(lake)
+
+
 def test_the_index_and_the_gates_link_to_the_page(lake: Lake, undrawn: None) -> None:
     told.lay(lake, told.told())
     out = lake.root / "docs"

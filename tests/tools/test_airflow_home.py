@@ -91,3 +91,15 @@ def test_what_airflow_writes_within_a_savepoint_waits_for_its_turn(home):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["database is locked", "('ours',) ('later',)"]
+
+
+def test_somebodys_own_settings_of_airflow_are_left_as_they_are(home):
+    airflow_home.set_environment()
+    there = home / "config" / "airflow_local_settings.py"
+    assert "BEGIN IMMEDIATE" in there.read_text()
+    there.write_text(there.read_text() + "# of an earlier version\n")
+    airflow_home.set_environment()
+    assert "earlier version" not in there.read_text()
+    there.write_text("def task_policy(task): ...\n")
+    airflow_home.set_environment()
+    assert there.read_text() == "def task_policy(task): ...\n"

@@ -7,6 +7,7 @@ be known of adoption then, and it is not taken for granted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -195,9 +196,12 @@ def wrong(found: list[dict[str, object]], params: Params) -> list[Symptom]:
     reasons that it gives a warning, since somebody meant them."""
     share = {(r["surface"], r["period"], r["measure"]): r for r in found}
     told = _too_few(found, params)
-    now_told = [r["share"] for r in found if r["period"] == "current" and r["measure"] == TOLD]
-    # A mail never reports what was seen; where nothing does, nobody knows anything.
-    mute = not any(now_told)
+    answers = Counter[bool]()
+    for row in found:
+        if row["period"] == "current" and row["measure"] == TOLD:
+            answers[row["share"] != 0] += int(str(row["requests"]))
+    # A mail never reports what was seen; of a shop that hardly ever does, nobody knows anything.
+    mute = answers[False] > answers[True]
     for (surface, period, measure), row in share.items():
         if period != "current" or int(str(row["requests"])) < params.requests:
             continue

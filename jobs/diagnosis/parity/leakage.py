@@ -357,8 +357,8 @@ def _together(probes: list[dict[str, Any]]) -> Iterator[Symptom]:
 
 def leaked(probes: list[dict[str, Any]], traced: Traced | None = None) -> list[Symptom]:
     """A leaked feature, or night, for each that a probe shines on, by the brightest of them;
-    ``traced``: what ``made_from_past`` rests on."""
-    instance = traced.instance if traced else {}
+    ``traced``: what ``made_from_past`` rests on, and what else may be why: then it is a warning."""
+    traced = traced or Traced()
     found = {one.subject: one for one in _together(probes)}
     late = {row["feature"] for row in probes if row["probe"] == "shuffled_time" and row["shines"]}
     for row in probes:
@@ -368,16 +368,22 @@ def leaked(probes: list[dict[str, Any]], traced: Traced | None = None) -> list[S
         subject = f"the night {name}" if row["probe"] in OF_NIGHTS else name
         said = SAID[row["probe"]].format(
             value=row["value"], percent=100 * row["value"], rows=row["rows"],
-            instance=instance.get(name, ""),
+            instance=traced.instance.get(name, ""),
         )  # fmt: skip
         more = ", and it does not tell the outcomes of the cut before" if name in late else ""
+        doubts = traced.doubts if row["probe"] == "made_from_past" else None
+        more += f"; {doubts}, which may be why" if doubts else ""
         # What is all but the label itself comes before whatever is merely too good.
         severity = 5.0 if row["probe"] == "future_only" else row["value"] / row["limit"]
         one = Symptom(
             kind="leaked_feature", subject=subject, effect=row["value"], limit=row["limit"],
             severity=min(max(severity, 1.0), 100.0), rows=row["rows"],
-            sentence=f"{subject} {said}{more}.",
+            sentence=f"{subject} {said}{more}.", warning=doubts is not None,
         )  # fmt: skip
-        if subject not in found or found[subject].severity < one.severity:
+        if subject not in found or _graver(one, found[subject]):
             found[subject] = one
     return list(found.values())
+
+
+def _graver(one: Symptom, than: Symptom) -> bool:
+    return (not one.warning, one.severity) > (not than.warning, than.severity)

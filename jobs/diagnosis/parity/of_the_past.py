@@ -8,7 +8,7 @@ however little that tells of the outcome.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +25,7 @@ from jobs.scoring import features
 from jobs.signals import sessions
 from jobs.tables import FEATURES
 
-# One person's facts or logins may be others by now, since the source keeps people as they are; a
-# feature that differs does so for many.
-FEW_PEOPLE = 3
+FEW_PEOPLE = 3  # whose rows are otherwise; one or two may be known otherwise by now
 # Of the people drawn, whose rows must have been held against what was learned from.
 HELD = 0.5
 
@@ -36,7 +34,8 @@ HELD = 0.5
 class Traced:
     """``share``: by feature, of ``rows`` of training those that are made otherwise of the past, of
     how many ``people`` they are, and what one of them is, in words. ``drawn``: people looked at,
-    ``held``: of them, those who could be. ``unjudged``: why nothing was looked at, else None."""
+    ``held``: of them, those who could be. ``unjudged``: why nothing was looked at, else None;
+    ``doubts``: what else than a leak may be why a row is otherwise, in words, else None."""
 
     rows: int = 0
     drawn: int = 0
@@ -45,6 +44,7 @@ class Traced:
     people: dict[str, int] = field(default_factory=dict)
     instance: dict[str, str] = field(default_factory=dict)
     unjudged: str | None = None
+    doubts: str | None = None
 
     def leaks(self, feature: str, limit: float) -> bool:
         """Whether the feature is made otherwise in more than this share, of several people."""
@@ -78,11 +78,31 @@ def trace(night: Night, label: str | None, count: int) -> Traced:
         folder, ["person_id", "item_id", *FEATURES],
         (ds.field("as_of") == cut) & ds.field("person_id").isin(mine),
     )  # fmt: skip
-    return compared(rows, rebuilding.examples_again(night, label, cut.as_py(), rows))
+    found = compared(rows, rebuilding.examples_again(night, label, cut.as_py(), rows))
+    return replace(found, doubts=_doubts(night, label))
+
+
+def _doubts(night: Night, label: str) -> str | None:
+    """The source keeps people as they are: one consent that was taken back since, or segments that
+    were drawn anew, change what is known of everybody's items and pools."""
+    people = [
+        {row["table"]: row["digest"] for row in rows.to_pylist()}.get("people")
+        for rows in (
+            io.read_arrow(night.earlier("source", label).table("source_tables")),
+            night.arrow("source_tables"),
+        )
+    ]
+    return None if people[0] == people[1] else "the source's people are others than that night read"
 
 
 def _other_rules(night: Night, label: str) -> str | None:
-    """By what a night measured, or told whose an event was, that is not as today, in words."""
+    """By what a night was made that is not as today, in words."""
+    code, now = (
+        found.manifest.get("code_version")
+        for found in (night.earlier("examples", label), night.published("served"))
+    )
+    if code != now:
+        return f"the code {code}, where this is {now}"
     folder = night.earlier("recommendations", label).table("features")
     made = pc.unique(io.read_arrow(folder, ["feature_version"])["feature_version"]).to_pylist()
     others = sorted({*made} - {features.VERSION})

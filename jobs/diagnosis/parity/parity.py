@@ -14,6 +14,7 @@ A night is compared with what was served pair by pair, so that there is no selec
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,7 +117,10 @@ def sides(night: Night, served: Sample, params: Params) -> dict[str, tuple[Sampl
     labels = samples.nights(current.table)
     found: dict[str, tuple[Sample, Sample]] = {}
     learned = samples.newest_with(night, "examples", labels)
-    listed = samples.newest_with(night, "recommendations", labels)
+    # Of an hour's release few rows are in the sample: a night's tell more.
+    rows_of = Counter(current.table["night"].to_pylist())
+    many = [label for label in labels if rows_of[label] >= FEW_ROWS]
+    listed = samples.newest_with(night, "recommendations", [*many, *labels])
     absent = [] if len(current) else ["served rows with features"]
     if learned:
         training = samples.examples(night, learned, params.sampled)
@@ -143,9 +147,10 @@ def unseen(pairs: dict[str, tuple[Sample, Sample]], absent: list[str]) -> Iterat
     said = [f"there is no {', no '.join(absent)}"] if absent else []
     said += [f"{pair} has {rows:,} rows of one side" for pair, rows in few.items()]
     if said:
+        how = "Not everything" if len(few) < len(pairs) else "Nothing"
         yield symptoms.unjudged(
             "not_compared", "sides", min(few.values(), default=0), FEW_ROWS,
-            f"Nothing says whether the model sees in serving what it learned from: "
+            f"{how} says whether the model sees in serving what it learned from: "
             f"{'; '.join(said)}; {FEW_ROWS} of each are needed.",
         )  # fmt: skip
 

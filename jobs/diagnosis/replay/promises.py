@@ -95,19 +95,23 @@ def kept(night: Night, agreed: Definitions) -> dict[str, Came]:
     """By night that served in the current period or the reference, what came of its lists, where
     the horizon of some is over and a visitor bought."""
     served = (ds.field("period") != "last_year") & ds.field("night").is_valid()
-    rows = night.arrow("served", COLUMNS, served)
+    # Of what is not mature nothing is due, whatever its horizon.
+    ripe = night.as_of - timedelta(days=agreed.label.maturity_days)
+    due = served & (ds.field("request_time") <= pa.scalar(ripe, TIME))
+    rows = night.arrow("served", COLUMNS, due)
     promises, lists = {}, {}
-    for label in sorted(set(rows["night"].to_pylist())):
+    for label in sorted(pc.unique(rows["night"]).to_pylist()):
         promise = of_night(night, label, agreed)
         if promise.horizon is None:
             continue
-        over = night.as_of - promise.horizon - timedelta(days=agreed.label.maturity_days)
+        over = ripe - promise.horizon
         mine = rows.filter(pc.and_(
             pc.equal(rows["night"], label),
             pc.less_equal(rows["request_time"], pa.scalar(over, TIME)),
         ))  # fmt: skip
-        if mine.num_rows:
-            promises[label], lists[label] = promise, first_lists(mine, night.seed)
+        shown = first_lists(mine, night.seed) if mine.num_rows else None
+        if shown is not None and len(shown.visitors):
+            promises[label], lists[label] = promise, shown
     if not lists:
         return {}
     bought = _purchases(night, rows, lists)
@@ -166,7 +170,7 @@ def _purchases(night: Night, rows: pa.Table, lists: Mapping[str, Lists]) -> pa.T
     whose = pa.concat_tables(keys, promote_options="default").group_by(names[:2]).aggregate(
         [("visitor", "min")]
     )  # fmt: skip
-    since = min(int(one.begun.min()) for one in lists.values() if len(one.begun))
+    since = min(int(one.begun.min()) for one in lists.values())
     bought = night.arrow(
         "events", ["key_type", "key", "item_id", "event_time"],
         (ds.field("event_type") == "purchase")

@@ -23,8 +23,8 @@ from jobs.night import Night
 from jobs.ordering import recommendations, rules
 from jobs.ordering.listing import COLUMNS
 from jobs.ordering.surfaces import PERSON
-from jobs.retrieval import candidates, matrix
-from jobs.retrieval.sources import pools, two_tower
+from jobs.retrieval import candidates, matrix, nearest
+from jobs.retrieval.sources import content_neighbours, pools, two_tower
 from jobs.scoring import examples, features
 from jobs.scoring.features import Ground, Pairs
 from jobs.signals import homes, sessions
@@ -140,7 +140,8 @@ def examples_again(night: Night, label: str, cut: datetime, rows: pa.Table) -> M
 
     Not held against them: people whom nobody knows at the cut any more, or who are said to be of
     another region or segment, since the source keeps people as they are and not as they were. The
-    two towers are not trained again. Raises ``Fault`` where a table is gone.
+    two towers are not trained again, and neighbours that the night sought by cells are not sought.
+    Raises ``Fault`` where a table is gone.
     """
     manifests = {step: night.earlier(step, label).manifest for step in NEEDED_BY_EXAMPLES}
     towers = manifests["candidates"]["params"]["two_tower"]
@@ -163,6 +164,7 @@ def examples_again(night: Night, label: str, cut: datetime, rows: pa.Table) -> M
     item = matrix.positions(rows["item_id"], record.items)
     known = (person >= 0) & (item >= 0)
     values = np.full((rows.num_rows, len(FEATURES)), np.nan, np.float32)
+    unmade: tuple[str, ...] = (f"{two_tower.NAME}_signal",) if towers else ()
     if known.any():
         measured, living = homes.measured(record, persons, catalogue)
         seen = examples.seen_at(then, persons, people, record, measured["i_gap"], behind)
@@ -175,7 +177,17 @@ def examples_again(night: Night, label: str, cut: datetime, rows: pa.Table) -> M
             examples.vectors_of(seen, people, record.items),
         )  # fmt: skip
         values[known] = features.values(ground, pairs)
-    return Made(values, known, (f"{two_tower.NAME}_signal",) if towers else ())
+        if _by_cells(asked.num_rows, matrix.vectors_of(seen.content)):
+            unmade += (f"{content_neighbours.NAME}_signal",)
+    return Made(values, known, unmade)
+
+
+def _by_cells(people: int, vectors: np.ndarray) -> bool:
+    """Whether the night may have sought the neighbours of so many people's items by cells, which
+    miss some; those of few people are sought exactly. ``vectors``: (n_items, dim)."""
+    items, dim = vectors.shape
+    speaking = min(people * content_neighbours.Params().seeds, items)
+    return speaking * items * dim > nearest.EXACT_WORK
 
 
 def _at_cut(night: Night, manifests: dict[str, dict[str, Any]], cut: datetime) -> CutOff:

@@ -408,7 +408,7 @@ def _made_otherwise(one: Replayed) -> str:
 def below_promise(found: list[Replayed], agreed: Definitions) -> Iterator[Symptom]:
     """A warning where the lists of all releases together reach less than their nights promised,
     beyond the interval; one release alone, of many that are looked at daily, does by chance. And
-    one where a promise cannot be judged yet, or not by this metric.
+    one where too few lists are due, or all are shorter than the metric.
 
     It fails nothing: what filters, quotas and rules take out of a list is in what came, and not in
     the promise.

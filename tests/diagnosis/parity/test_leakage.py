@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -166,6 +167,21 @@ def beside(
 def convicted(traced: of_the_past.Traced) -> list[tuple[str, float]]:
     rows = leakage.made_from_past(traced, Params())
     return [(one.subject, one.effect) for one in leakage.leaked(rows, traced)]
+
+
+def test_what_people_who_changed_may_be_why_is_a_warning_and_hides_no_leak(learned):
+    traced = beside(learned, np.arange(len(learned)))
+    doubted = replace(traced, doubts="the source's people are others than that night read")
+    rows = leakage.made_from_past(doubted, Params())
+    (one,) = leakage.leaked(rows, doubted)
+    assert (one.subject, one.warning) == ("taste", True)
+    assert one.sentence.endswith("are others than that night read, which may be why.")
+    # A probe that shines by itself stays a fault, on whichever side of it the warning stands.
+    bright = {"probe": "only_bought", "feature": "taste", "value": 0.3, "low": None, "high": None,
+              "limit": 0.2, "rows": 900, "shines": True}  # fmt: skip
+    for probes in ([bright, *rows], [*rows, bright]):
+        (one,) = leakage.leaked(probes, doubted)
+        assert (one.warning, one.effect) == (False, 0.3)
 
 
 def test_a_feature_that_the_past_does_not_give_is_convicted_however_faint(learned):

@@ -250,6 +250,22 @@ def test_what_is_absent_is_said_and_leaves_empty_tables(tmp_path):
     assert "no served rows with features, no examples" in told["sides"]["sentence"]
 
 
+def test_a_night_of_many_rows_is_compared_before_an_hour_of_few(tmp_path, served):
+    lake = Lake(tmp_path).open()
+    hour = drawn(WORLD, "current", 10, 9)
+    place = hour.schema.get_field_index("night")
+    later = pa.array(["2017-11-30T060000"] * len(hour), pa.string())
+    hour = hour.set_column(place, hour.schema.field("night"), later)
+    stage(lake, served, hour)
+    stage_night(lake, None, as_features(served), GOODS)
+    moment = io.parse_as_of("2017-11-30T06:00:00")
+    io.write_arrow(lake.staged("recommendations", moment) / "features", as_features(hour))
+    lake.publish("recommendations", moment, "one")
+    stage_catalogue(lake, GOODS)
+    night, _ = run(lake)
+    assert night.notes["published"] == "2017-11-16"
+
+
 def test_a_side_of_few_rows_is_told_as_not_compared(tmp_path, served):
     lake = Lake(tmp_path).open()
     stage(lake, served)

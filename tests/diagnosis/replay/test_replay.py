@@ -312,6 +312,14 @@ def test_answers_that_are_a_fallback_break_no_promise(tmp_path: Path) -> None:
     assert wrong == []
 
 
+def test_nights_that_gave_nothing_but_fallbacks_are_not_judged(tmp_path: Path) -> None:
+    shop = Shop()
+    shop.more = {"fallback": np.full(shop.rows, "stranger")}
+    night, _, wrong = shop.run(tmp_path)
+    assert (night["promised"], night["realised"]) == (0.4, None)
+    assert {row["kind"]: row["warning"] for row in wrong}["promise_unjudged"]
+
+
 def test_a_promise_whose_horizon_is_not_over_is_not_judged(tmp_path: Path) -> None:
     shop = Shop()
     shop.horizon_days = 3  # and a week until purchases are mature, of lists of nine days ago
