@@ -383,9 +383,27 @@ def test_features_of_some_people_made_again_are_the_published_ones_until_one_is_
     assert {row["same"] for row in rows.values()} == {1.0}
 
 
+def diagnosed_by(shop: Shop, code_version: str | None) -> None:
+    """A log was joined with its outcomes by this code."""
+    staged = shop.lake.staged("served", AS_OF)
+    io.write_json(staged / "manifest.json", {"run_id": "one", "code_version": code_version})
+    shop.lake.publish("served", AS_OF, "one")
+
+
+def test_a_night_of_other_code_is_not_held_against_what_this_makes(shop: Shop) -> None:
+    diagnosed_by(shop, "another")
+    traced = of_the_past.trace(shop.context("leakage", AS_OF), io.label(AS_OF), 20)
+    assert traced.unjudged is not None
+    assert traced.unjudged.endswith("where this is another")
+    assert traced.share == {}
+
+
 def test_what_was_learned_from_is_what_was_known_at_the_cut_until_a_feature_leaks(
     shop: Shop,
 ) -> None:
+    night_code = shop.lake.published("examples", AS_OF).manifest.get("code_version")
+    diagnosed_by(shop, night_code)
+
     def convicted() -> list[str]:
         night = shop.context("leakage", AS_OF)
         traced = of_the_past.trace(night, io.label(AS_OF), 20)
