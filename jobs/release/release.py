@@ -427,7 +427,7 @@ def describe(
             step: manifest.get("gate", {}).get("verdict", "missing")
             for step, manifest in manifests.items()
         },
-        "build_seconds": round(sum(map(_seconds, manifests.values())), 2),
+        "build_seconds": _seconds(night, manifests),
         "eligibility": ELIGIBILITY,
         "pools": POOLS,
         "surfaces": surfaces(night),
@@ -436,9 +436,11 @@ def describe(
     }
 
 
-def _seconds(manifest: dict[str, Any]) -> float:
-    """What a step and its gate took."""
-    return float(manifest["seconds"]) + float(manifest.get("gate", {}).get("seconds", 0.0))
+def _seconds(night: Night, manifests: dict[str, dict[str, Any]]) -> float:
+    """What the steps of this run date and their gates took; a refresh has some of its night's."""
+    own = [one for one in manifests.values() if one["as_of"] == night.as_of.isoformat()]
+    gates = (one.get("gate", {}).get("seconds", 0.0) for one in own)
+    return round(sum(one["seconds"] for one in own) + sum(gates), 2)
 
 
 def _predecessor(manifest: dict[str, Any]) -> dict[str, str] | None:

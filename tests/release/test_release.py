@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import gate, io, params, tables
+from jobs import gate, io, params, steps, tables
 from jobs.errors import Fault, GateRed
 from jobs.io import Lake
 from jobs.refresh.route import Refresh
@@ -37,6 +37,7 @@ def test_a_green_release_becomes_current_with_its_manifest(lake):
     assert manifest["data"]["events"] == 20
     assert manifest["data"]["last_event_time"] == "2017-11-29T22:00:00+00:00"
     assert manifest["lag_seconds"] > 0
+    assert manifest["build_seconds"] == pytest.approx(1.5 * (len(steps.STEPS) - 1))
     assert manifest["previous"] is None
     assert not lake.staged("release", nights.AS_OF).joinpath("release").exists()
 

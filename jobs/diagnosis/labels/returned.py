@@ -24,9 +24,6 @@ SURE = 1e-3  # adjusted for the ages, and among parts the parts, looked at
 CANCELLED_DAYS = 0.5  # between a purchase and its return, within which nothing was delivered
 OLD_ENOUGH = 28.0  # days a purchase has had to come back
 WHOLE, ANY = "all purchases", "any age"
-# The whole shop, and its parts: the many parts are a family of looks of their own, so that they
-# cost the whole no power.
-FAMILIES = (True, False)
 NEW, OLD = "purchases of the period", "purchases of any time"
 
 
@@ -49,7 +46,7 @@ def judge(
     A purchase is back when that is known: the last days' returns are still to be told, and those of
     the reference no more, so that dated by when they were made a constant lag would be a change.
 
-    ``rows``: purchases and returns with key_type, key, item_id, channel, region, event_type;
+    ``rows``: purchases and returns with key_type, key, item_id, channel, region, event_type, value;
     ``age``, ``known``: (n,) days before the run date when it was done and first received;
     ``split``, ``whole``: days of the current period and of both.
     """
@@ -69,9 +66,11 @@ def judge(
         *_kinds(seen, np.flatnonzero(hit & (age <= whole)), of),
         *_never_back(seen, bought, np.flatnonzero(back), np.isfinite(days), whole),
     ]
-    clear = [_clear([one for one in looks if (one.part == WHOLE) is whole]) for whole in FAMILIES]
-    beyond = [one for found in clear for one, _ in found]
-    return [_check(one, one not in beyond) for one in looks], others, found(*clear)
+    # The many parts are a family of looks of their own, so that they cost the whole no power.
+    of_whole = _clear([one for one in looks if one.part == WHOLE])
+    of_parts = _clear([one for one in looks if one.part != WHOLE])
+    beyond = [one for one, _ in (*of_whole, *of_parts)]
+    return [_check(one, one not in beyond) for one in looks], others, found(of_whole, of_parts)
 
 
 def found(of_whole: list[tuple[Look, float]], of_parts: list[tuple[Look, float]]) -> list[Symptom]:

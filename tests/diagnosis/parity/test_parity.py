@@ -250,12 +250,15 @@ def test_what_is_absent_is_said_and_leaves_empty_tables(tmp_path):
     assert "no served rows with features, no examples" in told["sides"]["sentence"]
 
 
+def of_night(rows: pa.Table, label: str) -> pa.Table:
+    place = rows.schema.get_field_index("night")
+    nights = pa.array([label] * len(rows), pa.string())
+    return rows.set_column(place, rows.schema.field("night"), nights)
+
+
 def test_a_night_of_many_rows_is_compared_before_an_hour_of_few(tmp_path, served):
     lake = Lake(tmp_path).open()
-    hour = drawn(WORLD, "current", 10, 9)
-    place = hour.schema.get_field_index("night")
-    later = pa.array(["2017-11-30T060000"] * len(hour), pa.string())
-    hour = hour.set_column(place, hour.schema.field("night"), later)
+    hour = of_night(drawn(WORLD, "current", 10, 9), "2017-11-30T060000")
     stage(lake, served, hour)
     stage_night(lake, None, as_features(served), GOODS)
     moment = io.parse_as_of("2017-11-30T06:00:00")
@@ -279,11 +282,7 @@ def test_a_side_of_few_rows_is_told_as_not_compared(tmp_path, served):
 
 def test_a_category_that_was_renamed_since_last_year_is_an_old_story(tmp_path, served):
     lake = Lake(tmp_path).open()
-    old = drawn(WORLD, "last_year", 100, 3)
-    place = old.schema.get_field_index("night")
-    nights = pa.array(["2016-11-17"] * len(old), pa.string())
-    old = old.set_column(place, old.schema.field("night"), nights)
-    stage(lake, served, old)
+    stage(lake, served, of_night(drawn(WORLD, "last_year", 100, 3), "2016-11-17"))
     now = {item: path.replace("c1 >", "tea >") for item, path in GOODS.items()}
     stage_night(lake, None, as_features(served), now)
     year_ago = datetime(2016, 11, 17, tzinfo=UTC)
