@@ -1,4 +1,4 @@
-"""evaluation_ledger: a row per release that ever served."""
+"""evaluation_ledger: a row per release that ever served, or was a candidate."""
 
 from __future__ import annotations
 

@@ -65,6 +65,14 @@ KINDS: dict[str, Kind] = {
         MEASUREMENT, SYSTEM, "volume fell suddenly",
         "Look first at whether requests, answers or events are lost before anything is tuned.",
     ),
+    "kpi_unmeasured": Kind(
+        MEASUREMENT, DATA, "the agreed KPI cannot be measured",
+        "Record what each purchase cost (the value of an event), or agree on another KPI.",
+    ),
+    "kpis_unjudged": Kind(
+        MEASUREMENT, SYSTEM, "too little to say whether the business moved",
+        "Look again when the log reaches over both periods and more is asked and bought.",
+    ),
     "labels_unjudged": Kind(
         MEASUREMENT, SYSTEM, "labels are not judged",
         "Look again when the log reaches over both periods; until then believe no comparison.",

@@ -4,7 +4,8 @@ Reads the symptoms of every step, ``replayed``, ``served``, ``baseline_verdicts`
 ``calibration_slices``, ``experiment_results``, ``shadow_candidates`` and the ledger of the
 diagnosis before.
 Writes ``verdict_symptoms`` (all of them in the order in which to look at them), ``verdict_gates``
-(go or no-go, with the evidence) and ``evaluation_ledger`` (a row per release that ever served).
+(go or no-go, with the evidence) and ``evaluation_ledger`` (a row per release that ever served, and
+per candidate that was compared and did not).
 
 The first gate that is not go says what is at fault: what comes after it is measured by what it
 judges, so that a model is not blamed for data that are late, nor a page for a model.
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs import io, steps
-from jobs.diagnosis import baseline
+from jobs.diagnosis import baseline, shadow
 from jobs.diagnosis.experiments.effects import WORSE
 from jobs.diagnosis.experiments.experiments import GUARDRAILS, PRIMARY
 from jobs.diagnosis.symptoms import DECISIONING, GATES
@@ -30,6 +31,7 @@ from jobs.night import Night
 from jobs.tables import TABLES
 
 GO = "go"
+NOT_SERVED = "not served"  # of a candidate: no verdict was reached on what it would have done
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def run(night: Night, params: Params) -> None:
     night.write("verdict_gates", _table("verdict_gates", gates))
     before = night.previous("verdict")
     known = io.read_arrow(before.table("evaluation_ledger")).to_pylist() if before else []
-    now = releases_now(night, gates, ordered)
+    now = [*releases_now(night, gates, ordered), *candidates(night)]
     rows = fallen_due(ledger(known, now), night.arrow("replayed").to_pylist())
     night.write("evaluation_ledger", _table("evaluation_ledger", rows))
 
@@ -159,8 +161,7 @@ def releases_now(
     first = next((row["kind"] for row in ordered if not row["warning"]), None)
     said = of_steps(night, ordered)
     shadowed = {
-        row["candidate"]: f"{row['decision']}, loses on {row['loses']} surfaces"
-        for row in night.arrow("shadow_candidates").to_pylist()
+        row["candidate"]: _shadowed(row) for row in night.arrow("shadow_candidates").to_pylist()
     }
     columns = ["request_id", "release_id", "night", "mature", "bought", "value"]
     shown = night.arrow("served", columns, ds.field("period") == "current")
@@ -179,6 +180,23 @@ def releases_now(
             "first": first,
         })  # fmt: skip
     return rows
+
+
+def candidates(night: Night) -> Iterator[dict[str, Any]]:
+    """A row per candidate of the last weeks that serves nobody: what was found of it, and what was
+    decided and why."""
+    for row in night.arrow("shadow_candidates").to_pylist():
+        if row["decision"] != shadow.UNREADABLE and not row["serves"]:
+            why = f": {row['reason']}" if row["reason"] else ""
+            yield {
+                "release_id": row["candidate"], "night": None, "requests": 0,
+                "judged_at": night.as_of,
+                "shadow": f"{_shadowed(row)}{why}", "verdict": NOT_SERVED,
+            }  # fmt: skip
+
+
+def _shadowed(row: dict[str, Any]) -> str:
+    return f"{row['decision']}, loses on {row['loses']} surfaces"
 
 
 def of_steps(night: Night, ordered: list[dict[str, Any]]) -> dict[str, Any]:

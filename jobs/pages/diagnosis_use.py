@@ -321,7 +321,7 @@ def _gaining(row: dict[str, Any]) -> str:
 # --- verdict ---------------------------------------------------------------------------------
 def verdict(run: Run) -> Section:
     rows = sorted(run.rows("evaluation_ledger"), key=lambda row: row["release_id"])
-    over = rows[-RELEASES_PLOTTED:]
+    over = [row for row in rows if row["requests"]][-RELEASES_PLOTTED:]
     days = [f"{row['release_id'][4:6]}-{row['release_id'][6:8]}" for row in over]
     plot = promises(over, metric_name(run), days)
     came = plots.lines(
@@ -332,7 +332,8 @@ def verdict(run: Run) -> Section:
     return Section(
         "What was promised, and what came",
         "The evaluation ledger: a row for every release that served, kept from run to run, as the "
-        "diagnosis that saw most of its requests judged it.",
+        "diagnosis that saw most of its requests judged it; and for every candidate that was "
+        "compared and did not, with what was decided and why.",
         "Where promised and realised part while the model is as it was, look at the gates of the "
         "day it began. Where they hold and conversion falls, the list is not the reason.",
         [

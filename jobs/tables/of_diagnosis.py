@@ -158,7 +158,8 @@ table(
     "one row per release that served, as of the diagnosis that saw most of it: what was promised, "
     "measured and came of it; symptoms: by gate, warnings left out; drift, calibration_error, "
     "baseline, off_policy and experiments: what that diagnosis found, shadow: what became of the "
-    "release as a candidate; null in rows that were written before a column was", "release_id",
+    "release as a candidate, which of one that serves nobody is all there is, of 0 requests; null "
+    "in rows that were written before a column was", "release_id",
     release_id=S, night=maybe(S), judged_at=TIME, requests=I64, promised=maybe(F64),
     realised=maybe(F64), realised_low=maybe(F64), realised_high=maybe(F64),
     conversion=maybe(F64), value_per_request=maybe(F64), features_same=maybe(F64),

@@ -134,7 +134,9 @@ def test_the_ledger_holds_what_every_step_found_of_a_release(tmp_path: Path) -> 
         tmp_path, drift_symptoms=symptoms.table([drift, told]),
         **{name: good_tables[name] for name in names},
     )  # fmt: skip
-    (row,) = io.read_arrow(night.staged / "evaluation_ledger").to_pylist()
+    rows = io.read_arrow(night.staged / "evaluation_ledger").to_pylist()
+    open_candidate, row = rows
+    assert open_candidate["requests"] == 0
     assert row["drift"] == "concept_drift"
     whole = [one for one in good_tables["calibration_slices"].to_pylist()
              if one["slice_kind"] == "all" and one["bin"] == -1]  # fmt: skip
@@ -144,6 +146,28 @@ def test_the_ledger_holds_what_every_step_found_of_a_release(tmp_path: Path) -> 
     assert row["experiments"] == "homepage, new: insufficient evidence"
     assert row["shadow"] == "promote, loses on 0 surfaces"
     gate.judge(night)
+
+
+def test_a_candidate_that_serves_nobody_has_its_row_until_it_does(tmp_path: Path) -> None:
+    good_tables = good.all_tables()
+    compared = good_tables["shadow_candidates"].to_pylist()[0] | {"serves": False}
+    of = [
+        compared | {"candidate": "20180301T000000-rejected", "decision": "reject",
+                    "reason": "loses in the north", "loses": 2},
+        compared | {"candidate": "a file", "decision": "unreadable"},
+    ]  # fmt: skip
+    rows = pa.Table.from_pylist(of, good_tables["shadow_candidates"].schema)
+    night = laid(tmp_path, served=good_tables["served"], shadow_candidates=rows)
+    told = {row["release_id"]: row for row in
+            io.read_arrow(night.staged / "evaluation_ledger").to_pylist()}  # fmt: skip
+    assert len(told) == 2
+    mine = told["20180301T000000-rejected"]
+    assert mine["shadow"] == "reject, loses on 2 surfaces: loses in the north"
+    assert (mine["requests"], mine["verdict"]) == (0, verdict.NOT_SERVED)
+    gate.judge(night)
+    served = row("20180301T000000-rejected", 9) | {"night": None, "judged_at": AS_OF}
+    (kept,) = verdict.ledger([mine], [served, *verdict.candidates(night)])
+    assert kept == served
 
 
 def test_what_came_of_a_release_is_written_down_when_it_is_due() -> None:

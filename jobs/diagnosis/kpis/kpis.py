@@ -3,8 +3,8 @@
 Reads ``served``, ``visits``, ``definitions``, the number of ``items``, and of the ``events`` how
 long purchases take to arrive. Writes ``kpis``, one row per group, segment, period and measure;
 ``baseline_verdicts``, one row per segment: the agreed KPI of the model's visits against that of the
-baseline's; and ``kpis_symptoms``, the sudden drops and a baseline that is better. Of a segment the
-most frequent values are told, the rest together as ``other``.
+baseline's; and ``kpis_symptoms``, the sudden drops, a baseline that is better, and what cannot be
+measured or judged. Of a segment the most frequent values are told, the rest together as ``other``.
 
 Groups are the whole, each surface, each arm of an experiment, and the personal answers beside those
 that are a fallback: what would be shown without the system, on the same days and segments, and so
@@ -59,8 +59,11 @@ OF_VISITS = (
     "returning_customers",
 )  # fmt: skip
 SHARES = ("conversion", "returning_customers", "coverage")
+OF_MONEY = ("revenue_per_session", "average_order_value")
 # Visits that each side needs, below which no interval of money is to be trusted.
 FEW_VISITS = 200
+# Orders without any money, from which on it is not told rather than given away.
+FEW_ORDERS = 50
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def run(night: Night, params: Params) -> None:
         "baseline_verdicts", pa.Table.from_pylist(verdicts, TABLES["baseline_verdicts"].schema)
     )
     found = drops(requests, shown, visits, ordinal(last), params.last_days, late)
-    night.write("kpis_symptoms", symptoms.table([*found, *below_baseline(verdicts)]))
+    found += [*unmeasured(visits, agreed.kpi), *below_baseline(verdicts)]
+    night.write("kpis_symptoms", symptoms.table(found))
 
 
 def of_requests(requests: Rows, shown: Shown, items: int) -> Iterator[dict[str, Any]]:
@@ -152,6 +156,24 @@ def _measures(visits: Rows) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "average_order_value": (revenue * bought, orders),
         "returning_customers": (bought * visits.values["returning"], bought),
     }
+
+
+def unmeasured(visits: Rows, kpi: str) -> Iterator[Symptom]:
+    """Where the agreed KPI is of money and no order says any; a warning where nobody orders."""
+    now = (visits.groups[ALL].codes == 0) & (visits.period == 0)
+    orders, revenue = (float(visits.values[name][now].sum()) for name in ("orders", "revenue"))
+    number, said = int(now.sum()), kpi.replace("_", " ")
+    if kpi in OF_MONEY and orders >= FEW_ORDERS and not revenue:
+        yield Symptom(
+            "kpi_unmeasured", kpi, 1.0, 1.0, 1.0, number,
+            f"None of {orders:,.0f} orders of {number:,} visits says what it cost, so that nobody "
+            f"knows the {said} that was agreed on.",
+        )  # fmt: skip
+    elif not orders and number >= FEW_VISITS:
+        yield symptoms.unjudged(
+            "kpis_unjudged", kpi, 0, FEW_ORDERS,
+            f"No order came of {number:,} visits: nothing says what becomes of the {said}.",
+        )  # fmt: skip
 
 
 # --- the baseline ----------------------------------------------------------------------------
@@ -237,19 +259,21 @@ def _hours_to_arrive(night: Night, requests: Rows) -> np.ndarray:
 def drops(
     requests: Rows, shown: Shown, visits: Rows, last: int, judged: int, late: int
 ) -> list[Symptom]:
-    """The sudden drops of the days to ``last`` (in days since 1970), if there are enough before;
-    ``late``: days that purchases take to be told, by which what is bought is judged earlier."""
+    """The sudden drops of the days to ``last`` (in days since 1970), a warning where there is not
+    enough before; ``late``: days that purchases take to be told, by which what is bought is judged
+    earlier."""
     reference = requests.day[requests.period == 1]
     if not len(reference) or last - judged < reference.max():
-        return []
+        return [_too_few(0)]
     first, weeks = int(reference.min()), int(reference.max() - reference.min() + 1) // 7
     days = Days(_date(first), _date(last), weeks * 7, judged)
     inside = (requests.day >= first) & (requests.day <= last)
     volume = np.bincount(requests.day[inside] - first, minlength=days.number).astype(float)
     ago = requests.day + 364 - first
     ago = np.bincount(ago[(requests.period == 2) & (ago < days.number)], minlength=days.number)
-    if not weeks or volume[: days.reference].mean() < kpi_drops.FEWEST:
-        return []
+    daily = float(volume[: days.reference].mean()) if weeks else 0.0
+    if daily < kpi_drops.FEWEST:
+        return [_too_few(int(daily))]
     kept = kpi_drops.kept_a_year_ago(volume, ago, days)
     found = [kpi_drops.of_series("volume", "Requests", volume, days, kept)]
     if found == [None]:  # fewer answers show fewer items
@@ -260,6 +284,14 @@ def drops(
         ))  # fmt: skip
     found += _bought(visits, replace(days, last=_date(last - late)))
     return [one for one in found if one is not None]
+
+
+def _too_few(daily: int) -> Symptom:
+    return symptoms.unjudged(
+        "kpis_unjudged", "sudden drops", daily, kpi_drops.FEWEST,
+        f"Nothing says whether requests, or what is bought, fell suddenly: whole weeks of the "
+        f"reference have {daily:,} requests a day, and {kpi_drops.FEWEST} are needed.",
+    )  # fmt: skip
 
 
 def _bought(visits: Rows, days: Days) -> Iterator[Symptom | None]:

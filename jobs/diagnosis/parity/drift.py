@@ -35,6 +35,7 @@ from jobs.tables import FEATURES, TABLES
 
 UNCLEAR = 0.01  # a q-value above is chance
 SEVERAL = 0.1  # the share of features that must have moved; one in 80 has its own reason
+FAR = 5.0  # times its limit: fewer features that moved so far are told, as a warning
 
 
 @dataclass(frozen=True)
@@ -190,13 +191,16 @@ def feature(name: str, before: Sample, after: Sample, year: Sample) -> dict[str,
 # --- the symptom -----------------------------------------------------------------------------
 def covariate(rows: list[dict[str, Any]], params: Params) -> list[Symptom]:
     """Covariate drift, where a tenth of the features moved, or a mix did so by itself; of what runs
-    by the calendar a warning."""
+    by the calendar, and of fewer features that moved far, a warning."""
     features = [row for row in rows if row["feature"] not in MIX]
     drifted = [row for row in features if row["drifted"]]
     mixed = [row for row in rows if row["feature"] in MIX and row["drifted"]]
     several = len(drifted) >= SEVERAL * len(features)
     found = [_covariate([row], params, warning=True) for row in mixed
              if row["feature"] == BY_CALENDAR]  # fmt: skip
+    far = [row for row in drifted if _distance(row) >= FAR * _limit(row, params)]
+    if far and not several:
+        found.append(_covariate(far, params, len(features), warning=True))
     moved = (drifted if several else []) + [row for row in mixed if row["feature"] != BY_CALENDAR]
     return [_covariate(moved, params, len(features)), *found] if moved else found
 

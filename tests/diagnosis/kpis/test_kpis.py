@@ -224,6 +224,10 @@ def judged_against(
     return {(row["segment_kind"], row["segment"]): row for row in rows}, told
 
 
+def kinds(told: list[dict[str, Any]]) -> list[tuple[str, str, bool]]:
+    return [(row["kind"], row["subject"], row["warning"]) for row in told]
+
+
 @pytest.mark.parametrize("baseline", ["fallback", "popularity", "previous_release"])
 def test_a_model_that_beats_what_it_replaced_is_called_better(lake, baseline):
     rows, told = judged_against(lake, 0.1, baseline=baseline)
@@ -234,26 +238,52 @@ def test_a_model_that_beats_what_it_replaced_is_called_better(lake, baseline):
     assert whole["gain"] == pytest.approx(whole["model"] - whole["baseline"])
     assert "is not drawn by lot" in whole["sentence"]
     assert set(rows) == {("all", "all"), ("region", "north"), ("region", "south")}
-    assert told == []
+    assert kinds(told) == [("kpis_unjudged", "sudden drops", True)]
 
 
 def test_a_baseline_that_brings_more_is_warned_of(lake):
     rows, told = judged_against(lake, 0.5)
     assert rows["all", "all"]["verdict"] == "worse"
-    assert [(row["kind"], row["subject"], row["warning"]) for row in told] == [
-        ("below_baseline", "conversion", True)
-    ]
+    assert ("below_baseline", "conversion", True) in kinds(told)
 
 
 def test_few_visits_of_the_baseline_say_nothing_of_it(lake):
     rows, told = judged_against(lake, 0.9, visits=150)
     assert {row["verdict"] for row in rows.values()} == {"insufficient evidence"}
     assert "where 200 of each are needed" in rows["all", "all"]["sentence"]
-    assert told == []
+    assert kinds(told) == [("kpis_unjudged", "sudden drops", True)]
 
 
 def test_six_even_weeks_have_no_drop_and_both_periods(lake):
     assert symptoms_of(lake, *weeks()) == []
+
+
+def test_too_few_requests_to_see_a_drop_are_told(lake):
+    served, visits = weeks()
+    third = pa.array(np.arange(len(served)) % 3 == 0)
+    assert symptoms_of(lake, served.filter(third), visits) == [("sudden drops", True)]
+
+
+def of_nothing(visits: pa.Table, name: str) -> pa.Table:
+    place = visits.schema.names.index(name)
+    none = pa.array(np.zeros(len(visits)), visits.schema.field(name).type)
+    return visits.set_column(place, name, none)
+
+
+def test_orders_of_which_none_says_what_it_cost_measure_no_kpi_of_money(lake):
+    served, visits = weeks()
+    assert symptoms_of(lake, served, of_nothing(visits, "revenue")) == [
+        ("revenue_per_session", False)
+    ]
+    (told,) = io.read_arrow(lake.staged("kpis", AS_OF) / "kpis_symptoms").to_pylist()
+    assert told["kind"] == "kpi_unmeasured"
+
+
+def test_a_shop_that_nobody_orders_in_is_told(lake):
+    served, visits = weeks()
+    for name in ("orders", "revenue"):
+        visits = of_nothing(visits, name)
+    assert symptoms_of(lake, served, visits) == [("revenue_per_session", True)]
 
 
 def test_requests_that_are_gone_are_a_drop_of_volume_alone(lake):

@@ -119,6 +119,18 @@ def test_clean_weeks_raise_nothing():
     assert alarms == []
 
 
+def test_one_feature_that_moved_far_is_a_warning():
+    world = World(5)
+    moved = Planted(shift={FEATURES[0]: 3.0})
+    symptoms = found(
+        drawn(world, "reference", 1_600, 1), drawn(world, "current", REQUESTS, 2, moved)
+    )
+    (told,) = (one for one in symptoms if one.kind == "covariate_drift")
+    assert told.warning
+    assert told.sentence.startswith(f"Of what the model sees, 1 of {len(FEATURES)} features have")
+    assert FEATURES[0] in told.sentence
+
+
 @pytest.mark.parametrize(
     ("planted", "kind"),
     [
