@@ -101,7 +101,8 @@ def _open(chosen: argparse.Namespace, brief: bool = False) -> Lake:
 def _start_engine(chosen: argparse.Namespace, lake: Lake) -> None:
     engine = spark.start(chosen.master, lake.root / ".night" / "spark.log", dict(chosen.conf or []))
     engine.save(engine_file(lake))
-    log.info("engine=%s master=%s", engine.url, engine.master)
+    # Behind the ; of an address there may be a token.
+    log.info("engine=%s", engine.url.partition(";")[0])
 
 
 def _stop_engine(lake: Lake) -> None:

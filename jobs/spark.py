@@ -59,6 +59,11 @@ class Engine:
     master: str
     log: str = ""
 
+    @property
+    def address(self) -> str:
+        """Where clients find it, with the token: a secret, and a ``master`` for others."""
+        return f"{self.url}/;token={self.token}" if self.token else self.url
+
     def save(self, path: Path) -> None:
         """Write where the engine is, readable by this user alone, since it holds the token."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,8 +120,7 @@ class Engine:
             raise self.ended()
         # What SparkSession.builder.remote sets: pyspark.sql.functions then build Connect columns.
         os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
-        address = f"{self.url}/;token={self.token}" if self.token else self.url
-        session = ConnectSession.builder.remote(address).getOrCreate()
+        session = ConnectSession.builder.remote(self.address).getOrCreate()
         session.client.set_retry_policies([WhileAlive()])
         return session  # type: ignore[return-value]
 

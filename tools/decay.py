@@ -8,18 +8,20 @@ it.
 Settings come from the environment: ``SOURCE`` (completejourney), ``AS_OF`` (the first night; for
 completejourney 2017-10-24, so that what judges the last of 30 ends before 2017-12-01), ``NIGHTS``
 (30), ``HOURS`` (23; several with commas), ``LAKE`` (``var/decay``), ``PARAMS`` and ``MASTER`` as of
-``make run``. What was made and judged is kept: a run that was stopped goes on, and one that asks
-for something else is refused. Prints tables, and writes them and the curves under ``decay/`` in the
+``make run``. One engine serves all that is made, and is warm after the first night. What was made
+and judged is kept: a run that was stopped goes on, and one that asks for something else is refused.
+Prints tables, and writes them and the curves under ``decay/`` in the
 lake.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -32,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from jobs import io, tables
+from jobs import io, spark, tables
 from jobs.errors import Busy, Fault, exit_code
 from jobs.evaluation import metrics, nights
 from jobs.io import Lake
@@ -116,8 +118,9 @@ def run(chosen: Asked) -> int:
         cuts = [chosen.night(number) for number in range(1, chosen.nights + 1)]
         nights.check_cuts(source, cuts, HORIZON, "decay")
         note(chosen, nights.state_of(source), kept)
-        if not follow(chosen, lake, source.folder / "events", kept):
-            return 1
+        with engine(kept) as master:
+            if not follow(chosen, lake, source.folder / "events", kept, master):
+                return 1
         found = list(read(chosen, kept))
         text = "\n".join(table(found, seconds(chosen, kept)))
         (kept / "report.md").write_text(text + "\n", encoding="utf-8")
@@ -152,14 +155,35 @@ def note(chosen: Asked, state: str, kept: Path) -> None:
 
 
 # --- nights and refreshes --------------------------------------------------------------------
-def follow(chosen: Asked, lake: Lake, events: Path, kept: Path) -> bool:
+@contextlib.contextmanager
+def engine(kept: Path) -> Iterator[Callable[[], str]]:
+    """What says the master of one engine for all that is made: started where it is first asked
+    for, again where it has ended, and ended in the end."""
+    started: list[spark.Engine] = []
+
+    def master() -> str:
+        if not started or not started[-1].alive():
+            asked_for = os.environ.get("MASTER") or "local[*]"
+            started.append(spark.start(asked_for, kept / "spark.log"))
+        return started[-1].address
+
+    try:
+        yield master
+    finally:
+        for one in started:
+            one.stop()
+
+
+def follow(
+    chosen: Asked, lake: Lake, events: Path, kept: Path, master: Callable[[], str]
+) -> bool:  # fmt: skip
     """Make and judge what is missing, night after night; whether all of it is there."""
     judged_at = [kept / f"{io.label(chosen.night(n))}.parquet" for n in range(chosen.nights + 1)]
     waiting = [n > 0 and not path.exists() for n, path in enumerate(judged_at)]
     for number in range(chosen.nights + 1):
         night = chosen.night(number)
         goes_on = number < chosen.nights and waiting[number + 1]
-        if (waiting[number] or goes_on) and not made(lake, night, chosen.source, kept):
+        if (waiting[number] or goes_on) and not made(lake, night, chosen.source, kept, master):
             return False
         if waiting[number]:
             last = night - DAY + timedelta(hours=chosen.hours[-1])
@@ -169,14 +193,16 @@ def follow(chosen: Asked, lake: Lake, events: Path, kept: Path) -> bool:
         # Of many hours the first may have gone from the lake when a run goes on.
         there = [n for n, hour in enumerate(hours) if lake.at("release", io.label(hour))]
         for hour in hours[max(there, default=-1) + 1 :]:
-            if not made(lake, hour, chosen.source, kept):
+            if not made(lake, hour, chosen.source, kept, master):
                 return False
     return True
 
 
-def made(lake: Lake, as_of: datetime, source: str, kept: Path) -> bool:
+def made(
+    lake: Lake, as_of: datetime, source: str, kept: Path, master: Callable[[], str]
+) -> bool:  # fmt: skip
     """Make a night, or a refresh where the run date has an hour, unless it lies there; whether it
-    then does."""
+    then does. ``master``: of :func:`engine`."""
     label = io.label(as_of)
     if lake.at("release", label) is not None:
         return True
@@ -186,11 +212,12 @@ def made(lake: Lake, as_of: datetime, source: str, kept: Path) -> bool:
         child = subprocess.Popen(
             [sys.executable, "-m", "tools.bench_night", str(lake.root), label, source],
             cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+            env={**os.environ, "MASTER": master()},
         )  # fmt: skip
         try:
             code = child.wait()
         finally:
-            child.terminate()  # it ends its engine then, which takes some seconds
+            child.terminate()
             child.wait()
     if code:
         lines = log.read_text(errors="replace").splitlines()
@@ -199,14 +226,15 @@ def made(lake: Lake, as_of: datetime, source: str, kept: Path) -> bool:
 
 
 def seconds(chosen: Asked, kept: Path) -> dict[str, list[float]]:
-    """Processor seconds of each night and of each refresh, as far as their logs are there."""
+    """Seconds by the clock of each night and of each refresh, as far as their logs are there; the
+    engine's processor time is in no log, since it outlives them."""
     found: dict[str, list[float]] = {"night": [], "refresh": []}
     for number in range(chosen.nights + 1):
         for hour in (0, *chosen.hours):
             log = kept / f"{io.label(chosen.night(number) + timedelta(hours=hour))}.log"
             if log.exists():
                 lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
-                spent = sum(json.loads(line).get("processor", 0.0) for line in lines)
+                spent = sum(json.loads(line).get("seconds", 0.0) for line in lines)
                 found["refresh" if hour else "night"].append(spent)
     return found
 
@@ -332,7 +360,7 @@ def table(rows: list[dict[str, Any]], spent: Mapping[str, list[float]]) -> list[
     if all(spent.values()):
         night, hour = median(spent["night"]), median(spent["refresh"])
         lines.append(
-            f"Processor seconds, medians: a night {night:.0f}, a refresh {hour:.0f}, "
+            f"Seconds of steps and gates, medians: a night {night:.0f}, a refresh {hour:.0f}, "
             f"{night / max(hour, 1e-9):.1f} times less."
         )
     return [*lines, ""]

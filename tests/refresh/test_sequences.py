@@ -1,11 +1,13 @@
 """After any sequence of refreshes the tables and the index are those of one run over the same data.
 
 The sequences are drawn from a seed: what happens to a shop in two or three refreshes, hours apart.
-The one run goes from the night straight to the last hour.
+The one run goes from the night straight to the last hour. Events come in files of their own, from
+which a refresh goes on, or all of them in the one file, which is judged anew.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import io
@@ -23,6 +26,7 @@ from jobs.io import Lake
 from jobs.ordering.surfaces import PERSON, SURFACES
 from jobs.refresh import changes, onward
 from jobs.retrieval import index
+from jobs.signals import events as judging
 from tests import small_shop
 from tests.refresh.conftest import AS_OF, Shop, hour, lists, moved, rewrite, rows
 
@@ -41,7 +45,8 @@ Row = dict[str, Any]
 
 @dataclass
 class Happening:
-    """What happens to a shop between one refresh and the next."""
+    """What happens to a shop between one refresh and the next; ``added``: whether events come in
+    files of their own."""
 
     shop: Shop
     random: np.random.Generator
@@ -49,6 +54,7 @@ class Happening:
     until: datetime
     number: int
     dropped: list[str]
+    added: bool
 
     def at(self, share: float) -> datetime:
         """An instant of these hours."""
@@ -67,6 +73,18 @@ class Happening:
         rewrite(self.shop, name, changed)
 
     # --- what may happen -------------------------------------------------------------------------
+    def deliver(self, add: Callable[[list[Row]], None]) -> None:
+        """Write the events that ``add`` adds."""
+        if not self.added:
+            self.change("events", small_shop.EVENTS, add)
+            return
+        folder = self.shop.source / "events"
+        every = pq.read_table(folder, schema=small_shop.EVENTS).to_pylist()
+        known = len(every)
+        add(every)
+        new = pa.Table.from_pylist(every[known:], small_shop.EVENTS)
+        pq.write_table(new, folder / f"part-{len(list(folder.iterdir()))}.parquet")
+
     def buys(self, events: list[Row]) -> None:
         for place in range(8):
             row = self.one_of(events)
@@ -136,7 +154,7 @@ class Happening:
         """Some of it, in a drawn order."""
         of_events = [self.is_late, self.is_delivered_twice, self.is_revised]
         for happens in [self.buys, *(each for each in of_events if self.random.random() < 0.7)]:
-            self.change("events", small_shop.EVENTS, happens)
+            self.deliver(happens)
         for name, schema, happens in (
             ("identity_links", LINKS, self.links), ("items", ITEMS, self.is_offered),
             ("people", small_shop.PEOPLE, self.asks_to_be_forgotten),
@@ -149,34 +167,43 @@ class Happening:
 @dataclass(frozen=True)
 class Sequence:
     """A lake that was refreshed step by step, one that went the whole way at once, the last hour,
-    and the items that left the catalogue on the way."""
+    the items that left the catalogue on the way, and whether events came in files of their own."""
 
     shop: Shop
     once: Shop
     now: datetime
     dropped: list[str]
+    added: bool
 
 
-@pytest.fixture(scope="module", params=[3, 8])
+@pytest.fixture(scope="module", params=[(3, True), (8, False)], ids=["added", "rewritten"])
 def sequence(request: Any, published: Shop, tmp_path_factory: pytest.TempPathFactory) -> Sequence:
-    random = np.random.default_rng(request.param)
+    seed, added = request.param
+    random = np.random.default_rng(seed)
     shop = moved(published, tmp_path_factory.mktemp("steps"))
     since, dropped = AS_OF, []
     for number in range(int(random.integers(2, 4))):
         until = since + (hour(1) - hour(0)) * int(random.integers(1, 9))
-        Happening(shop, random, since, until, number, dropped).all()
+        Happening(shop, random, since, until, number, dropped, added).all()
         shop.refresh(until)
         since = until
     once = moved(published, tmp_path_factory.mktemp("once"))
-    for name in ("events", "items", "people", "identity_links"):
-        source = small_shop.read_table(shop.source, name)
-        small_shop.write_table(once.source, name, source)
+    # With the times of writing, by which a file that was read before is told.
+    shutil.copytree(shop.source, once.source, dirs_exist_ok=True)
     once.refresh(since, until="recommendations")
-    return Sequence(shop, once, since, dropped)
+    return Sequence(shop, once, since, dropped, added)
 
 
 def without(table: pa.Table, *names: str) -> pa.Table:
     return table.drop_columns([name for name in names if name in table.schema.names])
+
+
+def test_events_in_files_of_their_own_are_judged_alone(sequence: Sequence) -> None:
+    known = sequence.shop.table("events", sequence.now).num_rows
+    for lake in (sequence.shop.lake, sequence.once.lake):
+        note = lake.published("events", sequence.now).manifest["notes"][judging.NOTE]
+        assert ("again" in note) == sequence.added
+        assert note.get("again", 1) < known / 4
 
 
 def test_tables_are_those_of_one_run_over_the_same_data(
