@@ -1,4 +1,4 @@
-"""feature_parity: each feature on two sides of training, night and serving."""
+"""feature_parity: each feature on two sides of training, backtest, night and serving."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ def parity(run: Run) -> Section:
     rows.sort(key=lambda row: (row["finding"] is None, -(row["psi"] or 0.0), row["feature"]))
     return Section(
         "Does the model see what it learned from?",
-        "Every feature in training, in the published night and as it was served, side by side. "
+        "Every feature in training, in the backtest that the night promises by (the newest cut of "
+        "its examples), in the published night and as it was served, side by side. "
         "Served places are the top of lists and training rows are not, so that a high PSI or KS "
         "alone is no fault; what no selection does is: another unit, a default, a value that is "
         "missing, a name that gave way to another.",

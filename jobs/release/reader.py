@@ -110,6 +110,8 @@ class Reader:
         meta = store.get("m")
         if meta is None:
             raise Fault("release: the store has no entry m; it holds no whole release")
+        if why := stores.foreign(meta):
+            raise Fault(f"release {meta.get('release_id')}: {why}")
         self.release_id: str = meta["release_id"]
         self.as_of = datetime.fromisoformat(meta["as_of"])
         self.ceiling = timedelta(hours=meta["age_ceiling_hours"])

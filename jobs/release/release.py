@@ -139,6 +139,7 @@ def run(night: Night, chosen: Params) -> None:
         files = _fingerprints(folder)
         release_id = releases.new_id(night.as_of, _digest(night.run_id, files))
         meta = {
+            "format": releases.FORMAT,
             "release_id": release_id,
             "as_of": night.as_of.isoformat(),
             "age_ceiling_hours": chosen.age_ceiling_hours,

@@ -2,7 +2,7 @@
 
 Both hold the same keys and values, UTF-8 JSON throughout (``docs/release-format.md``):
 
-    m                                   {"release_id", "as_of", "surfaces", …}
+    m                                   {"format", "release_id", "as_of", "surfaces", …}
     i/<key_type>/<key>                  "person_id"
     n/<person_id>                       {"region", "segment", "personalised", "restrictions"}
     b/<person_id>                       {"item_id": […]}: items blocked for this person
@@ -39,7 +39,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.errors import Fault
-from jobs.release import groups
+from jobs.release import groups, releases
 
 LONGEST_KEY = 511  # LMDB's limit in bytes
 FIRST_MAP = 1 << 26  # bytes of address space; doubled whenever a store outgrows it
@@ -47,8 +47,17 @@ BATCH = 20_000  # entries a write transaction
 PIPELINE = 1_000  # keys in one message to Redis
 LISTS = 50_000  # lists of a surface that are texts at a time, some 100 MB
 PREFIX = "nightjar:"
+UNMARKED = 2  # the format of an entry m that names none: those of before it did
 
 Entry = tuple[bytes, bytes]
+
+
+def foreign(meta: Mapping[str, Any]) -> str | None:
+    """Why this program must not read entries beside this entry ``m``; None where it may."""
+    found = meta.get("format", UNMARKED)
+    if found == releases.FORMAT:
+        return None
+    return f"the format of its entries is {found!r}, this program reads {releases.FORMAT}"
 
 
 class Store(Protocol):
@@ -351,17 +360,21 @@ class RedisStore:
     def serving(self) -> tuple[str, list[str]]:
         """The newest valid release here, and why newer ones were passed over.
 
-        It is the one that the pointer names. Where that lost its entry ``m``, it is the newest
-        older one that has it. Raises ``Fault`` where there is none.
+        It is the one that the pointer names. Where that lost its entry ``m``, or is of another
+        format, it is the newest older one that is neither. Raises ``Fault`` where there is none.
         """
         wanted, before = self.pointed()
         if wanted is None:
             raise Fault(f"redis: {self.place} has no current release; publish one with a night")
         passed: list[str] = []
         for release_id in (wanted, *before):
-            if self.get_of(release_id, "m") is not None:
+            meta = self.get_of(release_id, "m")
+            if meta is None:
+                passed.append(f"redis: {self.place} has lost keys of the release {release_id}")
+            elif why := foreign(meta):
+                passed.append(f"redis: {self.place}, release {release_id}: {why}")
+            else:
                 return release_id, passed
-            passed.append(f"redis: {self.place} has lost keys of the release {release_id}")
         raise Fault(
             f"redis: {self.place} holds no whole release ({'; '.join(passed)}); write it anew from "
             f"the files: python -m jobs rollback --to={wanted} --redis-url=…"

@@ -170,8 +170,9 @@ table(
 )  # fmt: skip
 table(
     "feature_parity", "parity",
-    "one row per feature and pair of sides, the first named left; psi and ks tell how the sides "
-    "differ, which selection alone makes them; finding: what selection does not do",
+    "one row per feature and pair of the sides training, backtest (the newest cut, at which lists "
+    "were judged), night and served, the first named left; psi and ks tell how the sides differ, "
+    "which selection alone makes them; finding: what selection does not do",
     "feature pair",
     feature=S, pair=S, rows_left=I64, rows_right=I64, missing_left=F64, missing_right=F64,
     constant_left=maybe(F64), constant_share_left=F64, constant_right=maybe(F64),

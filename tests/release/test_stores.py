@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jobs.errors import Fault
 from jobs.release import release, releases, stores
+from jobs.release.reader import Reader, Scoped
 from tests.release import nights
 from tests.release.conftest import start_redis
 from tests.release.nights import HOSTILE, SURFACE
@@ -118,6 +119,24 @@ def test_redis_keeps_the_releases_that_the_lake_keeps(lake, redis_url):
     assert store.releases() == set(made[1:])
     assert store.get_of(made[0], "m") is None
     assert store.get_of(made[1], "m")["release_id"] == made[1]
+
+
+def test_entries_of_another_format_are_not_read(lake, redis_url):
+    made = [nights.whole(lake, nights.day(n), f"run-{n}", redis_url=redis_url) for n in range(2)]
+    store, client = stores.RedisStore(redis_url), redis.Redis.from_url(redis_url)
+    entry = f"nightjar:{made[1]}:m"
+    meta = json.loads(client.get(entry))
+    assert meta["format"] == releases.FORMAT
+    client.set(entry, json.dumps(meta | {"format": releases.FORMAT + 1}))
+    with pytest.raises(Fault, match=f"release {made[1]}: the format of its entries is"):
+        Reader(Scoped(store, made[1]))
+    assert Reader.open_redis(redis_url).release_id == made[0]
+    (why,) = store.serving()[1]
+    assert f"this program reads {releases.FORMAT}" in why
+    # Entries from before they named one are of the second.
+    del meta["format"]
+    client.set(entry, json.dumps(meta))
+    assert (Reader.open_redis(redis_url).release_id == made[1]) == (releases.FORMAT == 2)
 
 
 def test_keys_lost_between_job_and_gate_are_written_anew_by_the_gate(lake, redis_url):

@@ -1,7 +1,8 @@
 """The step ``parity``: does the model see in serving what it learned from?
 
 Reads ``served_features``, ``served``, and of the newest night that served ``examples`` (what was
-learned from), ``features`` (what was published) and ``items``; ``items`` as of the run besides.
+learned from, and at its newest cut what the lists were judged among that the night promises by: its
+backtest), ``features`` (what was published) and ``items``; ``items`` as of the run besides.
 Writes ``feature_parity`` (a row per feature and pair of sides), ``category_parity`` (a row per
 category) and ``parity_symptoms``.
 
@@ -36,8 +37,8 @@ from jobs.params import check
 from jobs.scoring import features
 from jobs.tables import FEATURES, TABLES
 
-TRAINING_NIGHT, NIGHT_SERVED, TRAINING_SERVED = PAIRS = (
-    "training-night", "night-served", "training-served",
+TRAINING_NIGHT, NIGHT_SERVED, TRAINING_SERVED, TRAINING_BACKTEST, BACKTEST_SERVED = PAIRS = (
+    "training-night", "night-served", "training-served", "training-backtest", "backtest-served",
 )  # fmt: skip
 # Of pairs served, against the same pairs as published: a lookup that fails for a fifth is no
 # accident; fewer are the replay's to count.
@@ -46,7 +47,7 @@ AT_LARGE = 0.2
 # never, or varied and then a constant.
 KNOWN, NEVER = 0.5, 0.98
 FEW_ROWS = 500  # below, quantiles and shares of a side say nothing
-CLEAR = 4.0  # standard errors; some 280 comparisons are made each day
+CLEAR = 4.0  # standard errors; some 460 comparisons are made each day
 WEAK, STRONG = 0.55, 0.7  # of AUC: hardly a relation to the label, and one that matters
 
 
@@ -124,7 +125,10 @@ def sides(night: Night, served: Sample, params: Params) -> dict[str, tuple[Sampl
     absent = [] if len(current) else ["served rows with features"]
     if learned:
         training = samples.examples(night, learned, params.sampled)
+        judged = samples.backtest(night, learned, params.sampled)
         found[TRAINING_SERVED] = (training, current)
+        found[TRAINING_BACKTEST] = (training, judged)
+        found[BACKTEST_SERVED] = (judged, current)
     if listed:
         of_night = pc.fill_null(pc.equal(current.table["night"], listed), False).to_numpy()
         found[NIGHT_SERVED] = samples.published(night, listed, current.of(of_night))
@@ -219,7 +223,7 @@ def compare(
         "psi": _number(divergence.psi(left.values, right.values, left.weight, right.weight)),
         "ks": _number(distance), "scale_ratio": _number(scale.ratio),
         "auc_left": _number(left.auc.value), "auc_right": _number(right.auc.value),
-        "finding": fault.sentence if fault else _relation(left.auc, right.auc),
+        "finding": fault.sentence if fault else _relation(pair, left.auc, right.auc),
         "factor": scale.factor if fault is None else None,
     }  # fmt: skip
     return row, fault
@@ -260,16 +264,18 @@ def _rate(holds: np.ndarray, side: Side) -> Estimate:
     return divergence.mean(holds.astype(float), side.weight, *side.clusters)
 
 
-def _relation(left: Estimate, right: Estimate) -> str | None:
+def _relation(pair: str, left: Estimate, right: Estimate) -> str | None:
     """Words where a relation to purchases is clearly there on the left and as good as gone."""
     strength = abs(left.value - 0.5) + 0.5
     kept = 0.5 + (right.value - 0.5) * np.sign(left.value - 0.5)
     clear = strength - kept > CLEAR * np.hypot(left.error, right.error)
     if not (np.isfinite(kept) and strength >= STRONG and kept <= WEAK and clear):
         return None
+    here, there = pair.split("-")
+    why = "; lists are selected by it, or it leaked (see leakage)" if there == "served" else ""
     return (
-        f"tells purchases in training (AUC {left.value:.2f}) and not in what was served "
-        f"({right.value:.2f}); lists are selected by it, or it leaked (see leakage)"
+        f"tells purchases in the {here} rows (AUC {left.value:.2f}) and not in the {there} rows "
+        f"({right.value:.2f}){why}"
     )
 
 

@@ -27,6 +27,7 @@ ROWS_AT_ONCE = 500_000  # of a night's features; about 200 MB
 PURCHASE, CLICK = definitions.LABELS
 MEASURED = {"examples": "examples", "recommendations": "features"}  # the table with features
 OUTCOME = {PURCHASE: "bought", CLICK: "clicked"}  # the column that says whether there was one
+OF_EXAMPLES = ("person_id", "item_id", "as_of", "bought", *FEATURES)
 FAMILIES: dict[str, tuple[str, ...]] = {
     "what the person bought of the item": measures.PAIR,
     "looks and carts": measures.INTEREST,
@@ -160,11 +161,23 @@ def examples(night: Night, label: str, at_most: int, *, newest_cut: bool = False
     where = ds.field("trained")
     if newest_cut:
         where &= ds.field("as_of") == _newest_cut(folder)
-    columns = ["person_id", "item_id", "as_of", "bought", "weight", *FEATURES]
-    rows = drawn(io.parquet_files(folder), columns, where, at_most)
+    rows = drawn(io.parquet_files(folder), [*OF_EXAMPLES, "weight"], where, at_most)
+    return _of_examples(rows, rows["weight"].to_numpy())
+
+
+def backtest(night: Night, label: str, at_most: int) -> Sample:
+    """Rows of the newest cut of a night's ``examples``, trained on or not, evenly drawn: the
+    candidates among which the lists were judged that the night promises by."""
+    folder = night.earlier("examples", label).table("examples")
+    where = ds.field("as_of") == _newest_cut(folder)
+    rows = drawn(io.parquet_files(folder), [*OF_EXAMPLES], where, at_most)
+    return _of_examples(rows, np.ones(rows.num_rows))
+
+
+def _of_examples(rows: pa.Table, weight: np.ndarray) -> Sample:
     return Sample(
         rows,
-        rows["weight"].to_numpy(),
+        weight,
         (codes(rows["person_id"]), codes(rows["item_id"])),
         rows["bought"].to_numpy(),
         np.ones(rows.num_rows, bool),

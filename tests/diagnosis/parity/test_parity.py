@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from jobs.night import Night
 from jobs.signals import measures
 from jobs.tables import FEATURES
 from tests.diagnosis.simulated_log import (
+    CUTS,
     World,
     as_examples,
     as_features,
@@ -206,7 +207,7 @@ def test_the_sides_of_a_day_are_compared_and_again_the_same(tmp_path, served):
     kinds = {(row["kind"], row["subject"]) for row in rows["parity_symptoms"]}
     assert kinds == {("renamed_category", "c1"), ("unit_change", "i_paid")}
     assert {row["pair"] for row in rows["feature_parity"]} == set(parity.PAIRS)
-    assert len(rows["feature_parity"]) == 3 * len(FEATURES)
+    assert len(rows["feature_parity"]) == len(parity.PAIRS) * len(FEATURES)
     renamed = {row["category"]: row for row in rows["category_parity"]}["c1"]
     assert (renamed["renamed_to"], renamed["catalogue_then"], renamed["catalogue_now"]) == (
         "tea", True, False,
@@ -214,6 +215,35 @@ def test_the_sides_of_a_day_are_compared_and_again_the_same(tmp_path, served):
     assert "examples@2017-11-16" in night.inputs
     assert night.notes["absent"] == []
     assert run(lake)[1] == rows
+
+
+def untrained(rows: pa.Table) -> pa.Table:
+    """Examples that nobody learned from."""
+    place = rows.schema.get_field_index("trained")
+    none = pa.array(np.zeros(len(rows), bool))
+    return rows.set_column(place, rows.schema.field(place), none)
+
+
+def test_a_night_that_was_judged_by_other_features_than_it_learned_from_is_named(tmp_path, served):
+    lake = Lake(tmp_path).open()
+    learned = as_examples(drawn(WORLD, "reference", 400, 3))
+    cents = drawn(WORLD, "reference", 300, 4)
+    cents = changed(cents, i_paid=cents["i_paid"].to_numpy() * 100)
+    judged = untrained(as_examples(cents, CUTS[0] + timedelta(days=28)))
+    stage(lake, served)
+    stage_night(lake, pa.concat_tables([learned, judged]), as_features(served), GOODS)
+    stage_catalogue(lake, GOODS)
+    night, rows = run(lake)
+    sample = samples.backtest(night, "2017-11-16", 60_000)
+    assert len(sample) == len(judged)
+    assert set(sample.weight.tolist()) == {1.0}
+    (told,) = rows["parity_symptoms"]
+    assert (told["kind"], told["subject"]) == ("unit_change", "i_paid")
+    found = {row["pair"]: row["finding"] for row in rows["feature_parity"]
+             if row["feature"] == "i_paid"}  # fmt: skip
+    assert "in the backtest rows what it is in the training rows" in found["training-backtest"]
+    assert "in the served rows what it is in the backtest rows" in found["backtest-served"]
+    assert found[TRAINING_SERVED] is None
 
 
 def test_features_of_another_type_are_named_and_not_compared(tmp_path, served):
