@@ -102,7 +102,8 @@ def _start_engine(chosen: argparse.Namespace, lake: Lake) -> None:
     engine = spark.start(chosen.master, lake.root / ".night" / "spark.log", dict(chosen.conf or []))
     engine.save(engine_file(lake))
     # Behind the ; of an address there may be a token.
-    log.info("engine=%s", engine.url.partition(";")[0])
+    shown = [text.partition(";")[0] for text in (engine.url, engine.master)]
+    log.info("engine=%s master=%s", *shown)
 
 
 def _stop_engine(lake: Lake) -> None:

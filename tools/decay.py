@@ -21,7 +21,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -118,8 +118,8 @@ def run(chosen: Asked) -> int:
         cuts = [chosen.night(number) for number in range(1, chosen.nights + 1)]
         nights.check_cuts(source, cuts, HORIZON, "decay")
         note(chosen, nights.state_of(source), kept)
-        with engine(kept) as master:
-            if not follow(chosen, lake, source.folder / "events", kept, master):
+        with contextlib.closing(Engines(kept)) as engines:
+            if not follow(chosen, lake, source.folder / "events", kept, engines):
                 return 1
         found = list(read(chosen, kept))
         text = "\n".join(table(found, seconds(chosen, kept)))
@@ -155,35 +155,36 @@ def note(chosen: Asked, state: str, kept: Path) -> None:
 
 
 # --- nights and refreshes --------------------------------------------------------------------
-@contextlib.contextmanager
-def engine(kept: Path) -> Iterator[Callable[[], str]]:
-    """What says the master of one engine for all that is made: started where it is first asked
-    for, again where it has ended, and ended in the end."""
-    started: list[spark.Engine] = []
+class Engines:
+    """One engine for all that is made, started where it is first asked for, and again where it has
+    ended. ``kept``: where it is noted, so that a run after one that was killed ends it."""
 
-    def master() -> str:
-        if not started or not started[-1].alive():
-            asked_for = os.environ.get("MASTER") or "local[*]"
-            started.append(spark.start(asked_for, kept / "spark.log"))
-        return started[-1].address
+    def __init__(self, kept: Path):
+        self._note, self._log = kept / "engine.json", kept / "spark.log"
+        if self._note.exists():
+            spark.Engine.load(self._note).stop()
 
-    try:
-        yield master
-    finally:
-        for one in started:
-            one.stop()
+    def held(self) -> spark.Engine:
+        engine = spark.Engine.load(self._note) if self._note.exists() else None
+        if engine is None or not engine.alive():
+            engine = spark.start(os.environ.get("MASTER") or "local[*]", self._log)
+            engine.save(self._note)
+        return engine
+
+    def close(self) -> None:
+        if self._note.exists():
+            spark.Engine.load(self._note).stop()
+            self._note.unlink()
 
 
-def follow(
-    chosen: Asked, lake: Lake, events: Path, kept: Path, master: Callable[[], str]
-) -> bool:  # fmt: skip
+def follow(chosen: Asked, lake: Lake, events: Path, kept: Path, engines: Engines) -> bool:
     """Make and judge what is missing, night after night; whether all of it is there."""
     judged_at = [kept / f"{io.label(chosen.night(n))}.parquet" for n in range(chosen.nights + 1)]
     waiting = [n > 0 and not path.exists() for n, path in enumerate(judged_at)]
     for number in range(chosen.nights + 1):
         night = chosen.night(number)
         goes_on = number < chosen.nights and waiting[number + 1]
-        if (waiting[number] or goes_on) and not made(lake, night, chosen.source, kept, master):
+        if (waiting[number] or goes_on) and not made(lake, night, chosen.source, kept, engines):
             return False
         if waiting[number]:
             last = night - DAY + timedelta(hours=chosen.hours[-1])
@@ -193,36 +194,47 @@ def follow(
         # Of many hours the first may have gone from the lake when a run goes on.
         there = [n for n, hour in enumerate(hours) if lake.at("release", io.label(hour))]
         for hour in hours[max(there, default=-1) + 1 :]:
-            if not made(lake, hour, chosen.source, kept, master):
+            if not made(lake, hour, chosen.source, kept, engines):
                 return False
     return True
 
 
-def made(
-    lake: Lake, as_of: datetime, source: str, kept: Path, master: Callable[[], str]
-) -> bool:  # fmt: skip
+def made(lake: Lake, as_of: datetime, source: str, kept: Path, engines: Engines) -> bool:
     """Make a night, or a refresh where the run date has an hour, unless it lies there; whether it
-    then does. ``master``: of :func:`engine`."""
+    then does."""
     label = io.label(as_of)
     if lake.at("release", label) is not None:
         return True
     print(f"{label}: {'refresh' if as_of.hour else 'night'}", flush=True)
-    log = kept / f"{label}.log"
+    engine, log = engines.held(), kept / f"{label}.log"
     with log.open("wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "tools.bench_night", str(lake.root), label, source],
             cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
-            env={**os.environ, "MASTER": master()},
+            env={**os.environ, "MASTER": engine.address},
         )  # fmt: skip
         try:
-            code = child.wait()
+            code = _ended(child, engine)
         finally:
             child.terminate()
             child.wait()
     if code:
         lines = log.read_text(errors="replace").splitlines()
         print("\n".join(lines[-8:]), f"\nerror: {label} stopped; see {log}", file=sys.stderr)
+        if not engine.alive():
+            print(engine.ended(), file=sys.stderr)
     return code == 0
+
+
+def _ended(child: subprocess.Popen[bytes], engine: spark.Engine) -> int:
+    """The exit code of a child; 1 where the engine ended under it, which the child, to whom it is
+    another's, would ask again for minutes."""
+    while True:
+        try:
+            return child.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            if not engine.alive():
+                return 1
 
 
 def seconds(chosen: Asked, kept: Path) -> dict[str, list[float]]:

@@ -27,6 +27,7 @@ defaults: what the file leaves out or contradicts is a fault, and the gate behin
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -146,10 +147,23 @@ def build(given: Mapping[str, Any]) -> Definitions:
 
 
 # --- faults ----------------------------------------------------------------------------------
+class _Once(yaml.SafeLoader):
+    """Refuses a name that stands twice, of which YAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [name for n, name in enumerate(names) if name in names[:n]]
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice[0]!r} stands there twice", node.start_mark
+            )
+        return dict(super().construct_mapping(node, deep))
+
+
 def load(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """What a metrics file holds by name, and why it cannot be read."""
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = yaml.load(path.read_text(encoding="utf-8"), _Once)  # noqa: S506 a safe loader
     except FileNotFoundError:
         return {}, {"file": f"there is no {path}; write what success is (see the README) there"}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -297,6 +311,8 @@ def _fields(what: str, value: Any, **kinds: type | None) -> None:
             raise ValueError(
                 f"{what}.{name} is {got!r}, expected a {kind.__name__ if kind else ''}"
             )
+        if isinstance(got, float) and not math.isfinite(got):
+            raise ValueError(f"{what}.{name} is {got!r}, which is no number")
 
 
 def _above(value: Mapping[str, Any], *names: str) -> None:

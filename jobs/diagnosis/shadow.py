@@ -60,7 +60,7 @@ def run(night: Night, params: Params) -> None:
             found[name] += more
     serving = releases.current_id(night.lake)
     for row in found["shadow_candidates"]:
-        row |= decided.get(_pair(row), {}) | {"serves": row["candidate"] == serving}
+        row |= decided.get(row["candidate"], {}) | {"serves": row["candidate"] == serving}
     found["shadow_candidates"] += [
         _unreadable(path, night.as_of) for path, compared in files.items() if compared is None
     ]
@@ -139,13 +139,14 @@ def _opened(folder: Path) -> Release | None:
         return None
 
 
-def decisions(night: Night) -> dict[tuple[str, str], dict[str, Any]]:
-    """By candidate and what served: the last ``decision``, its ``reason`` and who decided."""
+def decisions(night: Night) -> dict[str, dict[str, Any]]:
+    """By candidate: the last ``decision``, its ``reason`` and who decided. What served then is no
+    part of it: a candidate is compared with a night, and put in the place of a refresh of it."""
     found = {}
     for line in releases.history(night.lake):
         what = str(line.get("what", ""))
         if what.startswith("shadow "):
-            found[line["to"], line["from"]] = {
+            found[line["to"]] = {
                 "decision": what.removeprefix("shadow "),
                 "reason": line.get("reason"),
                 "decided_by": line.get("by"),

@@ -73,6 +73,10 @@ KINDS: dict[str, Kind] = {
         MEASUREMENT, SYSTEM, "too little to say whether the business moved",
         "Look again when the log reaches over both periods and more is asked and bought.",
     ),
+    "empty_segment": Kind(
+        MEASUREMENT, DATA, "an agreed segment has no values",
+        "Fill the column in the source, or take the segment out of the metrics file.",
+    ),
     "labels_unjudged": Kind(
         MEASUREMENT, SYSTEM, "labels are not judged",
         "Look again when the log reaches over both periods; until then believe no comparison.",
@@ -102,6 +106,10 @@ KINDS: dict[str, Kind] = {
         REPLAY, SYSTEM, "a feature is missing where it was known",
         "Look at the join of the lookup: its key, its type, and who fell out of it.",
     ),
+    "replay_unjudged": Kind(
+        REPLAY, SYSTEM, "what was published is not made again",
+        "Keep the tables of nights while they serve, and look at replay.rebuilt_people.",
+    ),
     # --- parity: does the model see what it learned from? -------------------------------------
     "not_compared": Kind(
         PARITY, SYSTEM, "too little to compare",
@@ -124,6 +132,10 @@ KINDS: dict[str, Kind] = {
         PARITY, DATA, "a category is gone",
         "Ask whether its goods left the shop; if not, look for the feed or the filter that lost "
         "them.",
+    ),
+    "new_category": Kind(
+        PARITY, MODEL, "a category is new",
+        "Look at its lists and its candidates; the next nights learn from what is bought of it.",
     ),
     "covariate_drift": Kind(
         PARITY, MODEL, "who asks, or what for, has changed",

@@ -28,6 +28,7 @@ from jobs.diagnosis.experiments.effects import WORSE
 from jobs.diagnosis.experiments.experiments import GUARDRAILS, PRIMARY
 from jobs.diagnosis.symptoms import DECISIONING, GATES
 from jobs.night import Night
+from jobs.release import releases
 from jobs.tables import TABLES
 
 GO = "go"
@@ -183,10 +184,11 @@ def releases_now(
 
 
 def candidates(night: Night) -> Iterator[dict[str, Any]]:
-    """A row per candidate of the last weeks that serves nobody: what was found of it, and what was
+    """A row per candidate of the last weeks that never served: what was found of it, and what was
     decided and why."""
+    served = releases.published_ids(night.lake)
     for row in night.arrow("shadow_candidates").to_pylist():
-        if row["decision"] != shadow.UNREADABLE and not row["serves"]:
+        if row["decision"] != shadow.UNREADABLE and row["candidate"] not in served:
             why = f": {row['reason']}" if row["reason"] else ""
             yield {
                 "release_id": row["candidate"], "night": None, "requests": 0,
@@ -206,11 +208,13 @@ def of_steps(night: Night, ordered: list[dict[str, Any]]) -> dict[str, Any]:
     calibrated = night.arrow(
         "calibration_slices", ["error"], (ds.field("slice_kind") == "all") & (ds.field("bin") == -1)
     )["error"].to_pylist()
-    against = night.arrow("baseline_verdicts", ["verdict"], whole)["verdict"].to_pylist()
-    gains = night.arrow("model_gains", ["surface", "verdict"]).to_pylist()
+    sizes = ["verdict", "gain", "low", "high"]
+    against = night.arrow("baseline_verdicts", sizes, whole).to_pylist()
+    gains = night.arrow("model_gains", ["surface", *sizes]).to_pylist()
     broken = ds.field("measure").isin(GUARDRAILS) & (ds.field("verdict") == WORSE)
     arms = night.arrow(
-        "experiment_results", ["experiment", "arm", "measure", "verdict"],
+        "experiment_results",
+        ["experiment", "arm", "measure", "verdict", "difference", "low", "high"],
         whole & ((ds.field("measure") == PRIMARY) | broken),
     ).to_pylist()  # fmt: skip
     return {
@@ -219,14 +223,27 @@ def of_steps(night: Night, ordered: list[dict[str, Any]]) -> dict[str, Any]:
         ),
         "drift": _listed(drifted),
         "calibration_error": next(iter(calibrated), None),
-        "baseline": next(iter(against), None),
-        "off_policy": _listed(f"{row['surface']}: {row['verdict']}" for row in gains),
+        "baseline": next((f"{row['verdict']}{_sized(row, 'gain')}" for row in against), None),
+        "off_policy": _listed(
+            f"{row['surface']}: {row['verdict']}{_sized(row, 'gain')}" for row in gains
+        ),
         "experiments": _listed(
             f"{row['experiment']}, {row['arm']}: "
             f"{'' if row['measure'] == PRIMARY else row['measure'] + ' '}{row['verdict']}"
+            f"{_sized(row, 'difference')}"
             for row in arms
         ),
     }
+
+
+def _sized(row: dict[str, Any], name: str) -> str:
+    """By how much, with its interval, in words; nothing where that is not known."""
+    if row[name] is None:
+        return ""
+    within = row["low"] is not None and row["high"] is not None
+    return f" ({row[name]:+.3g}" + (
+        f", {row['low']:+.3g} to {row['high']:+.3g})" if within else ")"
+    )
 
 
 def _listed(texts: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ def parity(run: Run) -> Section:
         "alone is no fault; what no selection does is: another unit, a default, a value that is "
         "missing, a name that gave way to another.",
         "Go by the findings from the top. A fault between night and served is in serving; one "
-        "between training and the night is in how features are made.",
+        "between training, backtest and the night is in how features are made.",
         [
             part("By how much a feature is missing, or is one single value, more often as served "
                  "than as published.", (), plot=_rises(rows), none="" if rows else

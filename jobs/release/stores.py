@@ -360,25 +360,29 @@ class RedisStore:
     def serving(self) -> tuple[str, list[str]]:
         """The newest valid release here, and why newer ones were passed over.
 
-        It is the one that the pointer names. Where that lost its entry ``m``, or is of another
-        format, it is the newest older one that is neither. Raises ``Fault`` where there is none.
+        It is the one that the pointer names. Where that lost its entry ``m``, it is the newest
+        older one that has it, and is of this program's format. Raises ``Fault`` where there is
+        none.
         """
         wanted, before = self.pointed()
         if wanted is None:
             raise Fault(f"redis: {self.place} has no current release; publish one with a night")
         passed: list[str] = []
+        others = False
         for release_id in (wanted, *before):
             meta = self.get_of(release_id, "m")
             if meta is None:
                 passed.append(f"redis: {self.place} has lost keys of the release {release_id}")
             elif why := foreign(meta):
+                others = True
                 passed.append(f"redis: {self.place}, release {release_id}: {why}")
             else:
                 return release_id, passed
-        raise Fault(
-            f"redis: {self.place} holds no whole release ({'; '.join(passed)}); write it anew from "
-            f"the files: python -m jobs rollback --to={wanted} --redis-url=…"
-        )
+        mend = (
+            "serve by the code of the nights that write to it" if others else
+            f"write it anew from the files: python -m jobs rollback --to={wanted} --redis-url=…"
+        )  # fmt: skip
+        raise Fault(f"redis: {self.place} holds no whole release ({'; '.join(passed)}); {mend}")
 
     def stage(self, release_id: str, found: Iterable[Entry]) -> int:
         """Write a release's entries, which nothing reads before the pointer names them."""

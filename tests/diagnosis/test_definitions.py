@@ -58,6 +58,7 @@ def test_whatever_is_left_out_is_a_fault(part: str) -> None:
         (("decision", "capacity"), "many", "decision", "expected a int"),
         (("decision", "cost_of_show"), 1.0, "decision", "no place would be worth showing"),
         (("decision", "cost_of_show"), -0.1, "decision", "below 0"),
+        (("decision", "cost_of_show"), float("nan"), "decision", "which is no number"),
         (("decision",), None, "decision", "it holds threshold"),
         (("segments",), ["colour"], "segments", "colour"),
         (("segments",), "region", "segments", "not a list"),
@@ -151,6 +152,7 @@ def test_a_good_file_passes_its_gate_and_reads_back(tmp_path: Path) -> None:
         ("kpi: [", "cannot be read"),
         (b"\xff\xfe\x00", "cannot be read"),
         ("just words", "holds no definitions"),
+        (yaml.safe_dump(AGREED) + "kpi: conversion\n", "'kpi' stands there twice"),
         (yaml.safe_dump(changed("kpi", to="fame")), "fame"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -106,6 +107,17 @@ def test_who_is_promoted_and_loses_by_what_was_bought_since_is_told(
     nights.whole(lake, nights.day(1), "next")
     again = diagnosed(lake, run_id="two")
     assert all(one.success for one in gate.judge_table(again, "shadow_candidates"))
+
+
+def test_a_decision_is_of_the_candidate_whatever_served_then(lake, candidate, tmp_path) -> None:
+    decide(lake, tmp_path, "promote")
+    # It took the place of a refresh of the night that it was compared with.
+    history = releases.root(lake) / "history.jsonl"
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    lines[-1]["from"] = "20171201T060000Z-0123456789"
+    history.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (one,) = rows(diagnosed(lake), "shadow_candidates")
+    assert (one["decision"], one["reason"]) == ("promote", "the tail is richer")
 
 
 def test_before_anybody_bought_the_evidence_is_insufficient_and_the_comparison_stands(

@@ -14,6 +14,7 @@ from jobs.diagnosis.symptoms import GATES, KINDS, REMEDIES, Symptom
 from jobs.diagnosis.verdicts import Verdict
 from jobs.io import Lake
 from jobs.night import Night
+from jobs.release import releases
 from tests.conftest import AS_OF
 from tests.expectations import good
 
@@ -141,9 +142,10 @@ def test_the_ledger_holds_what_every_step_found_of_a_release(tmp_path: Path) -> 
     whole = [one for one in good_tables["calibration_slices"].to_pylist()
              if one["slice_kind"] == "all" and one["bin"] == -1]  # fmt: skip
     assert row["calibration_error"] == (whole[0]["error"] if whole else None)
-    assert row["baseline"] == "better"
-    assert row["off_policy"] == "basket: better; homepage: better"
-    assert row["experiments"] == "homepage, new: insufficient evidence"
+    assert row["baseline"] == "better (+0.05, +0.01 to +0.09)"
+    gain = "better (+0.02, +0.01 to +0.03)"
+    assert row["off_policy"] == f"basket: {gain}; homepage: {gain}"
+    assert row["experiments"] == "homepage, new: insufficient evidence (+0.5, -0.1 to +1.1)"
     assert row["shadow"] == "promote, loses on 0 surfaces"
     gate.judge(night)
 
@@ -168,6 +170,9 @@ def test_a_candidate_that_serves_nobody_has_its_row_until_it_does(tmp_path: Path
     served = row("20180301T000000-rejected", 9) | {"night": None, "judged_at": AS_OF}
     (kept,) = verdict.ledger([mine], [served, *verdict.candidates(night)])
     assert kept == served
+    # One that served once, and of which the ledger saw nothing, is not called rejected.
+    releases.record(night.lake, what="shadow promote", to="20180301T000000-rejected")
+    assert list(verdict.candidates(night)) == []
 
 
 def test_what_came_of_a_release_is_written_down_when_it_is_due() -> None:
@@ -197,7 +202,10 @@ def test_the_ledger_tells_of_the_guardrails_that_an_arm_breaks_and_of_no_others(
     results = pa.Table.from_pylist(of_arm, good_tables["experiment_results"].schema)
     night = laid(tmp_path, served=good_tables["served"], experiment_results=results)
     (row,) = io.read_arrow(night.staged / "evaluation_ledger").to_pylist()
-    assert row["experiments"] == "homepage, new: better; homepage, new: latency_ms worse"
+    by = "(+0.5, -0.1 to +1.1)"
+    assert row["experiments"] == (
+        f"homepage, new: better {by}; homepage, new: latency_ms worse {by}"
+    )
 
 
 def test_a_ledger_from_before_a_column_was_is_gone_on_with() -> None:

@@ -133,6 +133,9 @@ def test_entries_of_another_format_are_not_read(lake, redis_url):
     assert Reader.open_redis(redis_url).release_id == made[0]
     (why,) = store.serving()[1]
     assert f"this program reads {releases.FORMAT}" in why
+    client.set("nightjar:before", "[]")
+    with pytest.raises(Fault, match="serve by the code of the nights that write to it"):
+        store.serving()
     # Entries from before they named one are of the second.
     del meta["format"]
     client.set(entry, json.dumps(meta))

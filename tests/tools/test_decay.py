@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import io
+from jobs import io, spark
 from jobs.errors import Busy, Fault
+from jobs.io import Lake
 from jobs.release.releases import Release
 from tools import decay
 from tools.lockfile import held
@@ -167,6 +171,34 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 def test_nights_that_the_source_does_not_reach_are_refused_before_one_is_made(tmp_path):
     with pytest.raises(Fault, match="decay: the 7 days after the cut 2024-02-16 are not covered"):
         decay.run(chosen(tmp_path, 7))
+
+
+def test_an_engine_that_ends_under_a_night_ends_the_run_and_is_told(tmp_path, capsys, monkeypatch):
+    """A night that waits for its engine for ever; a process stands in for it."""
+    waits = [sys.executable, "-c", "import time; time.sleep(600)"]
+    server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)",
+                               "SparkConnectServer"])  # fmt: skip
+    engine = spark.Engine("sc://localhost:1", "secret", server.pid, "local[*]")
+    monkeypatch.setattr(decay.Engines, "held", lambda self: engine)
+    real = subprocess.Popen
+    monkeypatch.setattr(decay.subprocess, "Popen", lambda line, **more: real(waits, **more))
+    kept = tmp_path / "decay"
+    kept.mkdir()
+    threading.Timer(1, server.kill).start()
+    threading.Timer(1.2, server.wait).start()
+    lake = Lake(tmp_path / "lake").open()
+    assert not decay.made(lake, NIGHT, "shop", kept, decay.Engines(kept))
+    told = capsys.readouterr().err
+    assert "has ended" in told
+    assert "secret" not in told
+
+
+def test_a_run_ends_the_engine_that_a_killed_one_left(tmp_path):
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)",
+                             "SparkConnectServer"], start_new_session=True)  # fmt: skip
+    spark.Engine("sc://localhost:1", "", left.pid, "local[*]").save(tmp_path / "engine.json")
+    decay.Engines(tmp_path)
+    assert left.wait(timeout=30) != 0
 
 
 def test_a_night_that_cannot_be_made_stops_with_the_end_of_its_log(tmp_path, capsys):

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs import io
-from jobs.diagnosis import clusters, rankers
+from jobs.diagnosis import clusters, rankers, symptoms
 from jobs.diagnosis.decisions import counterexamples
 from jobs.diagnosis.symptoms import Symptom
 from jobs.night import Night
@@ -49,10 +49,16 @@ def write(night: Night, label: str, earlier: int) -> list[Symptom]:
     picked, why = worst(current.filter(current["mature"]), label)
     contributions = attributed(night, picked)
     night.write("counterexamples", cases(picked, label, why, contributions, doubts))
-    checked = checks(night, current, earlier)
+    checked, unasked = checks(night, current, earlier)
     night.write("counterexample_checks", checked)
     lost = counterexamples.regression(checked)
-    return [*suspicious(driven, leaked, contributions), *([lost] if lost else [])]
+    told = [*suspicious(driven, leaked, contributions), *([lost] if lost else [])]
+    if unasked:
+        told.append(symptoms.unjudged(
+            "decisions_unjudged", "counterexamples", 0, 1,
+            f"No release was asked about earlier counterexamples: {unasked}.",
+        ))  # fmt: skip
+    return told
 
 
 def worst(rows: pa.Table, label: str) -> tuple[pa.Table, list[str]]:
@@ -104,30 +110,32 @@ def cases(
     return pa.table({name: found[name] for name in schema.names}).cast(schema)
 
 
-def checks(night: Night, current: pa.Table, earlier: int) -> pa.Table:
+def checks(night: Night, current: pa.Table, earlier: int) -> tuple[pa.Table, str | None]:
     """The table ``counterexample_checks``: the cases of up to ``earlier`` runs, by the newest
-    release."""
+    release; and why it was asked about none, where there are some."""
     schema = TABLES["counterexample_checks"].schema
     runs = [found.as_of for found, _ in zip(
         night.lake.earlier("slices", night.as_of), range(earlier), strict=False
     )]  # fmt: skip
-    tables, before = [], schema.empty_table()
+    tables, before, others = [], schema.empty_table(), 0
     release = releases.newest_before(night.lake, night.as_of)
     for label in runs:
         folder = night.earlier("slices", label).table("counterexamples")
         if features.held(folder):
             tables.append((io.read_arrow(folder), io.parse_as_of(label)))
+        else:
+            others += io.count_rows(folder)
         if release and not before.num_rows:
             before = _of_another(night, label, release.id)
     known = counterexamples.once(tables)
-    if release is None or known.num_rows == 0:
-        night.notes["counterexamples"] = "no release, or no earlier case: none is scored again"
-        return schema.empty_table()
+    if known.num_rows == 0:
+        return schema.empty_table(), "they have other features" if others else None
+    if release is None:
+        return schema.empty_table(), "none is published"
     folder = release.path("scorer")
     night.read_file(folder / SCORER)
     if tuple(io.read_json(folder / SCORER)["features"]) != FEATURES:
-        night.notes["counterexamples"] = f"{release.id} has other features: none is scored again"
-        return schema.empty_table()
+        return schema.empty_table(), f"{release.id} has other features than they"
     scorer = Scorer.load(folder)
     step = max(1, current.num_rows // BACKGROUND)
     some = current.take(pa.array(np.arange(0, current.num_rows, step)))
@@ -135,7 +143,8 @@ def checks(night: Night, current: pa.Table, earlier: int) -> pa.Table:
     found = counterexamples.beside(counterexamples.check(known, scorer, background), before)
     found = found.append_column("found", known["found"])
     named = pa.array([release.id] * found.num_rows, pa.string())
-    return found.append_column("checked_release", named).select(schema.names).cast(schema)
+    found = found.append_column("checked_release", named).select(schema.names).cast(schema)
+    return found, None
 
 
 def _of_another(night: Night, label: str, release_id: str) -> pa.Table:

@@ -10,6 +10,7 @@ feature: how far the score hangs on its most frequent value) and ``slices_sympto
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ from jobs.diagnosis import clusters, definitions, seen, symptoms
 from jobs.diagnosis.decisions import misses
 from jobs.diagnosis.decisions.losses import Column, Measure, Rows, found, losses
 from jobs.diagnosis.definitions import Definitions
+from jobs.diagnosis.log.who import UNKNOWN
+from jobs.diagnosis.symptoms import Symptom
 from jobs.night import Night
 from jobs.params import check
 from jobs.tables import TABLES
@@ -60,7 +63,7 @@ def run(night: Night, params: Params) -> None:
     rows = _served(night, agreed, label)
     visits = _visits(night, agreed) if rows else None
     table = losses(rows, visits, params.fewest) if rows else []
-    told = found(table)
+    told = [*found(table), *(empty(rows, agreed.segments) if rows else ())]
     if not rows:
         night.notes["slices"] = "no mature place in both periods: no slice is compared"
         told = [symptoms.unjudged(
@@ -73,6 +76,17 @@ def run(night: Night, params: Params) -> None:
     ))  # fmt: skip
     told += misses.write(night, label, params.earlier)
     night.write("slices_symptoms", symptoms.table(told))
+
+
+def empty(rows: Rows, segments: Sequence[str]) -> Iterator[Symptom]:
+    """Agreed segments of which no place has a value: told apart by nothing, they are all one."""
+    for column in rows.columns:
+        if column.name in segments and {*column.names} <= {UNKNOWN, clusters.NONE}:
+            yield Symptom(
+                "empty_segment", column.name, 1.0, 1.0, 1.0, len(rows.hit),
+                f"The metrics file asks for slices by {column.name}, and none of {len(rows.hit):,} "
+                f"mature places has one: whatever is told by {column.name} is of everybody.",
+            )  # fmt: skip
 
 
 # --- reading ---------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def _measures(visits: Rows) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def unmeasured(visits: Rows, kpi: str) -> Iterator[Symptom]:
-    """Where the agreed KPI is of money and no order says any; a warning where nobody orders."""
+    """Where the agreed KPI is of money and no order says any; a warning where few or none order."""
     now = (visits.groups[ALL].codes == 0) & (visits.period == 0)
     orders, revenue = (float(visits.values[name][now].sum()) for name in ("orders", "revenue"))
     number, said = int(now.sum()), kpi.replace("_", " ")
@@ -169,10 +169,11 @@ def unmeasured(visits: Rows, kpi: str) -> Iterator[Symptom]:
             f"None of {orders:,.0f} orders of {number:,} visits says what it cost, so that nobody "
             f"knows the {said} that was agreed on.",
         )  # fmt: skip
-    elif not orders and number >= FEW_VISITS:
+    elif number >= FEW_VISITS and not (revenue if kpi in OF_MONEY else orders):
+        came = f"none of the {orders:,.0f} orders says what it cost" if orders else "no order came"
         yield symptoms.unjudged(
-            "kpis_unjudged", kpi, 0, FEW_ORDERS,
-            f"No order came of {number:,} visits: nothing says what becomes of the {said}.",
+            "kpis_unjudged", kpi, int(orders), FEW_ORDERS,
+            f"Of {number:,} visits {came}: nothing says what becomes of the {said}.",
         )  # fmt: skip
 
 
@@ -295,8 +296,13 @@ def _too_few(daily: int) -> Symptom:
 
 
 def _bought(visits: Rows, days: Days) -> Iterator[Symptom | None]:
-    """The drops of what is bought; none where purchases come so late that no day is left."""
+    """The drops of what is bought; a warning where purchases come so late that no day is left."""
     if days.number - days.judged < days.reference:
+        yield symptoms.unjudged(
+            "kpis_unjudged", "drops of what is bought", days.number - days.reference, days.judged,
+            "Nothing says whether purchases fell suddenly: they take so long to arrive that no "
+            "whole day of the current period is left to judge.",
+        )  # fmt: skip
         return
     first = ordinal(days.first)
     once = visits.groups[ALL].codes == 0

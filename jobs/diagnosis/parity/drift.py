@@ -83,7 +83,7 @@ def run(night: Night, params: Params) -> None:
     else:
         rows = inputs(before, after, year, params)
         found += covariate(rows, params)
-        found += of_new_names(before, after)
+        found += of_other_names(before, after)
         ripe = before.of_labelled, after.of_labelled, year.of_labelled
         places = equal_inputs.places_shown(night, list(ripe))
         # What the page did not show had no outcome to have, and what a threshold that is set hides
@@ -200,31 +200,35 @@ def covariate(rows: list[dict[str, Any]], params: Params) -> list[Symptom]:
              if row["feature"] == BY_CALENDAR]  # fmt: skip
     far = [row for row in drifted if _distance(row) >= FAR * _limit(row, params)]
     if far and not several:
-        found.append(_covariate(far, params, len(features), warning=True))
+        found.append(_covariate(far, params, len(features), far="far ", warning=True))
     moved = (drifted if several else []) + [row for row in mixed if row["feature"] != BY_CALENDAR]
     return [_covariate(moved, params, len(features)), *found] if moved else found
 
 
-def of_new_names(before: Sample, after: Sample) -> list[Symptom]:
-    """Warnings of names that the reference does not have."""
+def of_other_names(before: Sample, after: Sample) -> list[Symptom]:
+    """Warnings of names that one of the periods does not have."""
     return [
         one
         for name in MIX
-        for one in mixes.warnings(name, mixes.only(name, after, before), len(after))
-    ]
+        for one in mixes.warnings(
+            name, mixes.only(name, after, before), mixes.only(name, before, after),
+            (len(after), len(before)),
+        )
+    ]  # fmt: skip
 
 
 def _covariate(
-    moved: list[dict[str, Any]], params: Params, count: int = 0, *, warning: bool = False
-) -> Symptom:
-    """The symptom of these rows; ``count``: of how many features."""
+    moved: list[dict[str, Any]], params: Params, count: int = 0, *, far: str = "",
+    warning: bool = False,
+) -> Symptom:  # fmt: skip
+    """The symptom of these rows; ``count``: of how many features, ``far``: how they moved."""
     drifted = [row for row in moved if row["feature"] not in MIX]
     mixed = [row for row in moved if row["feature"] in MIX]
-    far = {row["feature"]: _distance(row) / _limit(row, params) for row in moved}
-    first = max(moved, key=lambda row: far[row["feature"]])
+    times = {row["feature"]: _distance(row) / _limit(row, params) for row in moved}
+    first = max(moved, key=lambda row: times[row["feature"]])
     # The typical input that moved, not the farthest of eighty.
-    severity = float(np.median(list(far.values()))) if drifted else far[first["feature"]]
-    named = sorted(moved, key=lambda row: -far[row["feature"]])[:3]
+    severity = float(np.median(list(times.values()))) if drifted else times[first["feature"]]
+    named = sorted(moved, key=lambda row: -times[row["feature"]])[:3]
     parts = [f"{len(drifted)} of {count} features"] if drifted else []
     parts += [f"the mix by {row['feature']}" for row in mixed]
     verb = "has" if not drifted and len(mixed) == 1 else "have"
@@ -234,8 +238,8 @@ def _covariate(
         effect=_distance(first), limit=_limit(first, params), severity=severity,
         rows=first["rows_after"], p_value=float(first["p_value"]), warning=warning,
         sentence=(
-            f"Of what the model sees, {' and '.join(parts)} {verb} moved since the reference, most "
-            f"of all {', '.join(_told(row) for row in named)}."
+            f"Of what the model sees, {' and '.join(parts)} {verb} moved {far}since the reference, "
+            f"most of all {', '.join(_told(row) for row in named)}."
         ),
     )  # fmt: skip
 

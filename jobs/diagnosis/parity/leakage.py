@@ -99,7 +99,7 @@ def run(night: Night, params: Params) -> None:
     if learned is None:
         unseen = [_unseen("no night that served has kept its examples", 0)]
     else:
-        training = samples.examples(night, learned, params.sampled, newest_cut=True)
+        training = samples.examples(night, learned, params.sampled, samples.NEWEST)
         candidates = pc.unique(training.table["item_id"])
         if served.event != samples.PURCHASE:
             night.notes["not_judged"] = "training_served: training has no clicks"

@@ -89,18 +89,26 @@ def words(came: dict[str, float], went: dict[str, float]) -> str | None:
     return "; ".join(said) or None
 
 
-def warnings(name: str, came: dict[str, float], rows: int) -> list[Symptom]:
-    """That a considerable share is of new names. Categories are the table ``category_parity``'s,
-    which knows a new name from a new kind of goods."""
-    share = sum(came.values())
-    if name == "category" or share < CONSIDERABLE:
-        return []
-    named = ", ".join(repr(one) for one in list(came)[:3])
-    return [Symptom(
-        kind="covariate_drift", subject=f"new {name}", effect=share, limit=CONSIDERABLE,
-        severity=share / CONSIDERABLE, rows=round(share * rows), warning=True,
-        sentence=(
-            f"{100 * share:.1f} % of what is served has a {name} that the reference does not have "
-            f"({named}): nothing says yet what is usual there."
-        ),
-    )]  # fmt: skip
+def warnings(
+    name: str, came: dict[str, float], went: dict[str, float], rows: tuple[int, int]
+) -> list[Symptom]:
+    """That a considerable share is of names that came, or was of names that went; ``rows``: of the
+    current period and of the reference. Categories are the table ``category_parity``'s, which knows
+    a new name from a new kind of goods."""
+    found = []
+    for what, names, size, said in (
+        ("new", came, rows[0], "of what is served has a {name} that the reference does not have "
+         "({named}): nothing says yet what is usual there."),
+        ("gone", went, rows[1], "of what was served before had a {name} that nothing served now "
+         "has ({named}): nobody is answered there any more, or the log lost it."),
+    ):  # fmt: skip
+        share = sum(names.values())
+        if name == "category" or share < CONSIDERABLE:
+            continue
+        named = ", ".join(repr(one) for one in list(names)[:3])
+        found.append(Symptom(
+            kind="covariate_drift", subject=f"{what} {name}", effect=share, limit=CONSIDERABLE,
+            severity=share / CONSIDERABLE, rows=round(share * size), warning=True,
+            sentence=f"{100 * share:.1f} % {said.format(name=name, named=named)}",
+        ))  # fmt: skip
+    return found

@@ -127,8 +127,11 @@ def sides(night: Night, served: Sample, params: Params) -> dict[str, tuple[Sampl
         training = samples.examples(night, learned, params.sampled)
         judged = samples.backtest(night, learned, params.sampled)
         found[TRAINING_SERVED] = (training, current)
-        found[TRAINING_BACKTEST] = (training, judged)
         found[BACKTEST_SERVED] = (judged, current)
+        # Lists are judged by what was learned at the cuts before; of one cut nothing was.
+        before = samples.examples(night, learned, params.sampled, samples.EARLIER)
+        if len(before):
+            found[TRAINING_BACKTEST] = (before, judged)
     if listed:
         of_night = pc.fill_null(pc.equal(current.table["night"], listed), False).to_numpy()
         found[NIGHT_SERVED] = samples.published(night, listed, current.of(of_night))
@@ -146,12 +149,13 @@ def _enough(both: tuple[Sample, Sample]) -> bool:
 
 
 def unseen(pairs: dict[str, tuple[Sample, Sample]], absent: list[str]) -> Iterator[Symptom]:
-    """The warning that training, night and served rows are not all compared."""
+    """The warning that training, backtest, night and served rows are not all compared."""
     few = {pair: min(map(len, both)) for pair, both in pairs.items() if not _enough(both)}
+    of_serving = [pair for pair in pairs if pair != TRAINING_BACKTEST]
     said = [f"there is no {', no '.join(absent)}"] if absent else []
     said += [f"{pair} has {rows:,} rows of one side" for pair, rows in few.items()]
     if said:
-        how = "Not everything" if len(few) < len(pairs) else "Nothing"
+        how = "Nothing" if {*of_serving} <= {*few} else "Not everything"
         yield symptoms.unjudged(
             "not_compared", "sides", min(few.values(), default=0), FEW_ROWS,
             f"{how} says whether the model sees in serving what it learned from: "
@@ -333,7 +337,7 @@ def by_category(night: Night, labels: list[str], found: list[Symptom]) -> list[d
         ))  # fmt: skip
     rows = categories.rows_of(before, now, shown, moves)
     found += categories.symptoms(moves, shown)
-    found += categories.vanished(rows, shown)
+    found += categories.vanished(rows, shown) + categories.new(rows, moves, shown)
     return rows
 
 

@@ -28,6 +28,7 @@ PURCHASE, CLICK = definitions.LABELS
 MEASURED = {"examples": "examples", "recommendations": "features"}  # the table with features
 OUTCOME = {PURCHASE: "bought", CLICK: "clicked"}  # the column that says whether there was one
 OF_EXAMPLES = ("person_id", "item_id", "as_of", "bought", *FEATURES)
+EVERY, NEWEST, EARLIER = "every", "newest", "earlier"  # cuts of the examples
 FAMILIES: dict[str, tuple[str, ...]] = {
     "what the person bought of the item": measures.PAIR,
     "looks and carts": measures.INTEREST,
@@ -155,12 +156,14 @@ def newest_with(night: Night, step: str, labels: list[str]) -> str | None:
 
 
 # --- of a night ------------------------------------------------------------------------------
-def examples(night: Night, label: str, at_most: int, *, newest_cut: bool = False) -> Sample:
-    """Trained rows of a night's ``examples``, evenly drawn; of its newest cut alone if asked."""
+def examples(night: Night, label: str, at_most: int, cuts: str = EVERY) -> Sample:
+    """Trained rows of a night's ``examples``, evenly drawn; ``cuts``: of EVERY cut, of the NEWEST
+    alone, or of those EARLIER."""
     folder = night.earlier("examples", label).table("examples")
-    where = ds.field("trained")
-    if newest_cut:
-        where &= ds.field("as_of") == _newest_cut(folder)
+    where, newest = ds.field("trained"), _newest_cut(folder)
+    if cuts != EVERY:
+        of_newest = ds.field("as_of") == newest
+        where &= of_newest if cuts == NEWEST else ~of_newest
     rows = drawn(io.parquet_files(folder), [*OF_EXAMPLES, "weight"], where, at_most)
     return _of_examples(rows, rows["weight"].to_numpy())
 

@@ -148,10 +148,7 @@ def run(night: Night, params: Params) -> None:
         if label in kept:
             realise(one, kept[label], night.seed)
         found.append(one)
-    if found and params.rebuilt_people:
-        newest = _newest_night(night, found)
-        if newest is not None:
-            rebuild(night, newest, sample, params.rebuilt_people)
+    gone = made_again(night, found, sample, params.rebuilt_people)
     compared = comparing.compare(FEATURES, *_together(found))
     schema = TABLES["replayed"].schema
     rows = [{name: getattr(one, name) for name in schema.names} for one in found]
@@ -159,6 +156,11 @@ def run(night: Night, params: Params) -> None:
     night.write("replay_features", _feature_rows(compared))
     night.write("rebuilt_features", _rebuilt_rows(found))
     told = [*wrong(found, compared, shown_of(every, sample)), *below_promise(found, agreed)]
+    if gone and any(one.compared for one in found):
+        told.append(symptoms.unjudged(
+            "replay_unjudged", "rebuilt", 0, params.rebuilt_people,
+            f"That what was published is what its night's tables give is not proved: {gone}.",
+        ))  # fmt: skip
     night.write("replay_symptoms", symptoms.table(told))
 
 
@@ -287,17 +289,28 @@ def _newest_night(night: Night, found: list[Replayed]) -> Replayed | None:
     return None
 
 
-def rebuild(night: Night, one: Replayed, sample: pa.Table, count: int) -> None:
+def made_again(
+    night: Night, found: list[Replayed], sample: pa.Table, count: int
+) -> str | None:  # fmt: skip
+    """Make what the newest night published of ``count`` people again; why it is not, else None."""
+    if not count:
+        return "replay.rebuilt_people is 0"
+    newest = _newest_night(night, found)
+    if newest is None:
+        return "no night of its own served what the log has features of"
+    return rebuild(night, newest, sample, count)
+
+
+def rebuild(night: Night, one: Replayed, sample: pa.Table, count: int) -> str | None:
     """Make features and lists of some served people again, and hold them against what was
-    published."""
+    published; why they could not be, else None."""
     mine = sample.filter(pc.equal(sample["night"], one.night))
     people = pc.unique(mine["person_id"]).drop_null().sort()
     chosen = np.random.default_rng(night.seed).permutation(len(people))[:count]
     people = people.take(pa.array(np.sort(chosen)))
     made = rebuilding.again(night, one.night, people)
     if made is None:
-        night.notes["not_rebuilt"] = f"the tables of {one.night} are not all there any more"
-        return
+        return f"the tables of {one.night} are not all there any more"
     lists = night.earlier("recommendations", one.night)
     whose = ds.field("person_id").isin(people)
     published = io.read_arrow(lists.table("features"), where=whose)
@@ -316,6 +329,7 @@ def rebuild(night: Night, one: Replayed, sample: pa.Table, count: int) -> None:
     again = _looked_up(was, made["recommendations"], keys)
     one.rebuilt_places = was.num_rows
     one.rebuilt_lists_same = float((again >= 0).mean()) if was.num_rows else None
+    return None
 
 
 # --- what is wrong ---------------------------------------------------------------------------

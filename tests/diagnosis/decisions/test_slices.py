@@ -299,6 +299,14 @@ def test_a_default_that_drives_the_score_is_warned_of(tmp_path: Path) -> None:
     ]
 
 
+def test_an_agreed_segment_that_nothing_has_is_red(tmp_path: Path) -> None:
+    made = small_log.places(8, requests=500)
+    made["region"] = np.full(len(made["region"]), "unknown")
+    told = {row["kind"]: row for row in ran(tmp_path, made)["slices_symptoms"]}
+    assert (told["empty_segment"]["subject"], told["empty_segment"]["warning"]) == ("region", False)
+    assert "none of" in told["empty_segment"]["sentence"]
+
+
 def test_later_releases_are_asked_about_earlier_cases(tmp_path: Path) -> None:
     made = shop(tmp_path, small_log.places(8, requests=500))
     earlier = AS_OF - timedelta(days=1)
@@ -315,11 +323,14 @@ def test_later_releases_are_asked_about_earlier_cases(tmp_path: Path) -> None:
         io.write_arrow(made.staged("slices", earlier) / table.name, rows)
     io.write_json(made.staged("slices", earlier) / "manifest.json", {})
     made.publish("slices", earlier, "one")
-    night, found = small_log.ran(made, "slices", slices)
+    _, found = small_log.ran(made, "slices", slices)
     assert found["counterexample_checks"] == []
-    assert "no release" in night.notes["counterexamples"]
+    unasked = [row for row in found["slices_symptoms"] if row["subject"] == "counterexamples"]
+    assert [(row["kind"], row["warning"]) for row in unasked] == [("decisions_unjudged", True)]
+    assert "earlier counterexamples: none is published" in unasked[0]["sentence"]
     release(made)
-    night, found = small_log.ran(made, "slices", slices)
+    _, found = small_log.ran(made, "slices", slices)
+    assert "counterexamples" not in {row["subject"] for row in found["slices_symptoms"]}
     (row,) = found["counterexample_checks"]
     assert (row["case"], row["found"], row["checked_release"]) == ("r1/1", earlier, RELEASE)
     assert row["wrong_before"] is False

@@ -284,6 +284,22 @@ def test_a_shop_that_nobody_orders_in_is_told(lake):
     for name in ("orders", "revenue"):
         visits = of_nothing(visits, name)
     assert symptoms_of(lake, served, visits) == [("revenue_per_session", True)]
+    (told,) = io.read_arrow(lake.staged("kpis", AS_OF) / "kpis_symptoms").to_pylist()
+    assert told["kind"] == "kpis_unjudged"
+    assert "no order came" in told["sentence"]
+
+
+def test_a_few_orders_without_money_are_told_and_fail_nothing(lake):
+    served, visits = weeks()
+    orders = visits["orders"].to_numpy() * (np.arange(len(visits)) % 60 == 0)
+    place = visits.schema.names.index("orders")
+    few = pa.array(orders, visits.schema.field("orders").type)
+    visits = of_nothing(visits.set_column(place, "orders", few), "revenue")
+    symptoms_of(lake, served, visits)
+    rows = io.read_arrow(lake.staged("kpis", AS_OF) / "kpis_symptoms").to_pylist()
+    (told,) = (row for row in rows if row["kind"] == "kpis_unjudged")
+    assert told["warning"]
+    assert "orders says what it cost" in told["sentence"]
 
 
 def test_requests_that_are_gone_are_a_drop_of_volume_alone(lake):
@@ -328,6 +344,13 @@ def test_purchases_that_are_always_told_two_days_late_are_no_drop(lake):
         place = visits.schema.names.index(name)
         visits = visits.set_column(place, name, pa.array(values, visits.schema.field(name).type))
     assert symptoms_of(lake, served, visits, events=events) == []
+    weeks_late = events.set_column(
+        events.schema.names.index("first_received"), events.schema.field("first_received"),
+        pa.array([moment + timedelta(days=20) for moment in done],
+                 events.schema.field("first_received").type),
+    )  # fmt: skip
+    (told,) = symptoms_of(lake, served, visits, events=weeks_late)
+    assert told == ("drops of what is bought", True)
 
 
 def test_a_segment_of_many_values_is_told_by_the_most_frequent(lake):

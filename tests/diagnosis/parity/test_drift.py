@@ -41,7 +41,7 @@ def found(*parts: pa.Table) -> list[Symptom]:
     before, after, year = of["reference"], of["current"], of["last_year"]
     rows = drift.inputs(before, after, year, Params())
     _, outcome = outcomes(of)
-    symptoms = drift.covariate(rows, Params()) + drift.of_new_names(before, after)
+    symptoms = drift.covariate(rows, Params()) + drift.of_other_names(before, after)
     symptoms += [outcome] if outcome else []
     return sorted(symptoms, key=lambda one: -one.severity)
 
@@ -127,8 +127,14 @@ def test_one_feature_that_moved_far_is_a_warning():
     )
     (told,) = (one for one in symptoms if one.kind == "covariate_drift")
     assert told.warning
-    assert told.sentence.startswith(f"Of what the model sees, 1 of {len(FEATURES)} features have")
+    said = f"Of what the model sees, 1 of {len(FEATURES)} features have moved far"
+    assert told.sentence.startswith(said)
     assert FEATURES[0] in told.sentence
+    less = Planted(shift={FEATURES[0]: 0.5})
+    symptoms = found(
+        drawn(world, "reference", 1_600, 1), drawn(world, "current", REQUESTS, 2, less)
+    )
+    assert [one for one in symptoms if one.kind == "covariate_drift"] == []
 
 
 @pytest.mark.parametrize(
@@ -204,12 +210,23 @@ def test_a_new_name_is_told_and_fails_nothing(column):
     of = periods(before, put(after, column, names))
     rows = drift.inputs(of["reference"], of["current"], of["last_year"], Params())
     assert drift.covariate(rows, Params()) == []
-    (symptom,) = drift.of_new_names(of["reference"], of["current"])
+    (symptom,) = drift.of_other_names(of["reference"], of["current"])
     assert (symptom.subject, symptom.warning) == (f"new {column}", True)
     assert "4.0 %" in symptom.sentence
     (row,) = [row for row in rows if row["feature"] == column]
     assert row["psi"] is None or row["psi"] < 0.1
     assert row["typed"] == "new: 'new one' 4.0 %"
+
+
+def test_a_name_that_nothing_has_any_more_is_told():
+    world = World(7, people=400)
+    before, after = drawn(world, "reference", 600, 1), drawn(world, "current", 600, 2)
+    names = ["app"] * 600 + before["surface"].to_pylist()[600:]  # of 6,000
+    of = periods(put(before, "surface", names), after)
+    (symptom,) = drift.of_other_names(of["reference"], of["current"])
+    assert (symptom.subject, symptom.warning) == ("gone surface", True)
+    assert symptom.sentence.startswith("10.0 % of what was served before had a surface that")
+    assert symptom.rows == 600
 
 
 def test_customers_whom_the_calendar_makes_known_are_a_warning():

@@ -130,6 +130,26 @@ def test_a_category_that_took_much_and_is_gone_is_warned_of_unless_it_was_rename
     assert categories.vanished(*rows_of(GOODS, rest, rows=60)) == []
 
 
+def test_a_category_that_takes_much_and_was_not_there_is_warned_of_unless_it_is_another_name():
+    def told(after: dict[str, str | None], now: dict[str, int], reference: int = 600) -> list:
+        before = {f"c{n}": reference // 6 for n in range(6)}
+        seen = Shown({"current": now, "reference": before}, {},
+                     {"current": 600, "reference": reference})  # fmt: skip
+        moves = categories.renames(catalogue(GOODS), catalogue(after))
+        rows = categories.rows_of(catalogue(GOODS), catalogue(after), seen, moves)
+        return categories.new(rows, moves, seen)
+
+    rest = {f"c{n}": 90 for n in range(6)}
+    more = GOODS | {f"j{n}": "toys > shelf 1" for n in range(20)}
+    (one,) = told(more, rest | {"toys": 60})
+    assert (one.kind, one.subject, one.warning) == ("new_category", "toys", True)
+    assert "takes 10.0 % of what is served and was not in the catalogue before" in one.sentence
+    assert told(more, rest | {"toys": 2}) == []
+    assert told(more, rest | {"toys": 60}, reference=60) == []
+    drinks = {item: path.replace("c2 >", "drinks >") for item, path in GOODS.items()}
+    assert told(drinks, {name: 90 for name in rest if name != "c2"} | {"drinks": 90}) == []
+
+
 # --- features --------------------------------------------------------------------------------
 def pairs(left: pa.Table, right: pa.Table, pair: str = NIGHT_SERVED):
     found: list = []
@@ -201,7 +221,9 @@ def test_the_sides_of_a_day_are_compared_and_again_the_same(tmp_path, served):
     learned = drawn(WORLD, "reference", 400, 3)
     cents = changed(served, i_paid=served["i_paid"].to_numpy() * 100)
     stage(lake, cents, learned)
-    stage_night(lake, as_examples(learned), as_features(served), GOODS)
+    newest = as_examples(drawn(WORLD, "reference", 300, 4), CUTS[0] + timedelta(days=28))
+    examples = pa.concat_tables([as_examples(learned), newest])
+    stage_night(lake, examples, as_features(served), GOODS)
     stage_catalogue(lake, {item: path.replace("c1 >", "tea >") for item, path in GOODS.items()})
     night, rows = run(lake)
     kinds = {(row["kind"], row["subject"]) for row in rows["parity_symptoms"]}
@@ -229,7 +251,9 @@ def test_a_night_that_was_judged_by_other_features_than_it_learned_from_is_named
     learned = as_examples(drawn(WORLD, "reference", 400, 3))
     cents = drawn(WORLD, "reference", 300, 4)
     cents = changed(cents, i_paid=cents["i_paid"].to_numpy() * 100)
-    judged = untrained(as_examples(cents, CUTS[0] + timedelta(days=28)))
+    newest = as_examples(cents, CUTS[0] + timedelta(days=28))
+    # As in a night: of the newest cut a third is learned from in the end, too.
+    judged = pa.concat_tables([newest.slice(0, 500), untrained(newest.slice(500))])
     stage(lake, served)
     stage_night(lake, pa.concat_tables([learned, judged]), as_features(served), GOODS)
     stage_catalogue(lake, GOODS)
@@ -244,6 +268,29 @@ def test_a_night_that_was_judged_by_other_features_than_it_learned_from_is_named
     assert "in the backtest rows what it is in the training rows" in found["training-backtest"]
     assert "in the served rows what it is in the backtest rows" in found["backtest-served"]
     assert found[TRAINING_SERVED] is None
+
+
+def test_of_one_cut_nothing_was_judged_by_what_was_learned_before(tmp_path, served):
+    lake = Lake(tmp_path).open()
+    stage(lake, served)
+    stage_night(lake, as_examples(drawn(WORLD, "reference", 400, 3)), as_features(served), GOODS)
+    stage_catalogue(lake, GOODS)
+    _, rows = run(lake)
+    assert {row["pair"] for row in rows["feature_parity"]} == {*parity.PAIRS} - {
+        parity.TRAINING_BACKTEST
+    }
+    assert rows["parity_symptoms"] == []
+
+
+def test_nothing_is_said_of_serving_where_few_places_have_features(tmp_path, served):
+    lake = Lake(tmp_path).open()
+    stage(lake, drawn(WORLD, "current", 10, 9))
+    older = as_examples(drawn(WORLD, "reference", 400, 3))
+    newest = as_examples(drawn(WORLD, "reference", 400, 4), CUTS[0] + timedelta(days=28))
+    stage_night(lake, pa.concat_tables([older, newest]), as_features(served), GOODS)
+    stage_catalogue(lake, GOODS)
+    (told,) = run(lake)[1]["parity_symptoms"]
+    assert told["sentence"].startswith("Nothing says whether the model sees in serving")
 
 
 def test_features_of_another_type_are_named_and_not_compared(tmp_path, served):

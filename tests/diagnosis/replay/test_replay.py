@@ -139,7 +139,12 @@ class Shop:
             for t in tables.of_step("replay")
         }
         by_feature = {row["feature"]: row for row in read["replay_features"]}
-        return read["replayed"][0], by_feature, read["replay_symptoms"]
+        told = read["replay_symptoms"]
+        # The tables that a night is made again from are never there.
+        unproved = [row for row in told if row["kind"] == "replay_unjudged"]
+        assert len(unproved) == any(row["compared"] for row in read["replayed"])
+        assert all("are not all there any more" in row["sentence"] for row in unproved)
+        return read["replayed"][0], by_feature, [row for row in told if row not in unproved]
 
 
 def filled(name: str, columns: dict[str, Any]) -> pa.Table:
