@@ -364,7 +364,8 @@ def _publish(lake: Lake, folder: Path, frames: dict[str, pa.Table]) -> None:
     facts = {"length": LENGTH, "scored": True, "cadence": "nightly", "online": [], "fallback": []}
     grains = {"homepage": "person", "similar": "item", "cart": "item"}
     meta = {
-        "release_id": folder.name, "as_of": AS_OF.isoformat(), "age_ceiling_hours": 96,
+        "format": releases.FORMAT, "release_id": folder.name, "as_of": AS_OF.isoformat(),
+        "age_ceiling_hours": 96,
         "eligibility": release.ELIGIBILITY,
         "surfaces": {name: {"grain": grain, **facts} for name, grain in grains.items()},
     }  # fmt: skip

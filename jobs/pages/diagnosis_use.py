@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs.diagnosis.decisions.calibration import GROSS
+from jobs.diagnosis.decisions.losses import KEPT
 from jobs.diagnosis.log.adoption import OF_ANSWERS
 from jobs.pages import plots
 from jobs.pages.audits import Part, Section
@@ -102,6 +103,12 @@ def slices(run: Run) -> Section:
         "contribution to the change of the whole", (0.0, "no change"),
         rate=[row["rate"] for row in shown], mix=[row["mix"] for row in shown],
     ) if shown else ""  # fmt: skip
+    tested = [row for row in shown if row["ratio"] is not None]
+    beside = plots.bars(
+        [f"{row['kinds']}: {row['slice']}" for row in tested],
+        "outcomes, times what the rest of the shop became", (KEPT, f"limit, {KEPT:.0%}"),
+        outcomes=[row["ratio"] for row in tested],
+    ) if tested else ""  # fmt: skip
     return Section(
         "Who loses?",
         "What each slice, by one or two columns, adds to the change of the whole: by its own rate, "
@@ -114,6 +121,10 @@ def slices(run: Run) -> Section:
             part(f"The {LOSING} that lose most first.", rows, "rank", "kinds", "slice", "measure",
                  "before", "after", "contribution", "rate", "mix", "share", "ratio", "q_value",
                  "rows", plot=plot, none="No slice was judged."),
+            *([part(
+                "The same slices beside the rest of the shop: 1 is as the rest. What is clearly "
+                "below the limit loses by itself.", (), plot=beside, none="",
+            )] if beside else []),
             *_cases(run),
             _drivers(run),
         ],

@@ -300,6 +300,33 @@ def test_rows_without_a_time_count_for_the_weeks_of_their_release_alone(shop: La
     assert now["current", intake.UNDATED] == 3
 
 
+def test_what_a_log_lacks_is_counted_by_period_and_told(shop: Lake) -> None:
+    folder = Path(io.read_json(shop.published("source", AS_OF).table("source.json"))["folder"])
+    before = counted(run(shop))
+    bare: dict[str, Any] = {"features": None, "feature_version": None, "feature_hash": None}
+    lacking = [
+        *asked("b1", ["i1", "i2", "i3"], **bare),  # on a day of answers with features
+        *asked("b2", ["i1", "i2"], propensity=None),
+        *asked("b3", ["i1"], NOW - timedelta(days=20), **bare, propensity=None),
+    ]
+    rows = pa.Table.from_pylist(lacking, contract.schema("recommendation_log"))
+    io.write_arrow(folder / "recommendation_log", rows, part=1)
+    step = run(shop)
+    now = counted(step)
+    more = {key: now[key] - before.get(key, 0) for key in now}
+    assert more["current", intake.NO_FEATURES] == 3
+    assert more["reference", intake.NO_FEATURES] == 1
+    assert more["current", intake.NO_PROPENSITY] == 2
+    assert more["reference", intake.NO_PROPENSITY] == 1
+    assert (more["current", intake.TWO_FORMS], more["reference", intake.TWO_FORMS]) == (1, 1)
+    told = {row["subject"]: row for row in
+            io.read_arrow(step.staged / "served_symptoms").to_pylist()}  # fmt: skip
+    assert (told[intake.NO_FEATURES]["kind"], told[intake.NO_FEATURES]["warning"]) == (
+        "incomplete_log", False,
+    )  # fmt: skip
+    assert told[intake.TWO_FORMS]["sentence"].startswith("On 1 days scored places were logged")
+
+
 def test_a_source_without_a_log_is_refused_with_what_to_do(shop: Lake) -> None:
     folder = Path(io.read_json(shop.published("source", AS_OF).table("source.json"))["folder"])
     shutil.rmtree(folder / "recommendation_log")
