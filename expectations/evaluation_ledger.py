@@ -6,11 +6,12 @@ from datetime import datetime
 
 from great_expectations.expectations.expectation import Expectation
 
-from expectations.rules import WARNING, between, filled, total, unique
+from expectations.rules import WARNING, between, filled, rows, total, unique
 
 
 def suite(as_of: datetime) -> list[Expectation]:
     return [
+        rows("No release and no candidate is known to this lake.", 1, severity=WARNING),
         total("No release that served is known to this lake.", "requests", 1, severity=WARNING),
         *filled("Which release, and when it was judged last.", "release_id", "judged_at",
                 "requests", "verdict"),

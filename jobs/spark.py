@@ -179,6 +179,7 @@ def release_session() -> None:
 
     active = ConnectSession.getActiveSession()
     if active is not None:
+        active.client.set_retry_policies([])
         active.stop()
 
 

@@ -56,6 +56,7 @@ NDCG_AT, RECALL_AT = 10, 20
 REFRESHED, REBUILT = "refreshed", "rebuilt"
 # Half a point of the rebuild's own value is what a refreshed release may lose.
 BOUND = -0.005
+PATIENCE = 60  # seconds that a child has to close its night
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,7 @@ class Engines:
 
     def __init__(self, kept: Path):
         self._note, self._log = kept / "engine.json", kept / "spark.log"
-        if self._note.exists():
-            spark.Engine.load(self._note).stop()
+        self.close()
 
     def held(self) -> spark.Engine:
         engine = spark.Engine.load(self._note) if self._note.exists() else None
@@ -216,14 +216,23 @@ def made(lake: Lake, as_of: datetime, source: str, kept: Path, engines: Engines)
         try:
             code = _ended(child, engine)
         finally:
-            child.terminate()
-            child.wait()
+            _end(child)
     if code:
         lines = log.read_text(errors="replace").splitlines()
         print("\n".join(lines[-8:]), f"\nerror: {label} stopped; see {log}", file=sys.stderr)
         if not engine.alive():
             print(engine.ended(), file=sys.stderr)
     return code == 0
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Have a child close what it has open, and end it where it does not."""
+    child.terminate()
+    try:
+        child.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def _ended(child: subprocess.Popen[bytes], engine: spark.Engine) -> int:

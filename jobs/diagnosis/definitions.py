@@ -17,7 +17,7 @@ defaults: what the file leaves out or contradicts is a fault, and the gate behin
       capacity: 20                  # the most places a request
       value_of_hit: 1.0
       cost_of_show: 0.02            # below value_of_hit
-    segments: [region, segment, tenure, key_type, category]
+    segments: [region, segment, tenure, key_type, category]  # what the source fills
     baseline: popularity            # what the system replaced: or fallback, previous_release
     guardrails: [latency_ms]        # or returns, coverage
     experiments:                    # [] where there are none; each with a salt of its own
@@ -147,11 +147,14 @@ def build(given: Mapping[str, Any]) -> Definitions:
 
 
 # --- faults ----------------------------------------------------------------------------------
+MERGE = "tag:yaml.org,2002:merge"  # the key <<, which may stand beside what it is merged with
+
+
 class _Once(yaml.SafeLoader):
     """Refuses a name that stands twice, of which YAML takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        names = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]
         twice = [name for n, name in enumerate(names) if name in names[:n]]
         if twice:
             raise yaml.constructor.ConstructorError(

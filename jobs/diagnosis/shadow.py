@@ -60,7 +60,10 @@ def run(night: Night, params: Params) -> None:
             found[name] += more
     serving = releases.current_id(night.lake)
     for row in found["shadow_candidates"]:
-        row |= decided.get(row["candidate"], {}) | {"serves": row["candidate"] == serving}
+        when, told = decided.get(row["candidate"], (row["compared_at"], {}))
+        # What was decided before it was compared anew is of another comparison.
+        row |= told if when >= row["compared_at"] else {}
+        row["serves"] = row["candidate"] == serving
     found["shadow_candidates"] += [
         _unreadable(path, night.as_of) for path, compared in files.items() if compared is None
     ]
@@ -139,18 +142,20 @@ def _opened(folder: Path) -> Release | None:
         return None
 
 
-def decisions(night: Night) -> dict[str, dict[str, Any]]:
-    """By candidate: the last ``decision``, its ``reason`` and who decided. What served then is no
-    part of it: a candidate is compared with a night, and put in the place of a refresh of it."""
+def decisions(night: Night) -> dict[str, tuple[datetime, dict[str, Any]]]:
+    """By candidate: when it was decided on last, the ``decision``, its ``reason`` and who decided.
+    What served then is no part of it: a candidate is compared with a night, and put in the place of
+    a refresh of it."""
     found = {}
     for line in releases.history(night.lake):
         what = str(line.get("what", ""))
         if what.startswith("shadow "):
-            found[line["to"]] = {
+            told = {
                 "decision": what.removeprefix("shadow "),
                 "reason": line.get("reason"),
                 "decided_by": line.get("by"),
             }
+            found[line["to"]] = datetime.fromisoformat(line["time"]), told
     return found
 
 

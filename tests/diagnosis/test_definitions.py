@@ -145,6 +145,20 @@ def test_a_good_file_passes_its_gate_and_reads_back(tmp_path: Path) -> None:
     assert definitions.read(later) == definitions.build(AGREED)
 
 
+def test_parts_of_a_file_may_be_merged(tmp_path: Path) -> None:
+    text = yaml.safe_dump(AGREED | {"experiments": []}).replace("experiments: []\n", "")
+    common = "{salt: a, starts: 2017-10-01, control: old, arms: {old: 0.5, new: 0.5}}"
+    text += f"experiments:\n- &first {common[:-1]}, name: one}}\n"
+    text += "- {<<: *first, name: two, salt: b}\n"
+    night = step(tmp_path, text)
+    gate.judge(night)
+    later = Night(night.lake, AS_OF, "one", "shop", "served")
+    agreed = definitions.read(later).experiments
+    assert [(one.name, one.salt, one.control) for one in agreed] == [
+        ("one", "a", "old"), ("two", "b", "old"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -357,7 +357,7 @@ def test_features_of_some_people_made_again_are_the_published_ones_until_one_is_
 
     def again() -> replay.Replayed:
         one = replay.Replayed(io.label(AS_OF))
-        replay.rebuild(shop.context("replay", AS_OF), one, sample, 30)
+        assert replay.rebuild(shop.context("replay", AS_OF), one, sample, 30) is None
         assert one.rebuilt_people == 30
         return one
 

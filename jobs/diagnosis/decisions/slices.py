@@ -63,7 +63,7 @@ def run(night: Night, params: Params) -> None:
     rows = _served(night, agreed, label)
     visits = _visits(night, agreed) if rows else None
     table = losses(rows, visits, params.fewest) if rows else []
-    told = [*found(table), *(empty(rows, agreed.segments) if rows else ())]
+    told = [*found(table), *(empty(rows, agreed.segments, params.fewest) if rows else ())]
     if not rows:
         night.notes["slices"] = "no mature place in both periods: no slice is compared"
         told = [symptoms.unjudged(
@@ -78,8 +78,12 @@ def run(night: Night, params: Params) -> None:
     night.write("slices_symptoms", symptoms.table(told))
 
 
-def empty(rows: Rows, segments: Sequence[str]) -> Iterator[Symptom]:
-    """Agreed segments of which no place has a value: told apart by nothing, they are all one."""
+def empty(rows: Rows, segments: Sequence[str], fewest: int) -> Iterator[Symptom]:
+    """Agreed segments of which no place has a value, of ``fewest`` places a period at least: told
+    apart by nothing, they are all one."""
+    now = int(rows.current.sum())
+    if min(now, len(rows.current) - now) < fewest:
+        return
     for column in rows.columns:
         if column.name in segments and {*column.names} <= {UNKNOWN, clusters.NONE}:
             yield Symptom(

@@ -298,10 +298,11 @@ def _too_few(daily: int) -> Symptom:
 def _bought(visits: Rows, days: Days) -> Iterator[Symptom | None]:
     """The drops of what is bought; a warning where purchases come so late that no day is left."""
     if days.number - days.judged < days.reference:
+        left = max(days.number - days.reference, 0)
         yield symptoms.unjudged(
-            "kpis_unjudged", "drops of what is bought", days.number - days.reference, days.judged,
-            "Nothing says whether purchases fell suddenly: they take so long to arrive that no "
-            "whole day of the current period is left to judge.",
+            "kpis_unjudged", "drops of what is bought", left, days.judged,
+            "Nothing says whether purchases fell suddenly: they take so long to arrive that of the "
+            f"current period {left} days are left to judge, and {days.judged} are needed.",
         )  # fmt: skip
         return
     first = ordinal(days.first)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.diagnosis.log.who import UNKNOWN
 from jobs.diagnosis.symptoms import Symptom
 from jobs.tables import BELOW
 
@@ -191,20 +192,19 @@ def vanished(rows: list[dict[str, Any]], shown: Shown) -> list[Symptom]:
 
 def new(rows: list[dict[str, Any]], moves: list[Move], shown: Shown) -> list[Symptom]:
     """A warning for each broad category that takes much of what is served, was not served before
-    and is no other name of what was. ``rows``: of ``category_parity``."""
+    and is not known for another name of what was. ``rows``: of ``category_parity``."""
     named = {move.new for move in moves if move.level == BROAD}
     found = []
     for row in rows:
         share = row["share_current"] or 0.0
         before = row["share_reference"] == 0 and shown.rows.get("reference", 0) >= FEW_SHOWN
-        if row["category"] in named or share < GONE or not before:
+        if row["category"] in {*named, UNKNOWN} or share < GONE or not before:
             continue
-        was = "was not in the catalogue" if row["catalogue_then"] is False else "was not served"
         found.append(Symptom(
             "new_category", row["category"], share, GONE, share / GONE,
             int(np.round(share * shown.rows["current"])),
-            f"The category {row['category']!r} takes {100 * share:.1f} % of what is served and "
-            f"{was} before: nothing was learned of it yet.",
+            f"The category {row['category']!r} takes {100 * share:.1f} % of what is served, and "
+            "nothing was served under this name before: what is counted by category begins anew.",
             warning=True,
         ))  # fmt: skip
     return found

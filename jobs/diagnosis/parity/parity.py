@@ -132,6 +132,8 @@ def sides(night: Night, served: Sample, params: Params) -> dict[str, tuple[Sampl
         before = samples.examples(night, learned, params.sampled, samples.EARLIER)
         if len(before):
             found[TRAINING_BACKTEST] = (before, judged)
+        else:
+            night.notes["no_training_before"] = f"the examples of {learned} are of one cut"
     if listed:
         of_night = pc.fill_null(pc.equal(current.table["night"], listed), False).to_numpy()
         found[NIGHT_SERVED] = samples.published(night, listed, current.of(of_night))

@@ -351,6 +351,9 @@ def test_purchases_that_are_always_told_two_days_late_are_no_drop(lake):
     )  # fmt: skip
     (told,) = symptoms_of(lake, served, visits, events=weeks_late)
     assert told == ("drops of what is bought", True)
+    (row,) = io.read_arrow(lake.staged("kpis", AS_OF) / "kpis_symptoms").to_pylist()
+    assert row["rows"] == 0
+    assert "0 days are left to judge, and 3 are needed" in row["sentence"]
 
 
 def test_a_segment_of_many_values_is_told_by_the_most_frequent(lake):

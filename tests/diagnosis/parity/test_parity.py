@@ -143,7 +143,8 @@ def test_a_category_that_takes_much_and_was_not_there_is_warned_of_unless_it_is_
     more = GOODS | {f"j{n}": "toys > shelf 1" for n in range(20)}
     (one,) = told(more, rest | {"toys": 60})
     assert (one.kind, one.subject, one.warning) == ("new_category", "toys", True)
-    assert "takes 10.0 % of what is served and was not in the catalogue before" in one.sentence
+    assert "takes 10.0 % of what is served, and nothing was served under this" in one.sentence
+    assert told(more, rest | {"unknown": 60}) == []
     assert told(more, rest | {"toys": 2}) == []
     assert told(more, rest | {"toys": 60}, reference=60) == []
     drinks = {item: path.replace("c2 >", "drinks >") for item, path in GOODS.items()}
