@@ -135,10 +135,19 @@ def test_what_is_judged_is_not_made_again_and_all_of_it_is_told(tmp_path, capsys
     assert decay.run(chosen(tmp_path, 2)) == 0
     told = capsys.readouterr().out
     assert "| all | 0.4500 | 0.4500 | +0.00% (+0.00% to +0.00%) |" in told
-    assert "Of all people the loss is within half a point" in told
+    # Nothing is lost over both, and each night for itself is far off.
+    assert "NDCG@10 differs by +0.00% (-141.18% to +141.18%)" in told
+    assert "Of all people the loss is not shown to be within half a point" in told
     folder = tmp_path / "lake" / "decay"
     assert (folder / "decay.svg").read_text().startswith("<svg")
     assert (folder / "report.md").read_text() == told.partition("curves:")[0]
+
+
+def test_what_is_the_same_every_night_is_within_half_a_point(tmp_path, capsys):
+    for night in range(2):
+        kept(tmp_path, NIGHT + timedelta(days=night), [0.4, 0.5], [0.4, 0.5])
+    assert decay.run(chosen(tmp_path, 2)) == 0
+    assert "Of all people the loss is within half a point" in capsys.readouterr().out
 
 
 def test_a_loss_beyond_half_a_point_is_told(tmp_path, capsys):
