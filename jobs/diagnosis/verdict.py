@@ -54,7 +54,8 @@ def run(night: Night, params: Params) -> None:
     night.write("verdict_gates", _table("verdict_gates", gates))
     before = night.previous("verdict")
     known = io.read_arrow(before.table("evaluation_ledger")).to_pylist() if before else []
-    now = [*releases_now(night, gates, ordered), *candidates(night)]
+    compared = night.arrow("shadow_candidates").to_pylist()
+    now = [*releases_now(night, gates, ordered, compared), *candidates(night, compared)]
     rows = fallen_due(ledger(known, now), night.arrow("replayed").to_pylist())
     night.write("evaluation_ledger", _table("evaluation_ledger", rows))
 
@@ -155,15 +156,15 @@ REPLAYED = (
 
 
 def releases_now(
-    night: Night, gates: list[dict[str, Any]], ordered: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """A row of the ledger per release that served in the current period."""
+    night: Night, gates: list[dict[str, Any]], ordered: list[dict[str, Any]],
+    compared: list[dict[str, Any]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """A row of the ledger per release that served in the current period; ``compared``: rows of
+    ``shadow_candidates``."""
     failed = next((gate for gate in gates if not gate["go"]), None)
     first = next((row["kind"] for row in ordered if not row["warning"]), None)
     said = of_steps(night, ordered)
-    shadowed = {
-        row["candidate"]: _shadowed(row) for row in night.arrow("shadow_candidates").to_pylist()
-    }
+    shadowed = {row["candidate"]: _shadowed(row) for row in compared}
     columns = ["request_id", "release_id", "night", "mature", "bought", "value"]
     shown = night.arrow("served", columns, ds.field("period") == "current")
     replayed = {row["night"]: row for row in night.arrow("replayed").to_pylist()}
@@ -183,11 +184,11 @@ def releases_now(
     return rows
 
 
-def candidates(night: Night) -> Iterator[dict[str, Any]]:
-    """A row per candidate of the last weeks that never served: what was found of it, and what was
-    decided and why."""
+def candidates(night: Night, compared: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A row per candidate among those ``compared`` that never served: what was found of it, and
+    what was decided and why."""
     served = releases.published_ids(night.lake)
-    for row in night.arrow("shadow_candidates").to_pylist():
+    for row in compared:
         if row["decision"] != shadow.UNREADABLE and row["candidate"] not in served:
             why = f": {row['reason']}" if row["reason"] else ""
             yield {

@@ -168,11 +168,11 @@ def test_a_candidate_that_serves_nobody_has_its_row_until_it_does(tmp_path: Path
     assert (mine["requests"], mine["verdict"]) == (0, verdict.NOT_SERVED)
     gate.judge(night)
     served = row("20180301T000000-rejected", 9) | {"night": None, "judged_at": AS_OF}
-    (kept,) = verdict.ledger([mine], [served, *verdict.candidates(night)])
+    (kept,) = verdict.ledger([mine], [served, *verdict.candidates(night, of)])
     assert kept == served
     # One that served once, and of which the ledger saw nothing, is not called rejected.
     releases.record(night.lake, what="shadow promote", to="20180301T000000-rejected")
-    assert list(verdict.candidates(night)) == []
+    assert list(verdict.candidates(night, of)) == []
 
 
 def test_what_came_of_a_release_is_written_down_when_it_is_due() -> None:

@@ -153,11 +153,11 @@ def _enough(both: tuple[Sample, Sample]) -> bool:
 def unseen(pairs: dict[str, tuple[Sample, Sample]], absent: list[str]) -> Iterator[Symptom]:
     """The warning that training, backtest, night and served rows are not all compared."""
     few = {pair: min(map(len, both)) for pair, both in pairs.items() if not _enough(both)}
-    of_serving = [pair for pair in pairs if pair != TRAINING_BACKTEST]
     said = [f"there is no {', no '.join(absent)}"] if absent else []
     said += [f"{pair} has {rows:,} rows of one side" for pair, rows in few.items()]
     if said:
-        how = "Nothing" if {*of_serving} <= {*few} else "Not everything"
+        of_serving = pairs.keys() - {TRAINING_BACKTEST}
+        how = "Nothing" if of_serving <= few.keys() else "Not everything"
         yield symptoms.unjudged(
             "not_compared", "sides", min(few.values(), default=0), FEW_ROWS,
             f"{how} says whether the model sees in serving what it learned from: "

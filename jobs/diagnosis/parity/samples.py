@@ -160,9 +160,9 @@ def examples(night: Night, label: str, at_most: int, cuts: str = EVERY) -> Sampl
     """Trained rows of a night's ``examples``, evenly drawn; ``cuts``: of EVERY cut, of the NEWEST
     alone, or of those EARLIER."""
     folder = night.earlier("examples", label).table("examples")
-    where, newest = ds.field("trained"), _newest_cut(folder)
+    where = ds.field("trained")
     if cuts != EVERY:
-        of_newest = ds.field("as_of") == newest
+        of_newest = ds.field("as_of") == _newest_cut(folder)
         where &= of_newest if cuts == NEWEST else ~of_newest
     rows = drawn(io.parquet_files(folder), [*OF_EXAMPLES, "weight"], where, at_most)
     return _of_examples(rows, rows["weight"].to_numpy())
