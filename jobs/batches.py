@@ -214,14 +214,18 @@ def _frame(batch: Batch, table: pa.Table, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _plain_numbers(table: pa.Table) -> pa.Table:
-    """Integers as int64: Great Expectations compares int64, double and times as whole columns,
-    and every other type value by value, in Python (8 s for two times of 1.3 M events).
+    """Integers as int64, fractions as double: Great Expectations compares int64, double and times
+    as whole columns, and every other type value by value, in Python (8 s for two times of 1.3 M
+    events, 8 s for the features of 1.35 M pairs).
     """
-    kinds = [
-        pa.field(f.name, pa.int64() if pa.types.is_integer(f.type) else f.type)
-        for f in table.schema
-    ]
+    kinds = [pa.field(f.name, _plain_number(f.type)) for f in table.schema]
     return table.cast(pa.schema(kinds))
+
+
+def _plain_number(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    return pa.float64() if pa.types.is_floating(kind) else kind
 
 
 def _arrow_backed(kind: pa.DataType) -> pd.ArrowDtype | None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import reduce
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -22,7 +23,7 @@ from jobs.ordering.surfaces import CONTEXT, Surface
 from jobs.refresh import explored as kept
 from jobs.release import releases
 from jobs.sources import contract
-from jobs.tables import S
+from jobs.tables import TIME, S
 
 KEY = ["key_type", "key"]
 PAIRS = pa.schema([("person_id", S), ("item_id", S)])
@@ -32,10 +33,10 @@ def bought(night: Night, days: int) -> pa.Table:
     """person_id, item_id of what was bought in the days before the night, a pair once."""
     if not days:
         return PAIRS.empty_table()
-    history = night.frame("history")
-    lately = F.col("event_time") >= F.lit(night.as_of - timedelta(days=days))
-    rows = history.where(lately & (F.col("event_type") == "purchase"))
-    return rows.select("person_id", "item_id").distinct().toArrow()
+    since = pa.scalar(night.as_of - timedelta(days=days), TIME)
+    lately = (ds.field("event_time") >= since) & (ds.field("event_type") == "purchase")
+    rows = night.arrow("history", PAIRS.names, lately)
+    return rows.group_by(PAIRS.names).aggregate([]).select(PAIRS.names)
 
 
 def shown(night: Night, days: int, surface: str) -> pa.Table:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from jobs import io
 from jobs.filtering.allowed import Allowed
@@ -32,6 +31,8 @@ Add = Callable[[str, pa.Table], None]
 LIST = ["surface", "person_id"]
 PLACE = [*LIST, "item_id"]
 PAIR = ["person_id", "item_id"]
+# Places of a base's lists that are looked at at a time.
+LOOKED_AT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,10 @@ class Lawful:
         ``apart``, which are made anew."""
         schema = pa.schema([TABLES["recommendations"].schema.field(name) for name in PLACE])
         found = [schema.empty_table()]
-        for path in io.parquet_files(base):
-            rows = pq.read_table(path, columns=PLACE)
+        # Of few people each, a file costs more to look ids up for than it holds.
+        for rows in io.read_chunks(base, PLACE, LOOKED_AT):
             rows = rows.filter(pc.invert(pc.is_in(rows["person_id"], value_set=apart)))
-            if rows.num_rows:
-                found.append(rows.filter(pa.array(self.wrong(rows))).cast(schema))
+            found.append(rows.filter(pa.array(self.wrong(rows))).cast(schema))
         return pa.concat_tables(found)
 
     @cached_property
@@ -198,19 +198,7 @@ def merged(
     kept = anew.without(before["recommendations"])
     standing = kept.filter(pc.invert(among(kept, lost, PLACE)))
     offered = now["recommendations"]
-    room: dict[tuple[str, str], int] = {}
-    for row in lost.select(LIST).to_pylist():
-        room[row["surface"], row["person_id"]] = room.get((row["surface"], row["person_id"]), 0) + 1
-    taken = {tuple(row.values()) for row in standing.select(PLACE).to_pylist()} if room else set()
-    filling = offered.filter(among(offered, lost, LIST))
-    filling = filling.sort_by([(name, "ascending") for name in (*LIST, "rank")])
-    places = []
-    for number, row in enumerate(filling.select(PLACE).to_pylist()):
-        of_list = (row["surface"], row["person_id"])
-        if room.get(of_list, 0) and (*of_list, row["item_id"]) not in taken:
-            room[of_list] -= 1
-            places.append(number)
-    added = filling.take(pa.array(places, pa.int64()))
+    added = _fillings(offered.filter(among(offered, lost, LIST)), lost, standing)
     # Behind the last place that stands, in the order in which they were offered.
     behind = np.arange(added.num_rows, dtype=np.int32) + 1_000_000
     added = _with(added, "rank", pa.array(behind)).cast(kept.schema)
@@ -231,23 +219,44 @@ def merged(
     }
 
 
+def _fillings(offered: pa.Table, lost: pa.Table, standing: pa.Table) -> pa.Table:
+    """The first places of each list that is ``offered`` whose items do not stand in it already, as
+    many as it ``lost``, list by list in their order."""
+    lacking, lists = _together(LIST, lost, offered)
+    room = np.bincount(lacking, minlength=lists.max(initial=-1) + 1)
+    new = np.flatnonzero(~np.asarray(among(offered, standing, PLACE), bool))
+    mine = lists[new]
+    order, starts = groups.in_order(mine, offered["rank"].to_numpy()[new])
+    fits = groups.ranked(starts, len(order)) <= room[mine[order]]
+    return offered.take(pa.array(new[order][fits], pa.int64()))
+
+
 def _scored_once(
     rows: pa.Table, before: pa.Table, now: pa.Table, anew: Anew, scored: Sequence[str]
 ) -> pa.Table:
     """The rows with the score of each pair that goes with its features."""
-    fresh = set(anew.people.to_pylist())
-    found: dict[tuple[str, str], float] = {}
-    for table, of_now in ((before, False), (now, True)):
-        of_scored = pc.is_in(table["surface"], value_set=pa.array(list(scored), pa.string()))
-        for row in table.filter(of_scored).select([*PAIR, "score"]).to_pylist():
-            pair = row["person_id"], row["item_id"]
-            if not of_now or row["person_id"] in fresh or pair not in found:
-                found[pair] = row["score"]
-    scores = [
-        found[row["person_id"], row["item_id"]] if row["surface"] in scored else row["score"]
-        for row in rows.select([*PLACE, "score"]).to_pylist()
-    ]
+    own, then, ours = _together(PAIR, rows, before, now)
+    asked, of_base, of_now = (
+        np.asarray(pc.is_in(one["surface"], value_set=pa.array(list(scored), pa.string())), bool)
+        for one in (rows, before, now)
+    )
+    most = max(codes.max(initial=-1) for codes in (own, then, ours)) + 1
+    found, known = np.zeros(most), np.zeros(most, bool)
+    found[then[of_base]] = before["score"].to_numpy()[of_base]
+    known[then[of_base]] = True
+    fresh = np.asarray(pc.is_in(now["person_id"], value_set=anew.people), bool)
+    replaced = of_now & (fresh | ~known[ours])
+    found[ours[replaced]] = now["score"].to_numpy()[replaced]
+    scores = np.where(asked, found[own], rows["score"].to_numpy())
     return _with(rows, "score", pa.array(scores, pa.float64()))
+
+
+def _together(names: Sequence[str], *tables: pa.Table) -> list[np.ndarray]:
+    """(n_rows,) int64 of each table, from 0 without a gap: equal where rows of any of them agree in
+    these columns."""
+    rows = pa.concat_tables([one.select(names) for one in tables], promote_options="permissive")
+    codes = np.unique(groups.codes(rows, names), return_inverse=True)[1]
+    return np.split(codes, np.cumsum([one.num_rows for one in tables])[:-1])
 
 
 def kept_contexts(then: pa.Table, now: pa.Table, surface: str, may: Lawful) -> pa.Table:
