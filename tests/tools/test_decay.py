@@ -136,7 +136,8 @@ def test_what_is_judged_is_not_made_again_and_all_of_it_is_told(tmp_path, capsys
     told = capsys.readouterr().out
     assert "| all | 0.4500 | 0.4500 | +0.00% (+0.00% to +0.00%) |" in told
     # Nothing is lost over both, and each night for itself is far off.
-    assert "NDCG@10 differs by +0.00% (-141.18% to +141.18%)" in told
+    assert "NDCG@10 differs by +0.00 points (-63.53 to +63.53)" in told
+    assert "NDCG@10 is within half a point in 0 of 2 nights; the furthest is -5.00." in told
     assert "Of all people the loss is not shown to be within half a point" in told
     folder = tmp_path / "lake" / "decay"
     assert (folder / "decay.svg").read_text().startswith("<svg")
