@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -128,12 +128,32 @@ def read_json(path: Path) -> Any:
 def write_arrow(folder: Path, table: pa.Table, part: int = 0) -> None:
     """Write one Parquet file of a table folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    write_file(table, folder / f"part-{part:05d}.parquet")
+
+
+def write_file(table: pa.Table, target: Path | IO[bytes]) -> None:
+    """Write one Parquet file. All but singles, which are measured and seldom twice the same, are
+    coded by a dictionary: with one, features take a third longer to write and more room (of 690,000
+    pairs 60.7 MB, and 56.8 without), and vectors half as much again."""
+    leaves = [leaf for field in table.schema for leaf in _leaves(field.name, field.type)]
+    coded = [path for path, kind in leaves if not pa.types.is_float32(kind)]
     pq.write_table(
-        table,
-        folder / f"part-{part:05d}.parquet",
-        compression=COMPRESSION,
-        row_group_size=ROWS_PER_GROUP,
+        table, target, compression=COMPRESSION, row_group_size=ROWS_PER_GROUP, use_dictionary=coded
     )
+
+
+def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """The columns of plain values that Parquet makes of one, by their paths."""
+    if pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{path}.{field.name}", field.type)
+    elif pa.types.is_map(kind):
+        yield from _leaves(f"{path}.key_value.key", kind.key_type)
+        yield from _leaves(f"{path}.key_value.value", kind.item_type)
+    elif pa.types.is_list(kind):
+        yield from _leaves(f"{path}.list.element", kind.value_type)
+    else:
+        yield path, kind
 
 
 def append_arrow(folder: Path, name: str, table: pa.Table) -> Path:
@@ -144,7 +164,7 @@ def append_arrow(folder: Path, name: str, table: pa.Table) -> Path:
     hidden, path = folder / f".{name}.part", folder / f"{name}.parquet"
     try:
         with open(hidden, "wb") as file:
-            pq.write_table(table, file, compression=COMPRESSION, row_group_size=ROWS_PER_GROUP)
+            write_file(table, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(hidden, path)

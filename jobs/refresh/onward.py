@@ -79,9 +79,7 @@ def without(
             kept = kept.filter(pc.invert(pc.is_in(kept[name], value_set=some)))
         if kept.num_rows:
             target.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(
-                kept, target, compression=io.COMPRESSION, row_group_size=io.ROWS_PER_GROUP
-            )
+            io.write_file(kept, target)
     return number
 
 
