@@ -4,7 +4,7 @@ The signals of one night of Complete Journey are cut at 31 consecutive midnights
 fitted cold; at each of the 30 that follow, the nights of a chain go on from their own night before
 (``embeddings.refit``), and beside them stand a cold fit, and what a refresh of the last hour of the
 day would serve: the items of the night before, with people's vectors folded in from all that they
-did by now (``als.fold_in``), or left as they were. Lists are the exact best, judged on the
+did by now (``Solver.fold_in``), or left as they were. Lists are the exact best, judged on the
 purchases of the seven days after, which end before 2017-12-01.
 """
 
@@ -39,6 +39,7 @@ from jobs.retrieval import als, embeddings, exact, matrix
 from jobs.retrieval.als import Factors
 from jobs.retrieval.embeddings import Params, Predecessor
 from jobs.retrieval.matrix import Interactions
+from jobs.scoring import features
 from jobs.signals import interactions, sessions
 from tools import by_hand
 from tools.paired import by_night, compared, told
@@ -177,27 +178,23 @@ def _nightly(params: Params, last: Cut, cut: Cut, before: Predecessor) -> Factor
 
 def _round(params: Params, last: Cut, cut: Cut, before: Predecessor) -> Factors:
     """One round of everybody and everything."""
-    return als.fit(
-        cut.known.matrix, factors=params.factors, iterations=1, confidence=params.confidence,
-        regularization=params.regularization, start=_placed(before, cut.known),
-    )  # fmt: skip
+    return params.solver.fit(cut.known.matrix, _placed(before, cut.known).items, 1)
 
 
 def _placed(before: Predecessor, known: Interactions) -> Factors:
     """The vectors of the night before in the order of now; zeros for who and what is new."""
-    people = matrix.positions(known.person_ids, before.person_ids)
-    items = matrix.positions(known.item_ids, before.item_ids)
-    dim = before.factors.items.shape[1]
-    nothing = Factors(*(np.zeros((size, dim), np.float32) for size in known.matrix.shape))
-    return als.placed(before.factors, nothing, people, items)
+    return Factors(*(
+        np.nan_to_num(features.in_order(vectors, own, ids))
+        for vectors, own, ids in (
+            (before.factors.people, before.person_ids, known.person_ids),
+            (before.factors.items, before.item_ids, known.item_ids),
+        )
+    ))  # fmt: skip
 
 
 def _folded(known: Interactions, before: Predecessor, params: Params, mean: float) -> Factors:
     items = _placed(before, known).items
-    people = als.fold_in(
-        known.matrix, items, regularization=params.regularization, confidence=params.confidence,
-        mean=mean,
-    )  # fmt: skip
+    people = params.solver.fold_in(known.matrix, items, mean)
     return Factors(people, items)
 
 

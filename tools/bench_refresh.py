@@ -14,12 +14,12 @@ from jobs.io import Lake
 from jobs.refresh import route
 
 # The simulator's shop has events up to 2024-03-01.
-NIGHT, HOUR = "2024-02-29", "2024-02-29T04:00"
+NIGHT, HOUR = "2024-02-29", "2024-02-29T22:00"
 Drive = Callable[[Path, str, str], Any]
 
 
 def measure(events: int, home: Path, drive: Drive) -> dict[str, Any]:
-    """A night and a refresh four hours later, on one lake.
+    """A night and a refresh of the 22 hours after it, in which 2 % of the people did something.
 
     ``drive``: runs a night, or a refresh where the run date has an hour, and returns what was
     ``Measured`` of it.

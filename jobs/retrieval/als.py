@@ -1,8 +1,12 @@
 """Alternating least squares on the interaction matrix: fit, the next night, alignment.
 
-Implicit-feedback matrix factorisation (Hu, Koren, Volinsky, 2008) as the library ``implicit``
-computes it with conjugate gradients. Every row is solved alone, so the number of threads does not
-change a bit of the result; the one dense product between (YtY) is held to one BLAS thread.
+Implicit-feedback matrix factorisation (Hu, Koren, Volinsky, 2008) by conjugate gradients (Takács,
+Pilászy, Tikk, 2011), whose steps are those of the library ``implicit``. A vector is always a few
+steps away from zero: steps find the directions first that much speaks for, so stopping early leaves
+out what little does (a regularisation of its own: Hanke, 1995). Going on from the vector of the
+round before, as ``implicit`` does, comes nearer to the equations with every round and night, and
+finds less. Every row is solved alone, so the number of threads does not change a bit of the result;
+the one dense product between (YtY) is held to one BLAS thread.
 """
 
 from __future__ import annotations
@@ -23,59 +27,65 @@ class Factors:
     items: np.ndarray
 
 
-def fit(
-    matrix: sp.csr_matrix,
-    *,
-    factors: int,
-    iterations: int,
-    regularization: float,
-    confidence: float,
-    start: Factors,
-) -> Factors:
-    """Factorise (n_people, n_items) positive weights, beginning from ``start``.
+@dataclass(frozen=True)
+class Solver:
+    """How vectors are found: ``steps`` of conjugate gradients, ``regularization``, and the
+    ``confidence`` of a pair of average weight, where a pair never seen has 1."""
 
-    ``confidence`` is that of a pair of average weight; a pair never seen has 1. A pure function of
-    its arguments, bit by bit.
-    """
-    from implicit.als import AlternatingLeastSquares
+    steps: int
+    regularization: float
+    confidence: float
 
-    weights = confidences(matrix, confidence, mean_weight(matrix))
-    with threadpool_limits(limits=1, user_api="blas"):
-        model = AlternatingLeastSquares(
-            factors=factors, regularization=regularization, iterations=iterations, dtype=np.float32
-        )
-        model.user_factors = start.people.astype(np.float32, copy=True)
-        model.item_factors = start.items.astype(np.float32, copy=True)
-        model.fit(weights, show_progress=False)
-    return Factors(model.user_factors, model.item_factors)
+    def solved(self, weights: sp.csr_matrix, by: np.ndarray) -> np.ndarray:
+        """(n_rows, factors) float32: the vectors of the rows of ``weights``, confidences as of
+        :func:`confidences`, by those of its columns. A pure function of its arguments, bit by
+        bit."""
+        from implicit.cpu.als import AlternatingLeastSquares
 
+        found = np.zeros((weights.shape[0], by.shape[1]), np.float32)
+        with threadpool_limits(limits=1, user_api="blas"):
+            model = AlternatingLeastSquares(factors=by.shape[1], dtype=np.float32)
+            model.cg_steps = self.steps
+            model.solver(weights, found, by, self.regularization, num_threads=0)
+        return found
 
-def fold_in(
-    matrix: sp.csr_matrix,
-    items: np.ndarray,
-    *,
-    regularization: float,
-    confidence: float,
-    mean: float,
-) -> np.ndarray:
-    """The vectors of people in a space whose ``items``, (n_items, factors), stand: the solution by
-    least squares of each, to which :func:`fit` comes near.
+    def fit(self, matrix: sp.csr_matrix, items: np.ndarray, rounds: int) -> Factors:
+        """Factorise (n_people, n_items) positive weights, beginning from ``items``, (n_items,
+        factors): in each round people by items, then items by people."""
+        weights = confidences(matrix, self.confidence, mean_weight(matrix))
+        turned = weights.T.tocsr()
+        for _ in range(rounds):
+            people = self.solved(weights, items)
+            items = self.solved(turned, people)
+        return Factors(people, items)
 
-    ``matrix``: (n_people, n_items), *all* that each of them ever chose: from the newest choices
-    alone a vector forgets everything else, and is worse than the one it replaces. ``mean``: the
-    average weight of the matrix that the space was fitted to. Returns (n_people, factors) float32.
-    """
-    weights = confidences(matrix, confidence, mean)
-    base = items.astype(np.float64)
-    with threadpool_limits(limits=1, user_api="blas"):
-        seen_by_all = base.T @ base + regularization * np.eye(base.shape[1])
-        found = np.zeros((weights.shape[0], base.shape[1]), np.float32)
-        for row in range(weights.shape[0]):
-            mine = slice(weights.indptr[row], weights.indptr[row + 1])
-            vectors, sure = base[weights.indices[mine]], weights.data[mine].astype(np.float64)
-            gram = seen_by_all + (vectors * (sure - 1.0)[:, None]).T @ vectors
-            found[row] = np.linalg.solve(gram, vectors.T @ sure)
-    return found
+    def fold_in(self, matrix: sp.csr_matrix, items: np.ndarray, mean: float) -> np.ndarray:
+        """(n_people, factors) float32: the vectors of people in a space whose ``items`` stand.
+
+        ``matrix``: (n_people, n_items), *all* that each of them ever chose: from the newest choices
+        alone a vector forgets everything else, and is worse than the one it replaces. ``mean``: the
+        average weight of the matrix that the space was fitted to.
+        """
+        return self.solved(confidences(matrix, self.confidence, mean), items)
+
+    def onward(
+        self, matrix: sp.csr_matrix, items: np.ndarray, changed: np.ndarray, new: np.ndarray
+    ) -> Factors:
+        """The space of ``items`` brought up to date: the vectors of all people by the items as they
+        were, then of the items that ``changed``, then once more of who chose one that is ``new``.
+        All other items stand, and with them the axes of the space.
+
+        ``matrix``: as of :meth:`fit`; ``changed``, ``new``: (n_items,) bool, what is new is changed
+        as well.
+        """
+        weights = confidences(matrix, self.confidence, mean_weight(matrix))
+        items, rows = items.copy(), np.flatnonzero(changed)
+        people = self.solved(weights, items)
+        items[rows] = self.solved(weights.T.tocsr()[rows], people)
+        # By what stood for a new item until now nothing could be said of them.
+        chose = np.flatnonzero(weights[:, np.flatnonzero(new)].getnnz(axis=1))
+        people[chose] = self.solved(weights[chose], items)
+        return Factors(people, items)
 
 
 def mean_weight(matrix: sp.csr_matrix) -> float:
@@ -94,64 +104,10 @@ def confidences(matrix: sp.csr_matrix, confidence: float, mean: float) -> sp.csr
     return weights
 
 
-def random_start(shape: tuple[int, int], factors: int, seed: int) -> Factors:
-    """Small seeded vectors in [0, 0.01) for (n_people, n_items) rows, as ``implicit`` begins."""
+def random_start(n_items: int, factors: int, seed: int) -> np.ndarray:
+    """(n_items, factors) float32: small seeded vectors in [0, 0.01), as ``implicit`` begins."""
     generator = np.random.default_rng(seed)
-    people, items = (
-        generator.random((rows, factors), dtype=np.float32) * np.float32(0.01) for rows in shape
-    )
-    return Factors(people, items)
-
-
-def placed(before: Factors, others: Factors, people: np.ndarray, items: np.ndarray) -> Factors:
-    """The vectors of ``before`` in another order; of whom and what it does not know ``others``,
-    whose rows stand in that order.
-
-    ``people``: (n_people,) int64, the row in ``before.people`` of each person, -1 where there is
-    none; ``items`` likewise.
-    """
-    return Factors(
-        np.where(people[:, None] >= 0, before.people[people], others.people),
-        np.where(items[:, None] >= 0, before.items[items], others.items),
-    )
-
-
-def onward(
-    matrix: sp.csr_matrix,
-    start: Factors,
-    changed: np.ndarray,
-    new: np.ndarray,
-    *,
-    regularization: float,
-    confidence: float,
-) -> Factors:
-    """``start`` brought up to date: the vectors of all people by the items as they were, then of
-    the items that ``changed``, then once more of who chose one that is ``new``. All other items
-    stand, and with them the axes of the space.
-
-    Less than a round of :func:`fit`, and better as a start of tomorrow than whole rounds: a chain
-    of nights that fit everything anew is a fit of many rounds, which finds less. ``matrix``: as of
-    :func:`fit`; ``changed``, ``new``: (n_items,) bool, what is new is changed as well. A pure
-    function of its arguments, bit by bit.
-    """
-    from implicit.cpu.als import AlternatingLeastSquares
-
-    solve = AlternatingLeastSquares(factors=start.items.shape[1], dtype=np.float32).solver
-    weights = confidences(matrix, confidence, mean_weight(matrix))
-    people, items = (side.astype(np.float32, copy=True) for side in (start.people, start.items))
-
-    def again(side: np.ndarray, rows: np.ndarray, theirs: sp.csr_matrix, by: np.ndarray) -> None:
-        some = side[rows]
-        solve(theirs[rows], some, by, regularization, num_threads=0)
-        side[rows] = some
-
-    with threadpool_limits(limits=1, user_api="blas"):
-        solve(weights, people, items, regularization, num_threads=0)
-        again(items, np.flatnonzero(changed), weights.T.tocsr(), people)
-        # By what stood for a new item until now nothing could be said of them.
-        chose = np.flatnonzero(weights[:, np.flatnonzero(new)].getnnz(axis=1))
-        again(people, chose, weights, items)
-    return Factors(people, items)
+    return generator.random((n_items, factors), dtype=np.float32) * np.float32(0.01)
 
 
 def rotation(new: np.ndarray, old: np.ndarray) -> np.ndarray:

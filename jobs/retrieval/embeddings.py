@@ -53,6 +53,10 @@ class Params:
     iterations: int = 8
     # Shrinks the vectors of people and items with few interactions; 1 to 30 measured alike.
     regularization: float = 5.0
+    # Steps of conjugate gradients from zero to a vector. At four cuts of Complete Journey from
+    # 2017-09-12 on, 3 found 14 % more NDCG@10, and of what was new to the person 2.8 % more among
+    # 20, than 3 from the round before did; 2 lose 8 % of recall@100, and 5 find as much as before.
+    steps: int = 3
     # Confidence of a pair of average weight against 1 for a pair never seen. Relative to the mean,
     # so that the unit of the weights does not matter. 3 to 6 measured alike; 13 found 2 % less of
     # what was new to the person.
@@ -61,8 +65,14 @@ class Params:
     def __post_init__(self) -> None:
         check(1 <= self.factors <= 1024, "factors must be in 1..1024")
         check(self.iterations >= 1, "iterations must be at least 1")
+        check(1 <= self.steps <= 100, "steps must be in 1..100")
         check(self.regularization > 0, "regularization must be positive")
         check(self.confidence > 0, "confidence must be positive")
+
+    @property
+    def solver(self) -> als.Solver:
+        """How vectors are found."""
+        return als.Solver(self.steps, self.regularization, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -143,10 +153,7 @@ def refresh(night: Night, params: Params) -> None:
     chose_moved = interactions.matrix[:, moved].getnnz(axis=1) > 0
     anew = np.flatnonzero(touched | (held < 0) | chose_moved)
     people = before.factors.people[held]
-    people[anew] = als.fold_in(
-        interactions.matrix[anew], items, regularization=params.regularization,
-        confidence=params.confidence, mean=facts["mean_weight"],
-    )  # fmt: skip
+    people[anew] = params.solver.fold_in(interactions.matrix[anew], items, facts["mean_weight"])
     factors = Factors(people, items)
     measures = report(interactions, factors, before, warm=True)
     night.write("item_factors", factor_rows("item_id", interactions.item_ids, items))
@@ -204,15 +211,9 @@ def _of_night(night: Night, step: str, table: str) -> pa.Table:
 
 
 def fit(weights: sp.csr_matrix, params: Params, seed: int) -> Factors:
-    """Factorise (n_people, n_items) weights; see :func:`jobs.retrieval.als.fit`."""
-    return als.fit(
-        weights,
-        factors=params.factors,
-        iterations=params.iterations,
-        regularization=params.regularization,
-        confidence=params.confidence,
-        start=als.random_start(weights.shape, params.factors, seed),
-    )
+    """Factorise (n_people, n_items) weights; see :class:`jobs.retrieval.als.Solver`."""
+    start = als.random_start(weights.shape[1], params.factors, seed)
+    return params.solver.fit(weights, start, params.iterations)
 
 
 def refit(
@@ -234,17 +235,9 @@ def refit(
     items = matrix.positions(interactions.item_ids, predecessor.item_ids)
     shared = items >= 0
     if changed is not None and shared.any():
-        people = matrix.positions(interactions.person_ids, predecessor.person_ids)
-        unknown = als.random_start(weights.shape, params.factors, seed)
-        onward = als.onward(
-            weights,
-            als.placed(before, unknown, people, items),
-            changed,
-            ~shared,
-            regularization=params.regularization,
-            confidence=params.confidence,
-        )
-        return onward, True
+        known = als.random_start(len(items), params.factors, seed)
+        known[shared] = before.items[items[shared]]
+        return params.solver.onward(weights, known, changed, ~shared), True
     fitted = fit(weights, params, seed)
     if before.items.shape[1] != params.factors or not shared.any():
         return fitted, False

@@ -14,6 +14,8 @@ from jobs.retrieval.als import Factors
 from tests.retrieval.conftest import AS_OF, AS_OF_US, catalogue, crowds
 
 PARAMS = embeddings.Params(factors=8, regularization=0.1)
+# Of so many steps as to solve the equations.
+SOLVER = als.Solver(steps=32, regularization=1.0, confidence=4.0)
 SEED = 7
 
 
@@ -52,7 +54,9 @@ def fit_a_night(publish, rows: pa.Table, as_of=AS_OF, params=PARAMS, overrides=N
     return written
 
 
-def exact_als(weights: np.ndarray, start: Factors, rounds: int, regularization: float) -> Factors:
+def exact_als(
+    weights: np.ndarray, start: np.ndarray, rounds: int, regularization: float
+) -> Factors:
     """Hu, Koren and Volinsky's equations, solved row by row without any shortcut."""
 
     def solve(confidences: np.ndarray, fixed: np.ndarray) -> np.ndarray:
@@ -66,7 +70,7 @@ def exact_als(weights: np.ndarray, start: Factors, rounds: int, regularization: 
             ]
         )
 
-    items = start.items.astype(np.float64)
+    items = start.astype(np.float64)
     for _ in range(rounds):
         people = solve(weights, items)
         items = solve(weights.T, people)
@@ -78,30 +82,40 @@ def test_the_fit_agrees_with_the_textbook_equations() -> None:
     scaled = weights.toarray().astype(np.float64)
     scaled *= 4.0 / scaled[scaled > 0].mean()
     scaled = np.where(scaled > 0, np.maximum(scaled, 1.0), 0.0)
-    start = als.random_start(weights.shape, 4, SEED)
-    ours = als.fit(
-        weights, factors=4, iterations=40, regularization=1.0, confidence=4.0, start=start
-    )
+    start = als.random_start(weights.shape[1], 4, SEED)
+    ours = SOLVER.fit(weights, start, 40)
     theirs = exact_als(scaled, start, 40, 1.0)
     np.testing.assert_allclose(
         ours.people @ ours.items.T, theirs.people @ theirs.items.T, atol=0.02
     )
 
 
+def test_a_row_is_solved_alone_and_fewer_steps_keep_its_vector_short() -> None:
+    built = matrix.build(crowds(200, 80))
+    weights = als.confidences(built.matrix, 4.0, als.mean_weight(built.matrix))
+    items = np.random.default_rng(SEED).normal(size=(80, 8)).astype(np.float32)
+    some = np.array([3, 17, 141])
+    for steps in (1, 3):
+        solver = dataclasses.replace(SOLVER, steps=steps)
+        all_of_them = solver.solved(weights, items)
+        np.testing.assert_array_equal(solver.solved(weights[some], items), all_of_them[some])
+    lengths = [
+        np.linalg.norm(dataclasses.replace(SOLVER, steps=steps).solved(weights, items), axis=1)
+        for steps in (1, 2, 3, 32)
+    ]
+    assert (np.diff(lengths, axis=0) > -1e-4).all()
+    assert lengths[0].mean() < 0.9 * lengths[-1].mean()
+
+
 def test_a_pair_that_was_seen_never_counts_less_than_one_that_was_not() -> None:
     weights = matrix.build(crowds(40, 24)).matrix
-    start = als.random_start(weights.shape, 4, SEED)
+    start = als.random_start(weights.shape[1], 4, SEED)
     fits = []
     for faint in (0.1, 0.001):  # confidences of 0.4 and 0.004
         views = weights.copy()
         views.data[:] = 1.0
         views.data[::3] = faint
-        fits.append(
-            als.fit(
-                views, factors=4, iterations=10, regularization=1.0,
-                confidence=4.0 * float(views.data.mean()), start=start,
-            )
-        )  # fmt: skip
+        fits.append(als.Solver(32, 1.0, 4.0 * float(views.data.mean())).fit(views, start, 10))
     np.testing.assert_allclose(fits[0].items, fits[1].items, atol=1e-4)
 
 
@@ -247,20 +261,16 @@ def test_an_item_changed_where_its_people_or_their_times_are_others(seed: int) -
 
 def test_the_next_night_solves_the_textbook_equations_once() -> None:
     known = matrix.build(crowds(40, 24))
-    start = als.fit(
-        known.matrix, factors=4, iterations=3, regularization=1.0, confidence=4.0,
-        start=als.random_start(known.matrix.shape, 4, SEED),
-    )  # fmt: skip
+    start = SOLVER.fit(known.matrix, als.random_start(24, 4, SEED), 3).items
     chosen, new = np.isin(np.arange(24), [2, 5, 11]), np.zeros(24, bool)
-    found = als.onward(known.matrix, start, chosen, new, regularization=1.0, confidence=4.0)
+    found = SOLVER.onward(known.matrix, start, chosen, new)
     scaled = known.matrix.toarray().astype(np.float64)
     scaled *= 4.0 / scaled[scaled > 0].mean()
     scaled = np.where(scaled > 0, np.maximum(scaled, 1.0), 0.0)
     once = exact_als(scaled, start, 1, 1.0)
-    # Three steps of conjugate gradients come near to what a solver finds.
     np.testing.assert_allclose(found.people, once.people, atol=0.02)
     np.testing.assert_allclose(found.items[chosen], once.items[chosen], atol=0.02)
-    np.testing.assert_array_equal(found.items[~chosen], start.items[~chosen])
+    np.testing.assert_array_equal(found.items[~chosen], start[~chosen])
 
 
 def test_somebody_new_is_near_the_items_of_their_crowd_in_the_space_of_the_night_before(

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from jobs.retrieval import als
 
 TASTES, PER_TASTE, PEOPLE = 8, 30, 400
-HOW = {"regularization": 5.0, "confidence": 4.0}
+SOLVER = als.Solver(steps=3, regularization=5.0, confidence=4.0)
 
 
 def drawn(random: np.random.Generator, tastes: np.ndarray, count: int) -> np.ndarray:
@@ -42,13 +42,10 @@ def test_the_whole_history_beats_the_old_vector_and_the_newest_events_alone_are_
     )  # fmt: skip
     wanted = drawn(random, after, 20)
     matrix = sp.csr_matrix(before)
-    space = als.fit(
-        matrix, factors=16, iterations=8, start=als.random_start(matrix.shape, 16, 1), **HOW
-    )
+    space = SOLVER.fit(matrix, als.random_start(matrix.shape[1], 16, 1), 8)
     mean = als.mean_weight(matrix)
     whole, delta = (
-        als.fold_in(sp.csr_matrix(rows), space.items, mean=mean, **HOW)
-        for rows in (before + lately, lately)
+        SOLVER.fold_in(sp.csr_matrix(rows), space.items, mean) for rows in (before + lately, lately)
     )
     stale = hit_share(space.people, space.items, wanted)
     assert hit_share(delta, space.items, wanted) < stale - 0.05
@@ -59,11 +56,9 @@ def test_folding_in_what_was_fitted_gives_the_fitted_vectors() -> None:
     random = np.random.default_rng(5)
     tastes = np.array([random.choice(TASTES, 3, replace=False) for _ in range(PEOPLE)])
     matrix = sp.csr_matrix(drawn(random, tastes, 30))
-    space = als.fit(
-        matrix, factors=16, iterations=15, start=als.random_start(matrix.shape, 16, 1), **HOW
-    )
-    again = als.fold_in(matrix, space.items, mean=als.mean_weight(matrix), **HOW)
-    # The fit comes near by conjugate gradients, and items were moved once more after people.
+    space = SOLVER.fit(matrix, als.random_start(matrix.shape[1], 16, 1), 15)
+    again = SOLVER.fold_in(matrix, space.items, als.mean_weight(matrix))
+    # Items were moved once more after people.
     near = np.linalg.norm(again - space.people, axis=1) / np.linalg.norm(space.people, axis=1)
     assert np.median(near) < 0.05
 
@@ -71,4 +66,4 @@ def test_folding_in_what_was_fitted_gives_the_fitted_vectors() -> None:
 def test_who_did_nothing_has_the_vector_of_nobody() -> None:
     items = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
     empty = sp.csr_matrix((1, 6), dtype=np.float32)
-    np.testing.assert_array_equal(als.fold_in(empty, items, mean=1.0, **HOW), np.zeros((1, 4)))
+    np.testing.assert_array_equal(SOLVER.fold_in(empty, items, 1.0), np.zeros((1, 4)))
