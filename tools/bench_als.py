@@ -49,7 +49,8 @@ STEPS = ("source", "events", "catalogue", "identities", "sessions", "interaction
 FIRST, NIGHTS = "2017-10-24", 30
 DAY, HORIZON = timedelta(days=1), timedelta(days=7)
 NDCG_AT, RECALL_AT = 10, 20
-SEED = 20171201
+# A fit is one draw: the same nights from as many beginnings.
+SEEDS = (20171201, 1, 2)
 COLD, NIGHTLY, ROUND = "cold", "nightly", "round"
 FOLDED, STALE = "folded", "stale"
 NAMES = {
@@ -75,7 +76,7 @@ class Cut:
 
 # --- the cuts ----------------------------------------------------------------------------------
 def measure(home: Path) -> list[dict[str, Any]]:
-    """A row for each night, contender and judged person."""
+    """A row for each night, beginning and contender."""
     lake = home / "als"
     shutil.rmtree(lake, ignore_errors=True)
     try:
@@ -138,45 +139,49 @@ def cuts(folder: Path) -> Iterator[Cut]:
 
 # --- the nights --------------------------------------------------------------------------------
 def nights(each: Iterable[Cut], params: Params) -> Iterator[dict[str, Any]]:
-    """A row a night, from the second on, and contender: ``night`` from 1, ``name``, processor
-    ``seconds`` of the fit, and of the judged people their ``person`` ids, ``acted``, ``ndcg`` and
-    ``recall``."""
-    chains: dict[str, Callable[[Cut, Cut, Predecessor], Factors]] = {
+    """A row a night, from the second on, beginning and contender: ``night`` from 1, ``name``,
+    processor ``seconds`` of the fit, and of the judged people their ``person`` ids, ``acted``,
+    ``ndcg`` and ``recall``."""
+    chains: dict[str, Callable[[Cut, Cut, Predecessor, int], Factors]] = {
         NIGHTLY: partial(_nightly, params),
         ROUND: partial(_round, params),
     }
     each = iter(each)
     first = next(each)
-    cold = embeddings.fit(first.known.matrix, params, SEED)
-    held = dict.fromkeys(chains, _space(first, cold))
+    held = {
+        (seed, name): _space(first, embeddings.fit(first.known.matrix, params, seed))
+        for seed in SEEDS
+        for name in chains
+    }
     mean = als.mean_weight(first.known.matrix)
     for night, (last, cut) in enumerate(
         itertools.pairwise(itertools.chain([first], each)), start=1
     ):
-        known, before = cut.known, held[NIGHTLY]
-        made = {
-            COLD: _timed(partial(embeddings.fit, known.matrix, params, SEED)),
-            STALE: (_placed(before, known), 0.0),
-            FOLDED: _timed(partial(_folded, known, before, params, mean)),
-        }
-        for name, fit in chains.items():
-            made[name] = _timed(partial(fit, last, cut, held[name]))
-            held[name] = _space(cut, made[name][0])
-        mean = als.mean_weight(known.matrix)
-        for name, (factors, seconds) in made.items():
-            yield {"night": night, "name": name, "seconds": seconds, **judged(cut, factors)}
+        for seed in SEEDS:
+            known, before = cut.known, held[seed, NIGHTLY]
+            made = {
+                COLD: _timed(partial(embeddings.fit, known.matrix, params, seed)),
+                STALE: (_placed(before, known), 0.0),
+                FOLDED: _timed(partial(_folded, known, before, params, mean)),
+            }
+            for name, fit in chains.items():
+                made[name] = _timed(partial(fit, last, cut, held[seed, name], seed))
+                held[seed, name] = _space(cut, made[name][0])
+            for name, (factors, seconds) in made.items():
+                yield {"night": night, "name": name, "seconds": seconds, **judged(cut, factors)}
+        mean = als.mean_weight(cut.known.matrix)
 
 
 def _space(cut: Cut, factors: Factors) -> Predecessor:
     return Predecessor("", "", None, cut.known.person_ids, cut.known.item_ids, factors)
 
 
-def _nightly(params: Params, last: Cut, cut: Cut, before: Predecessor) -> Factors:
+def _nightly(params: Params, last: Cut, cut: Cut, before: Predecessor, seed: int) -> Factors:
     changed = embeddings.changed_items(cut.known, last.known)
-    return embeddings.refit(cut.known, params, SEED, before, changed)[0]
+    return embeddings.refit(cut.known, params, seed, before, changed)[0]
 
 
-def _round(params: Params, last: Cut, cut: Cut, before: Predecessor) -> Factors:
+def _round(params: Params, last: Cut, cut: Cut, before: Predecessor, seed: int) -> Factors:
     """One round of everybody and everything."""
     return params.solver.fit(cut.known.matrix, _placed(before, cut.known).items, 1)
 
@@ -222,7 +227,7 @@ def judged(cut: Cut, factors: Factors) -> dict[str, Any]:
 
 # --- comparing ---------------------------------------------------------------------------------
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same without people: a row a night and contender, with means."""
+    """The same without people: a row a night, beginning and contender, with means."""
     return [
         {name: row[name] for name in ("night", "name", "seconds")}
         | {"judged": len(row["ndcg"])}
@@ -236,7 +241,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     lose."""
     lines = [
         "## Last night's factors as a start", "",
-        f"{max(row['night'] for row in rows)} nights of Complete Journey. Differences are shares, "
+        f"{max(row['night'] for row in rows)} nights of Complete Journey from {len(SEEDS)} "
+        "beginnings. Differences are shares, "
         "paired over people, with 95 % intervals.", "",
         "| fit | processor s | ÷ cold | NDCG@10 | recall@20 | NDCG@10 to cold | recall to cold |",
         "| --- | --: | --: | --: | --: | --: | --: |",
