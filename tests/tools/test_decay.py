@@ -137,8 +137,10 @@ def test_what_is_judged_is_not_made_again_and_all_of_it_is_told(tmp_path, capsys
     assert "| all | 0.4500 | 0.4500 | +0.00% (+0.00% to +0.00%) |" in told
     # Nothing is lost over both, and each night for itself is far off.
     assert "NDCG@10 differs by +0.00 points (-63.53 to +63.53)" in told
+    assert "NDCG@10 differs by +0.00 % (-141.18 to +141.18)" in told
     assert "NDCG@10 is within half a point in 0 of 2 nights; the furthest is -5.00." in told
-    assert "Of all people the loss is not shown to be within half a point" in told
+    for bound in ("half a point", "half a per cent"):
+        assert f"Of all people the loss is not shown to be within {bound}." in told
     folder = tmp_path / "lake" / "decay"
     assert (folder / "decay.svg").read_text().startswith("<svg")
     assert (folder / "report.md").read_text() == told.partition("curves:")[0]
@@ -148,13 +150,26 @@ def test_what_is_the_same_every_night_is_within_half_a_point(tmp_path, capsys):
     for night in range(2):
         kept(tmp_path, NIGHT + timedelta(days=night), [0.4, 0.5], [0.4, 0.5])
     assert decay.run(chosen(tmp_path, 2)) == 0
-    assert "Of all people the loss is within half a point" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Of all people the loss is within half a point." in told
+    assert "Of all people the loss is within half a per cent." in told
+
+
+def test_half_a_per_cent_of_what_is_found_is_less_than_half_a_point(tmp_path, capsys):
+    for night in range(2):
+        kept(tmp_path, NIGHT + timedelta(days=night), [0.396, 0.496], [0.4, 0.5])
+    assert decay.run(chosen(tmp_path, 2)) == 0
+    told = capsys.readouterr().out
+    assert "Of all people the loss is within half a point." in told
+    assert "Of all people the loss is beyond half a per cent." in told
 
 
 def test_a_loss_beyond_half_a_point_is_told(tmp_path, capsys):
     kept(tmp_path, NIGHT, [0.38, 0.48], [0.4, 0.5])
     assert decay.run(chosen(tmp_path, 1)) == 0
-    assert "Of all people the loss is beyond half a point" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    for bound in ("half a point", "half a per cent"):
+        assert f"Of all people the loss is beyond {bound}." in told
 
 
 def test_what_was_made_of_something_else_is_not_told_as_this(tmp_path):
