@@ -74,13 +74,18 @@ class Keys:
         values = [column.dictionary for column in coded]
         places = (pc.fill_null(column.indices, -1).to_numpy() for column in coded)
         codes, known = _together(places, values)
-        return Keys(values, matrix.distinct(codes[known]))
+        distinct = matrix.distinct(codes[known])
+        if len(columns) == 1:  # of these only the values that some row has
+            values = [values[0].take(pa.array(distinct - 1))]
+            distinct = np.arange(len(distinct)) + 1
+        return Keys(values, distinct)
 
     def hold(self, columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
         """(n_rows,) bool: which rows of these columns are among them; null is not."""
         places = (_places(column, own) for column, own in zip(columns, self.values, strict=True))
         codes, known = _together(places, self.values)
-        return known & matrix.among(codes, self.codes)
+        # What stands among the values of a single column is a key.
+        return known if len(self.values) == 1 else known & matrix.among(codes, self.codes)
 
 
 def _together(

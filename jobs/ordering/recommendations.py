@@ -20,7 +20,7 @@ Lists are made for a block of people after the other, so memory does not grow wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,12 +44,15 @@ from jobs.retrieval import matrix
 from jobs.retrieval.sources import pools
 from jobs.scoring import features
 from jobs.scoring.features import Named
-from jobs.scoring.scored import Measured, Scored
+from jobs.scoring.scored import Scored
 from jobs.signals.past import people_of
 from jobs.tables import TABLES
 
 # People whose lists are made at a time: some 700 named rows each, 150 bytes a row at the widest.
 BLOCK = 5_000
+# A list with a gap is made for what it offers from so many times its places: what stands in it, and
+# the nearest by the prior of the rest.
+FILLED_FROM = 3
 # What is counted of the lists of each surface.
 EVIDENCE = ("overrides", "explore_shares", "delivery", "shortfalls")
 
@@ -133,8 +136,8 @@ def refresh(night: Night, params: Params) -> None:
         base, plan.merged, plan.lost, plan.anew, plan.remodelled, scored, writer.add
     )
     listings = make(
-        night, surfaces, items, shared, known, merging.add, plan.people, wanted=plan.lists,
-        stand=stand, made=merging.close,
+        night, surfaces, items, shared, known, merging.add, plan.people, stand=stand, plan=plan,
+        merging=merging,
     )  # fmt: skip
     following = {name for name, one in params.surfaces.items() if one.follows}
     anew = changes.reconfigured(night) | following
@@ -171,12 +174,11 @@ def work(people: pa.StringArray, anew: pa.StringArray, short: pa.StringArray) ->
 class Plan:
     """Which lists a refresh makes anew, and which it mends.
 
-    ``anew``: lists that are made as a whole; ``lost``: surface, person_id, item_id of places in
-    other lists that may not stand any more; ``people``: sorted, whose lists are looked at;
-    ``lists``: by surface whose list there is made, as a whole or for what it offers to a gap;
-    ``merged``: those among them of whose lists something stands; ``remodelled``: surface and
-    person_id of the model's lists that are replaced where the published one stands; ``short``:
-    sorted, who lost a place; ``everybody``: all lists of all people are anew.
+    ``anew``: lists that are made as a whole; ``lost``, ``remodelled``: surface, person_id, item_id
+    of places in other lists, and in the model's, that may not stand any more; ``people``: sorted,
+    whose lists are looked at; ``lists``: by surface whose list there is made, as a whole or for
+    what it offers to a gap; ``merged``: those among them of whose lists something stands;
+    ``short``: sorted, who lost a place; ``everybody``: all lists of all people are anew.
     """
 
     anew: relisting.Anew
@@ -219,7 +221,7 @@ def planned(
     lost = anew.without(lost)
     # The model's lists know no rules, and another one's items than are published.
     model = replace(may, known=[]).lost(base.table("model_lists"), gone)
-    remodelled = anew.without(model).select(relisting.LIST)
+    remodelled = anew.without(model)
     people = onward.both(anew.people, short, remodelled["person_id"])
     lists = {name: anew.on(name, lost, remodelled) for name in surfaces}
     standing = pc.invert(pc.is_in(people, value_set=anew.whole))
@@ -256,25 +258,22 @@ def of_persons(
 def make(
     night: Night, surfaces: Mapping[str, Surface], items: pa.Table, shared: pools.Lists,
     known: list[Rule], add: relisting.Add, people: pa.StringArray | None = None, *,
-    wanted: Mapping[str, pa.StringArray] | None = None, stand: pa.Table | None = None,
-    made: Callable[[pa.StringArray], None] | None = None,
+    stand: pa.Table | None = None, plan: Plan | None = None,
+    merging: relisting.Merging | None = None,
 ) -> dict[str, Listing]:  # fmt: skip
     """Make the lists of these people, None for everybody, and ``add`` them part by part;
-    ``wanted``: by surface whose lists there are asked for, where it is not everybody's among them;
-    ``stand``: surface and item_id of places in other people's lists, which stay; ``made`` is told
-    whose lists are all added."""
+    ``stand``: surface and item_id of places in other people's lists, which stay; ``plan``: which of
+    their lists are made, and which as a whole, None is all; ``merging``: what the rest goes on
+    from."""
     if people is not None and len(people) == 0:
         return {}
-    making = Making(night, surfaces, items, shared, known, add, people, wanted)
+    making = Making(night, surfaces, items, shared, known, add, people, plan, merging)
     if stand is not None:
         for name, one in making.listings.items():
             mine = stand.filter(pc.equal(stand["surface"], name))["item_id"]
             one.standing(matrix.known(mine, items["item_id"], "item of recommendations"))
     for first in range(0, making.persons.num_rows, BLOCK):
-        people = making.persons.slice(first, BLOCK)
-        making.block(first, people)
-        if made is not None:
-            made(people_of(people))
+        making.block(first, making.persons.slice(first, BLOCK))
     return making.listings
 
 
@@ -284,7 +283,7 @@ class Making:
     def __init__(
         self, night: Night, surfaces: Mapping[str, Surface], items: pa.Table,
         shared: pools.Lists, known: list[Rule], add: relisting.Add, people: pa.StringArray | None,
-        wanted: Mapping[str, pa.StringArray] | None,
+        plan: Plan | None, merging: relisting.Merging | None,
     ):  # fmt: skip
         """``items``: the columns of ``listing.COLUMNS``, sorted by id."""
         columns = ["household_id", "personalised", "region", "segment", "restrictions"]
@@ -297,11 +296,13 @@ class Making:
             name: Listing(night, name, one, items, known, shared.curated(name))
             for name, one in surfaces.items()
         }
-        self._night, self._shared, self._add = night, shared, add
-        self._wanted = {
-            name: np.asarray(pc.is_in(self.persons["person_id"], value_set=ids), bool)
-            for name, ids in (wanted or {}).items()
+        self._night, self._shared, self._add, self._merging = night, shared, add, merging
+        self._knows = any(one.surface.new_only for one in self.listings.values())
+        # By surface: whose list there is asked for, and whose is made as a whole.
+        self._asked_for = {
+            name: self._among(plan.lists[name] if plan else None) for name in surfaces
         }
+        self._whole = {name: self._among(plan.anew.on(name) if plan else None) for name in surfaces}
         self._item_ids = pa.concat_arrays(items["item_id"].chunks)
         self._scored = Scored.read(night, persons, items)
         self._lately = {
@@ -323,19 +324,25 @@ class Making:
 
     def block(self, first: int, people: pa.Table) -> None:
         """Stage the lists of these people, the first of whom has the code ``first``."""
+        here = slice(first, first + people.num_rows)
+        asked = {name: whose[here] for name, whose in self._asked_for.items()}
+        gaps = {name: asked[name] & ~whose[here] for name, whose in self._whole.items()}
+        stands = self._standing(people)
         own = candidates_of(self._night, people["person_id"])
         named, scores = gather(own, people, self._shared, self._item_ids)
         ids, regions = people["person_id"].to_pylist(), people["region"].to_pylist()
         gathered = Gathered.of(ids, regions, named, scores, self.listings.values())
         pairs = gathered.pairs
         may = self._allowed.holds(first + pairs.person, pairs.item)
-        measured = self._scored.block(pa.concat_arrays(people["person_id"].chunks))
-        asked = {
-            name: self._wanted[name][first : first + len(ids)]
-            if self._wanted else np.ones(len(ids), bool)
-            for name in self.listings
-        }  # fmt: skip
-        chosen = self._choose(gathered, may, measured, asked)
+        measured = self._scored.block(people_of(people))
+        chosen = {}
+        known = measured.bought(pairs) if self._knows else None
+        for name, listing in self.listings.items():
+            if asked[name].any():
+                mine = listing.choose(gathered, may & asked[name][pairs.person], known)
+                if listing.surface.scored:
+                    mine = self._worth_scoring(name, mine, gaps[name], stands[name], first)
+                chosen[name] = mine
         needed, used = (np.zeros(len(pairs.item), bool) for _ in range(2))
         for name, mine in chosen.items():
             needed[mine.rows] |= self.listings[name].surface.scored
@@ -355,24 +362,34 @@ class Making:
             people["person_id"].take(pa.array(listed.person)).combine_chunks(),
             self._item_ids.take(pa.array(listed.item)), rows[used[needed]], self._night.as_of,
         ))  # fmt: skip
+        if self._merging is not None:
+            self._merging.close(people_of(people))
 
-    def _choose(
-        self, gathered: Gathered, may: np.ndarray, measured: Measured, asked: dict[str, np.ndarray]
-    ) -> dict[str, Chosen]:
-        """What each surface may show to who asks for it, (n_people,) bool each; where the ranker
-        orders, what is worth its features. Surfaces that nobody asks for are left out."""
-        new_only = any(listing.surface.new_only for listing in self.listings.values())
-        known = measured.bought(gathered.pairs) if new_only else None
-        found = {}
-        for name, listing in self.listings.items():
-            if not asked[name].any():
-                continue
-            chosen = listing.choose(gathered, may & asked[name][gathered.pairs.person], known)
-            if listing.surface.scored:
-                new = listing.surface.new_only
-                chosen = chosen.of(self._scored.nearest(chosen.pairs, chosen.alone, new))
-            found[name] = chosen
+    def _standing(self, people: pa.Table) -> dict[str, Lately]:
+        """By surface, the pairs that stand in the base's published list or in the model's."""
+        found = {name: Lately(np.zeros(0, np.int64), len(self._item_ids)) for name in self.listings}
+        if self._merging is not None:
+            tables = self._merging.open(people_of(people))
+            for name in found:
+                keys = (
+                    self._pairs(rows.filter(pc.field("surface") == name), "the base's lists").keys
+                    for rows in tables
+                )
+                found[name] = replace(found[name], keys=np.union1d(*keys))
         return found
+
+    def _worth_scoring(
+        self, name: str, chosen: Chosen, gaps: np.ndarray, stands: Lately, first: int
+    ) -> Chosen:
+        """What is worth its features; of a list with a gap, of whom ``gaps`` (n_people,) bool, what
+        stands in it, and no more besides than fills it."""
+        surface, pairs = self.listings[name].surface, chosen.pairs
+        filling = gaps[pairs.person]
+        standing = filling & stands.holds(first + pairs.person, pairs.item)
+        most = np.where(filling, FILLED_FROM * surface.length, np.iinfo(np.int64).max)
+        return chosen.of(
+            self._scored.nearest(pairs, chosen.alone | standing, surface.new_only, most)
+        )
 
     def _order(
         self, name: str, gathered: Gathered, chosen: Chosen, foretold: np.ndarray | None, first: int
@@ -397,6 +414,12 @@ class Making:
 
     def _pairs(self, rows: pa.Table, what: str) -> Lately:
         return Lately.of(self._asked(rows), self.persons, self._item_ids, what)
+
+    def _among(self, ids: pa.StringArray | None) -> np.ndarray:
+        """(n_people,) bool: who is among these, None is everybody."""
+        if ids is None:
+            return np.ones(self.persons.num_rows, bool)
+        return np.asarray(pc.is_in(self.persons["person_id"], value_set=ids), bool)
 
     def _asked(self, rows: pa.Table) -> pa.Table:
         """The rows of the people whose lists are made."""

@@ -25,7 +25,8 @@ from jobs.retrieval import matrix
 from jobs.tables import TABLES
 
 # The tables whose rows are persons'.
-OF_PERSONS = ("recommendations", "model_lists", "features")
+OF_LISTS = ("recommendations", "model_lists")
+OF_PERSONS = (*OF_LISTS, "features")
 # Where a part of a table goes: its name, the rows.
 Add = Callable[[str, pa.Table], None]
 LIST = ["surface", "person_id"]
@@ -136,7 +137,8 @@ class Merging:
     memory does not grow with their number; those of all others are handed on as they are made.
 
     ``base``: what the lists go on from; ``lost``, ``anew``, ``remodelled``, ``scored``: as in
-    :func:`merged`, of everybody; ``written``: where parts of tables go.
+    :func:`merged`, of everybody; ``written``: where parts of tables go. Of each block it is told
+    first who it is (:meth:`open`), and that all of it was added last (:meth:`close`).
     """
 
     base: Published
@@ -147,6 +149,16 @@ class Merging:
     scored: Sequence[str]
     written: Add
     _made: dict[str, list[pa.Table]] = field(default_factory=lambda: defaultdict(list))
+    _before: dict[str, pa.Table] = field(default_factory=dict)
+
+    def open(self, people: pa.StringArray) -> tuple[pa.Table, pa.Table]:
+        """surface, person_id and item_id of the places in the base's published lists, and in the
+        model's, of those among these people of whose lists some stand."""
+        mine = _among(self.people, people)
+        for name in OF_LISTS:
+            self._before[name] = io.read_rows(self.base.table(name), mine)
+        published, model = (self._before[name].select(PLACE) for name in OF_LISTS)
+        return published, model
 
     def add(self, name: str, rows: pa.Table) -> None:
         """Take the rows of a part of a table as it would be made now."""
@@ -160,13 +172,14 @@ class Merging:
         """Write the lists of those among these people, of whom all that is made was added."""
         mine = _among(self.people, people)
         parts = {name: self._made.pop(name, []) for name in OF_PERSONS}
+        before = {name: self._before.pop(name) for name in OF_LISTS}
         if len(mine) == 0:
             return
+        before["features"] = io.read_rows(self.base.table("features"), mine)
         now = {
             name: pa.concat_tables([TABLES[name].schema.empty_table(), *found])
             for name, found in parts.items()
         }
-        before = {name: io.read_rows(self.base.table(name), mine) for name in OF_PERSONS}
         lost, remodelled = (_theirs(rows, mine) for rows in (self.lost, self.remodelled))
         whole = merged(before, now, lost, self.anew.among(mine), remodelled, self.scored)
         for name, rows in whole.items():
@@ -188,35 +201,37 @@ def merged(
     """``recommendations``, ``features`` and ``model_lists`` of people of whose lists some stand.
 
     ``before``, ``now``: their rows of the three tables in the base, and as they would be made now;
-    ``lost``: the places that go, filled from what would be made now, in its order; ``anew``: the
-    lists that are taken from there as a whole; ``remodelled``: surface and person_id of other
-    model's lists that are; ``scored``: the surfaces whose places have features.
+    ``lost``: the places that go, filled from what would be made now, in its order; ``remodelled``:
+    those of the model's lists; ``anew``: the lists that are taken from there as a whole;
+    ``scored``: the surfaces whose places have features.
 
     A pair has one row of features, and one score on all surfaces that are scored: the base's, but
-    of people with a list that is anew, where it is made of what is known now.
+    of people with a list that is anew, where it is made of what is known now. A place says where
+    its item stands in the model's list as that is then.
     """
-    kept = anew.without(before["recommendations"])
+    rows, model = (
+        _mended(before[name], now[name], gone, anew)
+        for name, gone in zip(OF_LISTS, (lost, remodelled), strict=True)
+    )
+    rows = _scored_once(rows, before["recommendations"], now["recommendations"], anew, scored)
+    rows = _with(rows, "model_rank", _ranks_in(model, rows))
+    return {
+        "recommendations": rows,
+        "features": _of_listed(rows, before["features"], now["features"], anew, scored),
+        "model_lists": model,
+    }
+
+
+def _mended(before: pa.Table, offered: pa.Table, lost: pa.Table, anew: Anew) -> pa.Table:
+    """The lists that stand, their gaps filled, and those that are anew."""
+    kept = anew.without(before)
     standing = kept.filter(pc.invert(among(kept, lost, PLACE)))
-    offered = now["recommendations"]
     added = _fillings(offered.filter(among(offered, lost, LIST)), lost, standing)
     # Behind the last place that stands, in the order in which they were offered.
     behind = np.arange(added.num_rows, dtype=np.int32) + 1_000_000
     added = _with(added, "rank", pa.array(behind)).cast(kept.schema)
-    rows = pa.concat_tables([
-        closed_up(pa.concat_tables([standing, added])), anew.of(offered).cast(kept.schema)
-    ])  # fmt: skip
-    rows = _scored_once(rows, before["recommendations"], offered, anew, scored)
-    model = pa.concat_tables([remodelled.select(LIST), lost.select(LIST)])
-    theirs = anew.without(before["model_lists"])
-    stands = theirs.filter(pc.invert(among(theirs, model, LIST)))
-    ours = now["model_lists"]
-    replaced = anew.without(ours)
-    replaced = replaced.filter(among(replaced, model, LIST))
-    return {
-        "recommendations": rows,
-        "features": _of_listed(rows, before["features"], now["features"], anew, scored),
-        "model_lists": pa.concat_tables([stands, replaced, anew.of(ours)]),
-    }
+    mended = closed_up(pa.concat_tables([standing, added]))
+    return pa.concat_tables([mended, anew.of(offered).cast(kept.schema)])
 
 
 def _fillings(offered: pa.Table, lost: pa.Table, standing: pa.Table) -> pa.Table:
@@ -249,6 +264,15 @@ def _scored_once(
     found[ours[replaced]] = now["score"].to_numpy()[replaced]
     scores = np.where(asked, found[own], rows["score"].to_numpy())
     return _with(rows, "score", pa.array(scores, pa.float64()))
+
+
+def _ranks_in(model: pa.Table, rows: pa.Table) -> pa.Array:
+    """(n_rows,) int32: the rank in its list of ``model`` of each row's item, null where it is not
+    there."""
+    own, theirs = _together(PLACE, rows, model)
+    ranks = np.zeros(max(codes.max(initial=-1) for codes in (own, theirs)) + 1, np.int32)
+    ranks[theirs] = model["rank"].to_numpy()
+    return pa.array(ranks[own], mask=ranks[own] == 0)
 
 
 def _together(names: Sequence[str], *tables: pa.Table) -> list[np.ndarray]:

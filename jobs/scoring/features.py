@@ -98,13 +98,17 @@ def wide(named: Named) -> Pairs:
     return Pairs(pairs // max(n_items, 1), pairs % max(n_items, 1), signals, pair_of)
 
 
-def nearest(person: np.ndarray, item: np.ndarray, score: np.ndarray, count: int) -> np.ndarray:
+def nearest(
+    person: np.ndarray, item: np.ndarray, score: np.ndarray, count: int | np.ndarray
+) -> np.ndarray:
     """(n_pairs,) bool: the ``count`` pairs of highest score of each person, ties to the lower item;
-    what is worth the cost of its features."""
+    what is worth the cost of its features. An array of counts, (n_pairs,), has each person's with
+    all of its pairs."""
     order = np.lexsort((item, -score, person))
     starts, group = runs(person[order])
     kept = np.zeros(len(order), bool)
-    kept[order] = np.arange(len(order)) - starts[group] < count
+    most = np.broadcast_to(count, len(order))
+    kept[order] = np.arange(len(order)) - starts[group] < most[order]
     return kept
 
 

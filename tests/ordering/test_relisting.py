@@ -186,6 +186,8 @@ def test_lists_that_are_written_block_by_block_are_those_of_all_at_once(tmp_path
         lambda name, rows: written[name].append(rows),
     )  # fmt: skip
     for block in (["p", "q"], ["r", "s"]):
+        published, _ = merging.open(pa.array(block))
+        assert set(published["person_id"].to_pylist()) == {*block} - {"r"}
         for name, rows in now.items():
             merging.add(name, rows.filter(pc.is_in(rows["person_id"], value_set=pa.array(block))))
         merging.close(pa.array(block))
@@ -202,20 +204,47 @@ def test_lists_that_are_written_block_by_block_are_those_of_all_at_once(tmp_path
     assert items == {"b", "c"}
 
 
-def test_the_models_list_is_replaced_where_the_published_one_is_or_either_lost_a_place() -> None:
-    def model(*rows: tuple[str, str, str, float]) -> pa.Table:
-        return places(*rows).select(TABLES["model_lists"].schema.names)
+def model(*rows: tuple[str, str, str, float]) -> pa.Table:
+    return places(*rows).select(TABLES["model_lists"].schema.names)
 
+
+def test_the_models_list_is_replaced_where_the_published_one_is_and_filled_where_it_lost() -> None:
     surfaces = ("homepage", "digest", "letter", "flyer")
+    base, made = (
+        [(surface, "p", item, 0.9) for surface in surfaces for item in items]
+        for items in (("a", "b"), ("c", "d"))
+    )
+    gone = lost(("letter", "p", "a"))
     found = merged(
-        places(*((surface, "p", "a", 0.9) for surface in surfaces)), lost(("digest", "p", "a")),
-        places(*((surface, "p", "b", 0.5) for surface in surfaces)), features(), features(), [],
-        due=("p",), remodelled=lost(("letter", "p", "a")).select(relisting.LIST),
-        model=(model(*((surface, "p", "a", 0.9) for surface in surfaces)),
-               model(*((surface, "p", "b", 0.5) for surface in surfaces))),
+        places(*base), gone, places(*made), features(), features(), [], due=("p",),
+        remodelled=lost(("letter", "p", "a"), ("digest", "p", "b")),
+        model=(model(*base), model(*made)),
     )  # fmt: skip
-    items = {row["surface"]: row["item_id"] for row in found["model_lists"].to_pylist()}
-    assert items == {"homepage": "b", "digest": "b", "letter": "b", "flyer": "a"}
+    items: dict[str, list[str]] = {surface: [] for surface in surfaces}
+    for row in (
+        found["model_lists"].sort_by([("surface", "ascending"), ("rank", "ascending")]).to_pylist()
+    ):
+        items[row["surface"]].append(row["item_id"])
+    assert items == {
+        "homepage": ["c", "d"], "digest": ["a", "c"], "letter": ["b", "c"], "flyer": ["a", "b"],
+    }  # fmt: skip
+
+
+def test_a_place_says_where_its_item_stands_in_the_models_list_as_that_is_now() -> None:
+    # The model put r first, which a rule bans, and the list was made of what stands behind it.
+    then = [("digest", "p", item, 0.9) for item in ("r", "a", "b")]
+    offered = ("digest", "p", "c", 0.5)
+    gone = lost(("digest", "p", "a"))
+    for remodelled, expected in (
+        (gone, {"b": (1, 2), "c": (2, 3)}), (gone.slice(0, 0), {"b": (1, 3), "c": (2, None)}),
+    ):  # fmt: skip
+        found = merged(
+            places(*then[1:]), gone, places(offered), features(), features(), [],
+            remodelled=remodelled, model=(model(*then), model(offered)),
+        )  # fmt: skip
+        ranks = {row["item_id"]: (row["rank"], row["model_rank"])
+                 for row in found["recommendations"].to_pylist()}  # fmt: skip
+        assert ranks == expected
 
 
 def test_shared_lists_that_stand_lose_what_may_not_and_new_contexts_get_theirs() -> None:
