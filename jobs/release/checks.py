@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,8 @@ LISTS = (*RULED, ("pools", "item_id"), ("model_lists", "item_id"))
 REQUIRED_FILES = ("index/items.faiss", "index/index.json", "scorer/scorer.json", "kv/data.mdb")
 PASSED = ("green", "warning")
 SAMPLE = 3  # ids shown in a sentence
+LOOKED_UP = 300  # people, items, and keys of each file, whose entries are looked up
+FACTS = ("region", "segment", "personalised", "restrictions")  # of a person, by key
 FILES = 200  # of 500 people each, looked at together
 TOLERANCE = 1e-6  # relative; the same sums in another order differ by less
 
@@ -92,9 +95,79 @@ def _gates(release: Release) -> list[str]:
 
 
 def _entries(release: Release) -> list[str]:
-    held = stores.LmdbStore(release.path("kv")).count()
-    expected = release.manifest["kv"]["entries"]
-    return [] if held == expected else [f"kv/ holds {held} entries, the manifest says {expected}"]
+    """The key-value store holds as many entries as the manifest says, and tells of some people,
+    keys, contexts and items what the tables say: entries of a kind are all written alike."""
+    store = stores.LmdbStore(release.path("kv"))
+    held, expected = store.count(), release.manifest["kv"]["entries"]
+    found = [] if held == expected else [f"kv/ holds {held} entries, the manifest says {expected}"]
+    told = _told(release)
+    entries = store.get_all(list(told))
+    wrong = [stores.joined(*key) for key, entry in zip(told, entries, strict=True)
+             if _as_told(entry) != told[key]]  # fmt: skip
+    return found + _sentence(pa.array(wrong, pa.string()), "kv/: %d entries differ from the tables")
+
+
+def _told(release: Release) -> dict[tuple[str, ...], Any]:
+    """By the parts of their keys, what some entries must say: of a list its items, None where there
+    is no such list."""
+    people, items = (
+        _spread(_column(release, *name))
+        for name in (("persons", "person_id"), ("id_maps", "item_id"))
+    )
+    persons = _table(release, "persons", ["person_id", *FACTS])
+    persons = persons.filter(pc.is_in(persons["person_id"], people))
+    told: dict[tuple[str, ...], Any] = {
+        ("n", row.pop("person_id")): row for row in persons.to_pylist()
+    }
+    blocked = _table(release, "filters/blocked_pairs", ["person_id", "item_id"])
+    blocked = blocked.filter(pc.is_in(blocked["person_id"], people))
+    pairs = sorted({(row["person_id"], row["item_id"]) for row in blocked.to_pylist()})
+    told |= {("b", person): None for person in people.to_pylist()}
+    for person, item in pairs:
+        told["b", person] = [*(told["b", person] or []), item]
+    # Some keys of each file.
+    for file in io.parquet_files(release.path("identities")):
+        keys = pq.ParquetFile(file).read_row_group(0, ["key_type", "key", "person_id"])
+        for row in keys.take(_evenly(keys.num_rows)).to_pylist():
+            told["i", row["key_type"], row["key"]] = row["person_id"]
+    of_people = ["surface", "person_id", "rank", "item_id"]
+    lists = io.read_rows(release.path("recommendations"), people, of_people)
+    beside = _table(release, "item_lists", ["surface", "item_id", "rank", "listed_item_id"])
+    beside = beside.filter(pc.is_in(beside["item_id"], items))
+    shared = ["surface", "context_kind", "context", "rank", "item_id"]
+    by_grain = {"r": ("person", people), "s": ("item", items)}
+    told |= {
+        (kind, name, one): None
+        for kind, (grain, ids) in by_grain.items()
+        for name, facts in release.manifest["surfaces"].items() if facts["grain"] == grain
+        for one in ids.to_pylist()
+    }  # fmt: skip
+    for kind, rows in (
+        ("r", lists),
+        ("s", beside),
+        ("c", _table(release, "context_lists", shared)),
+    ):
+        *names, item = (name for name in rows.column_names if name != "rank")
+        for row in rows.sort_by("rank").to_pylist():
+            key = (kind, *(row[name] for name in names))
+            told[key] = [*(told.get(key) or []), row[item]]
+    return told
+
+
+def _as_told(entry: Any) -> Any:
+    """What an entry says, as :func:`_told` has it."""
+    return entry["item_id"] if isinstance(entry, dict) and "item_id" in entry else entry
+
+
+def _spread(ids: pa.ChunkedArray) -> pa.StringArray:
+    """Some different ids, evenly over all, sorted."""
+    known = pc.unique(ids)
+    return known.take(pc.sort_indices(known)).take(_evenly(len(known)))
+
+
+def _evenly(count: int) -> pa.Array:
+    """Places of some among so many, evenly."""
+    return pa.array(np.unique(np.linspace(0, max(count - 1, 0), min(count, LOOKED_UP)).astype(int)))
 
 
 def _versions(release: Release) -> list[str]:

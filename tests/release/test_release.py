@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +22,7 @@ from jobs import gate, io, params, steps, tables
 from jobs.errors import Fault, GateRed
 from jobs.io import Lake
 from jobs.refresh.route import Refresh
-from jobs.release import checks, release, releases, rollback
+from jobs.release import checks, release, releases, rollback, stores
 from jobs.retrieval import index
 from tests.release import nights
 
@@ -283,6 +284,34 @@ def test_places_are_judged_alike_in_one_file_and_in_many(lake, monkeypatch):
     assert found[0] == found[1]
     for sentence in ("region excludes", "restriction excludes", "blocked_pairs forbids"):
         assert any(sentence in one for one in found[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        (("r", nights.SURFACE, "account:p0"), {"item_id": ["i2", "i1"], "score": [1, 1]}),
+        (("s", "similar", "i3"), {"item_id": [], "score": []}),
+        (("c", "feed", "region", "so/uth"), {"item_id": ["i2"], "score": [1]}),
+        (("i", "device/id", "d%1"), "account:p3"),
+        (("n", "account:p2"), {"region": None, "segment": None, "personalised": True,
+                               "restrictions": []}),
+        (("b", "account:p0"), {"item_id": ["i0", "i0"]}),
+        (("b", "account:p4"), {"item_id": ["i0"]}),
+    ],
+)  # fmt: skip
+def test_an_entry_that_differs_from_the_tables_is_refused(lake, key, entry):
+    nights.publish(lake)
+    staged = releases.load(nights.stage(lake).staged / "release")
+    assert checks.faults(staged) == []
+    with (
+        lmdb.open(str(staged.path("kv")), map_size=1 << 27, lock=False) as env,
+        env.begin(write=True) as transaction,
+    ):
+        before = transaction.get(stores.key_of(*key))
+        transaction.put(stores.key_of(*key), json.dumps(entry).encode())
+    found = [one for one in checks.faults(staged) if "differ from the tables" in one]
+    assert found == [f"kv/: 1 entries differ from the tables (such as {stores.joined(*key)!r})"]
+    assert (before is None) == (key == ("b", "account:p4"))
 
 
 @pytest.mark.parametrize(
