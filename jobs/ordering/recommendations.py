@@ -32,7 +32,7 @@ from jobs import io
 from jobs.filtering.allowed import Allowed
 from jobs.io import Published
 from jobs.night import Night
-from jobs.ordering import lists, logged, relisting, rules
+from jobs.ordering import filling, lists, logged, relisting, rules
 from jobs.ordering.listing import COLUMNS, Chosen, Gathered, Listing
 from jobs.ordering.rules import Rule
 from jobs.ordering.stages import Ordered
@@ -50,9 +50,6 @@ from jobs.tables import TABLES
 
 # People whose lists are made at a time: some 700 named rows each, 150 bytes a row at the widest.
 BLOCK = 5_000
-# A list with a gap is made for what it offers from so many times its places: what stands in it, and
-# the nearest by the prior of the rest.
-FILLED_FROM = 3
 # What is counted of the lists of each surface.
 EVIDENCE = ("overrides", "explore_shares", "delivery", "shortfalls")
 
@@ -273,7 +270,10 @@ def make(
             mine = stand.filter(pc.equal(stand["surface"], name))["item_id"]
             one.standing(matrix.known(mine, items["item_id"], "item of recommendations"))
     for first in range(0, making.persons.num_rows, BLOCK):
-        making.block(first, making.persons.slice(first, BLOCK))
+        block = making.persons.slice(first, BLOCK)
+        making.block(first, block)
+        if merging is not None:
+            merging.close(people_of(block))
     return making.listings
 
 
@@ -298,11 +298,15 @@ class Making:
         }
         self._night, self._shared, self._add, self._merging = night, shared, add, merging
         self._knows = any(one.surface.new_only for one in self.listings.values())
-        # By surface: whose list there is asked for, and whose is made as a whole.
+        # By surface: whose list there is asked for, and in whose a few places are to be filled.
+        everybody = np.ones(self.persons.num_rows, bool)
         self._asked_for = {
-            name: self._among(plan.lists[name] if plan else None) for name in surfaces
+            name: self._among(plan.lists[name]) if plan else everybody for name in surfaces
         }
-        self._whole = {name: self._among(plan.anew.on(name) if plan else None) for name in surfaces}
+        self._gaps = {
+            name: self._few_lost(plan, name, one) if plan else ~everybody
+            for name, one in surfaces.items()
+        }
         self._item_ids = pa.concat_arrays(items["item_id"].chunks)
         self._scored = Scored.read(night, persons, items)
         self._lately = {
@@ -326,7 +330,7 @@ class Making:
         """Stage the lists of these people, the first of whom has the code ``first``."""
         here = slice(first, first + people.num_rows)
         asked = {name: whose[here] for name, whose in self._asked_for.items()}
-        gaps = {name: asked[name] & ~whose[here] for name, whose in self._whole.items()}
+        gaps = {name: whose[here] for name, whose in self._gaps.items()}
         stands = self._standing(people)
         own = candidates_of(self._night, people["person_id"])
         named, scores = gather(own, people, self._shared, self._item_ids)
@@ -341,7 +345,7 @@ class Making:
             if asked[name].any():
                 mine = listing.choose(gathered, may & asked[name][pairs.person], known)
                 if listing.surface.scored:
-                    mine = self._worth_scoring(name, mine, gaps[name], stands[name], first)
+                    mine = self._worth_scoring(name, mine, regions, gaps[name], stands[name], first)
                 chosen[name] = mine
         needed, used = (np.zeros(len(pairs.item), bool) for _ in range(2))
         for name, mine in chosen.items():
@@ -362,8 +366,6 @@ class Making:
             people["person_id"].take(pa.array(listed.person)).combine_chunks(),
             self._item_ids.take(pa.array(listed.item)), rows[used[needed]], self._night.as_of,
         ))  # fmt: skip
-        if self._merging is not None:
-            self._merging.close(people_of(people))
 
     def _standing(self, people: pa.Table) -> dict[str, Lately]:
         """By surface, the pairs that stand in the base's published list or in the model's."""
@@ -378,18 +380,40 @@ class Making:
                 found[name] = replace(found[name], keys=np.union1d(*keys))
         return found
 
+    def _few_lost(self, plan: Plan, name: str, surface: Surface) -> np.ndarray:
+        """(n_people,) bool: whose list stands but for a few places. What explores needs all that
+        may be drawn."""
+        if surface.explore_places:
+            return np.zeros(self.persons.num_rows, bool)
+        most = np.zeros(self.persons.num_rows, np.int64)
+        for lost in (plan.lost, plan.remodelled):
+            ids = lost.filter(pc.field("surface") == name)["person_id"]
+            person = matrix.positions(ids, self.persons["person_id"])
+            most = np.maximum(most, np.bincount(person[person >= 0], minlength=len(most)))
+        stands = self._among(plan.lists[name]) & ~self._among(plan.anew.on(name))
+        return stands & (most <= filling.FEW * surface.length)
+
     def _worth_scoring(
-        self, name: str, chosen: Chosen, gaps: np.ndarray, stands: Lately, first: int
-    ) -> Chosen:
-        """What is worth its features; of a list with a gap, of whom ``gaps`` (n_people,) bool, what
-        stands in it, and no more besides than fills it."""
-        surface, pairs = self.listings[name].surface, chosen.pairs
-        filling = gaps[pairs.person]
-        standing = filling & stands.holds(first + pairs.person, pairs.item)
-        most = np.where(filling, FILLED_FROM * surface.length, np.iinfo(np.int64).max)
-        return chosen.of(
-            self._scored.nearest(pairs, chosen.alone | standing, surface.new_only, most)
+        self, name: str, chosen: Chosen, regions: list[str | None], gaps: np.ndarray,
+        stands: Lately, first: int,
+    ) -> Chosen:  # fmt: skip
+        """What is worth its features; ``gaps``: (n_people,) bool, whose list is only to be
+        filled."""
+        listing, scored = self.listings[name], self._scored
+        new_only, mends = listing.surface.new_only, gaps[chosen.pairs.person]
+        if not mends.any():
+            return chosen.of(scored.nearest(chosen.pairs, chosen.alone, new_only))
+        kept, whole, mended = np.zeros(len(mends), bool), chosen.of(~mends), chosen.of(mends)
+        kept[~mends] = scored.nearest(whole.pairs, whole.alone, new_only)
+        pairs = mended.pairs
+        removed, raised = listing.stages.ruled(pairs, regions)
+        person = first + pairs.person
+        always = mended.alone | raised | stands.holds(person, pairs.item)
+        bought, shown = (lately.holds(person, pairs.item) for lately in self._lately[name])
+        kept[mends] = filling.worth_scoring(
+            pairs, scored.near(pairs), always, bought | shown, removed, listing.surface.slots()
         )
+        return chosen.of(kept)
 
     def _order(
         self, name: str, gathered: Gathered, chosen: Chosen, foretold: np.ndarray | None, first: int
@@ -415,10 +439,8 @@ class Making:
     def _pairs(self, rows: pa.Table, what: str) -> Lately:
         return Lately.of(self._asked(rows), self.persons, self._item_ids, what)
 
-    def _among(self, ids: pa.StringArray | None) -> np.ndarray:
-        """(n_people,) bool: who is among these, None is everybody."""
-        if ids is None:
-            return np.ones(self.persons.num_rows, bool)
+    def _among(self, ids: pa.StringArray) -> np.ndarray:
+        """(n_people,) bool: who is among these."""
         return np.asarray(pc.is_in(self.persons["person_id"], value_set=ids), bool)
 
     def _asked(self, rows: pa.Table) -> pa.Table:

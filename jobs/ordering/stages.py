@@ -181,16 +181,30 @@ class Stages:
         """The table ``overrides`` of all blocks so far."""
         return self._tally.table()
 
+    def ruled(self, pairs: Pairs, regions: list[str | None]) -> tuple[np.ndarray, np.ndarray]:
+        """(n_pairs,) bool each: what a rule takes out of its person's list, and what is raised."""
+        effects, effect = self._effects(regions)
+        at = (effect[pairs.person], pairs.item)
+        removed_by, boost = (
+            np.stack([getattr(one, name) for one in effects])[at]
+            for name in ("removed_by", "boost")
+        )
+        return removed_by >= 0, boost > 1
+
     # --- one block ---------------------------------------------------------------------------
+    def _effects(self, regions: list[str | None]) -> tuple[list[rules.Effect], np.ndarray]:
+        """What the rules do in each region of a block, and (n_people,) which of these is whose."""
+        distinct = {region: code for code, region in enumerate(dict.fromkeys(regions))}
+        effects = [self.rules.of(region) for region in distinct]
+        return effects, np.array([distinct[region] for region in regions], np.int64)
+
     def _ordered(
         self, block: Block, surface: Ordering
     ) -> tuple[Listed, np.ndarray, np.ndarray, overrides.Reasons]:
         """Lists under the rules and the stages of ``surface``, the propensity of each place,
         whether its item was drawn for it, and why pairs came and went."""
         pairs = block.pairs
-        distinct = {region: code for code, region in enumerate(dict.fromkeys(block.regions))}
-        effects = [self.rules.of(region) for region in distinct]
-        effect = np.array([distinct[region] for region in block.regions], np.int64)
+        effects, effect = self._effects(block.regions)
         of_pair = effect[pairs.person]
         removed_by, boost, boosted_by = (
             np.stack([getattr(one, name) for one in effects])[of_pair, pairs.item]

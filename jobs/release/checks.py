@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs import io
-from jobs.release import groups, stores
+from jobs.release import excluded, groups, stores
 from jobs.release.releases import REMOVED, Release
 from jobs.retrieval import bundles, matrix
 from jobs.scoring import features
@@ -36,9 +36,9 @@ REQUIRED_FILES = ("index/items.faiss", "index/index.json", "scorer/scorer.json",
 PASSED = ("green", "warning")
 SAMPLE = 3  # ids shown in a sentence
 LOOKED_UP = 300  # people, items, and keys of each file, whose entries are looked up
-FACTS = ("region", "segment", "personalised", "restrictions")  # of a person, by key
 FILES = 200  # of 500 people each, looked at together
 TOLERANCE = 1e-6  # relative; the same sums in another order differ by less
+Told = dict[tuple[str, ...], Any]  # by the parts of their keys, what entries must say
 
 
 def faults(release: Release) -> list[str]:
@@ -96,57 +96,66 @@ def _gates(release: Release) -> list[str]:
 
 def _entries(release: Release) -> list[str]:
     """The key-value store holds as many entries as the manifest says, and tells of some people,
-    keys, contexts and items what the tables say: entries of a kind are all written alike."""
+    keys and items, and of all contexts, what the tables say: entries of a kind are all written
+    alike."""
     store = stores.LmdbStore(release.path("kv"))
     held, expected = store.count(), release.manifest["kv"]["entries"]
     found = [] if held == expected else [f"kv/ holds {held} entries, the manifest says {expected}"]
-    told = _told(release)
+    people, items = (
+        _spread(_column(release, table, f"{name}_id"))
+        for table, name in (("persons", "person"), ("id_maps", "item"))
+    )
+    told: Told = {("m",): release.id}
+    told |= _told_of_people(release, people) | _told_of_lists(release, people, items)
+    told |= _told_of_items(release, items)
     entries = store.get_all(list(told))
     wrong = [stores.joined(*key) for key, entry in zip(told, entries, strict=True)
              if _as_told(entry) != told[key]]  # fmt: skip
     return found + _sentence(pa.array(wrong, pa.string()), "kv/: %d entries differ from the tables")
 
 
-def _told(release: Release) -> dict[tuple[str, ...], Any]:
-    """By the parts of their keys, what some entries must say: of a list its items, None where there
-    is no such list."""
-    people, items = (
-        _spread(_column(release, *name))
-        for name in (("persons", "person_id"), ("id_maps", "item_id"))
-    )
-    persons = _table(release, "persons", ["person_id", *FACTS])
+def _as_told(entry: Any) -> Any:
+    """What of an entry is compared: the release of ``m``, the items of a list, in their order, and
+    what excludes an item; else all of it."""
+    if not isinstance(entry, dict):
+        return entry
+    if "kind" in entry:
+        return list(zip(entry["kind"], entry["value"], strict=False))
+    return entry.get("release_id") or entry.get("item_id", entry)
+
+
+def _told_of_people(release: Release, people: pa.StringArray) -> Told:
+    """What is known of these people, what is blocked for them, and whose some keys are."""
+    persons = _table(release, "persons", ["person_id", *stores.FACTS])
     persons = persons.filter(pc.is_in(persons["person_id"], people))
-    told: dict[tuple[str, ...], Any] = {
-        ("n", row.pop("person_id")): row for row in persons.to_pylist()
-    }
+    told: Told = {("n", row.pop("person_id")): row for row in persons.to_pylist()}
     blocked = _table(release, "filters/blocked_pairs", ["person_id", "item_id"])
     blocked = blocked.filter(pc.is_in(blocked["person_id"], people))
-    pairs = sorted({(row["person_id"], row["item_id"]) for row in blocked.to_pylist()})
     told |= {("b", person): None for person in people.to_pylist()}
-    for person, item in pairs:
+    for person, item in sorted({(row["person_id"], row["item_id"]) for row in blocked.to_pylist()}):
         told["b", person] = [*(told["b", person] or []), item]
-    # Some keys of each file.
-    for file in io.parquet_files(release.path("identities")):
-        keys = pq.ParquetFile(file).read_row_group(0, ["key_type", "key", "person_id"])
-        for row in keys.take(_evenly(keys.num_rows)).to_pylist():
+    for path in io.parquet_files(release.path("identities")):
+        with pq.ParquetFile(path) as file:
+            first = next(file.iter_batches(columns=["key_type", "key", "person_id"]), None)
+        for row in first.take(_evenly(len(first))).to_pylist() if first else ():
             told["i", row["key_type"], row["key"]] = row["person_id"]
-    of_people = ["surface", "person_id", "rank", "item_id"]
-    lists = io.read_rows(release.path("recommendations"), people, of_people)
+    return told
+
+
+def _told_of_lists(release: Release, people: pa.StringArray, items: pa.StringArray) -> Told:
+    """The items of the lists of these people and items, and of contexts; None for no list."""
+    named = ["surface", "person_id", "rank", "item_id"]
+    own = io.read_rows(release.path("recommendations"), people, named)
     beside = _table(release, "item_lists", ["surface", "item_id", "rank", "listed_item_id"])
     beside = beside.filter(pc.is_in(beside["item_id"], items))
-    shared = ["surface", "context_kind", "context", "rank", "item_id"]
-    by_grain = {"r": ("person", people), "s": ("item", items)}
-    told |= {
-        (kind, name, one): None
-        for kind, (grain, ids) in by_grain.items()
-        for name, facts in release.manifest["surfaces"].items() if facts["grain"] == grain
+    named = ["surface", "context_kind", "context", "rank", "item_id"]
+    told: Told = {
+        (kind, surface, one): None
+        for kind, grain, ids in (("r", "person", people), ("s", "item", items))
+        for surface, facts in release.manifest["surfaces"].items() if facts["grain"] == grain
         for one in ids.to_pylist()
     }  # fmt: skip
-    for kind, rows in (
-        ("r", lists),
-        ("s", beside),
-        ("c", _table(release, "context_lists", shared)),
-    ):
+    for kind, rows in (("r", own), ("s", beside), ("c", _table(release, "context_lists", named))):
         *names, item = (name for name in rows.column_names if name != "rank")
         for row in rows.sort_by("rank").to_pylist():
             key = (kind, *(row[name] for name in names))
@@ -154,9 +163,23 @@ def _told(release: Release) -> dict[tuple[str, ...], Any]:
     return told
 
 
-def _as_told(entry: Any) -> Any:
-    """What an entry says, as :func:`_told` has it."""
-    return entry["item_id"] if isinstance(entry, dict) and "item_id" in entry else entry
+def _told_of_items(release: Release, items: pa.StringArray) -> Told:
+    """What excludes these items from shared lists; None where nothing does, or where none has
+    them."""
+    if REMOVED not in release.manifest["tables"]:
+        return {}  # made before they were in it
+    own = _table(release, "filters/ineligible_items", ["item_id", "kind", "value"])
+    removed = _table(release, REMOVED, ["surface", "item_id", "region"])
+    rows = excluded.by_all(own, removed)
+    listed = pa.chunked_array([
+        chunk for table, column in RULED[1:] for chunk in _column(release, table, column).chunks
+    ], pa.string())  # fmt: skip
+    told: Told = {("e", item): None for item in items.to_pylist()}
+    rows = rows.filter(pc.and_(pc.is_in(rows["item_id"], items),
+                               pc.is_in(rows["item_id"], pc.unique(listed))))  # fmt: skip
+    for item, kind, value in sorted({tuple(row.values()) for row in rows.to_pylist()}):
+        told["e", item] = [*(told["e", item] or []), (kind, value)]
+    return told
 
 
 def _spread(ids: pa.ChunkedArray) -> pa.StringArray:

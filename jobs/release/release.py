@@ -42,7 +42,7 @@ from jobs.night import Night
 from jobs.ordering import rules
 from jobs.params import check
 from jobs.refresh import route
-from jobs.release import checks, groups, reader, releases, stores
+from jobs.release import checks, excluded, groups, releases, stores
 from jobs.release.releases import REMOVED, Release
 from jobs.retrieval.sources.pools import SHARED as POOLS
 from jobs.scoring import scorer
@@ -124,7 +124,7 @@ def run(night: Night, chosen: Params) -> None:
         io.write_arrow(folder / REMOVED, removed)
         rows[REMOVED] = removed.num_rows
         own = night.arrow("ineligible_items", ["item_id", "kind", "value"])
-        ineligible = pa.concat_tables([own, exclusions(removed).cast(own.schema)])
+        ineligible = excluded.by_all(own, removed)
         pools = served_pools(night.arrow("pools"), ineligible)
         io.write_arrow(folder / "pools", pools)
         rows["pools"] = pools.num_rows
@@ -187,7 +187,7 @@ def verify(night: Night) -> list[str]:
 
 
 def publish(night: Night) -> str:
-    """Serve the staged release, unless a newer run date serves already; returns its id."""
+    """Serve the staged release, unless what serves is newer or has read later; returns its id."""
     chosen = params.build(Params, night.overrides.get("release", {}))
     with releases.room("release", releases.root(night.lake)):
         release = _shelve(night)
@@ -253,29 +253,6 @@ def _removed(night: Night) -> pa.Table:
     return rules.removed(known, catalogue["item_id"])
 
 
-def exclusions(removed: pa.Table) -> pa.Table:
-    """item_id, kind, value: the same as rules of eligibility, as a reader asks for them.
-
-    ``removed``: the columns of ``rules.REMOVED``. Where a rule names no surface the rule is one of
-    ``filters/ineligible_items/``; else its kind is :data:`reader.ON_SURFACE` or, of a region alone,
-    :data:`reader.ON_SURFACE_IN`.
-    """
-    named: list[tuple[str, str]] = []
-    for row in removed.select(["surface", "region"]).to_pylist():
-        surface, region = row["surface"], row["region"]
-        if surface is None:
-            named.append(EVERYONE if region is None else ("region", region))
-        elif region is None:
-            named.append((reader.ON_SURFACE, surface))
-        else:
-            named.append((reader.ON_SURFACE_IN, stores.joined(surface, region)))
-    kinds, values = zip(*named, strict=True) if named else ((), ())
-    return pa.table({
-        "item_id": removed["item_id"], "kind": pa.array(kinds, pa.string()),
-        "value": pa.array(values, pa.string()),
-    })  # fmt: skip
-
-
 def served_pools(pools: pa.Table, ineligible: pa.Table) -> pa.Table:
     """The table ``pools`` without items that nobody, or nobody in its region, may get.
 
@@ -318,9 +295,7 @@ def surfaces(night: Night) -> dict[str, dict[str, Any]]:
 def _frames(night: Night, ineligible: pa.Table) -> dict[str, pa.Table]:
     return {
         "identities": night.arrow("identities", columns=["key_type", "key", "person_id"]),
-        "persons": night.arrow(
-            "persons", columns=["person_id", "region", "segment", "personalised", "restrictions"]
-        ),
+        "persons": night.arrow("persons", columns=["person_id", *stores.FACTS]),
         "blocked_pairs": _distinct(night.arrow("blocked_pairs", columns=["person_id", "item_id"])),
         "context_lists": night.arrow("context_lists"),
         "item_lists": night.arrow("item_lists"),
@@ -524,11 +499,20 @@ def _own_code_version(night: Night) -> str:
 
 
 def _switch(night: Night, release: Release) -> str:
-    """Point files and Redis at the release; an older one never replaces a newer one."""
+    """Point files and Redis at the release; an older one never replaces a newer one, and one that
+    has read less never what has read more: a recall or a new item would be undone by it."""
     now = releases.current_id(night.lake)
-    if now is not None and now != release.id and _is_newer(night.lake, now, release):
-        log.info("release=%s older_than=%s pointer=unchanged", release.id, now)
-        return str(now)
+    if now is not None and now != release.id:
+        if _is_newer(night.lake, now, release):
+            log.info("release=%s older_than=%s pointer=unchanged", release.id, now)
+            return str(now)
+        if _has_read_later(night.lake, now, release):
+            releases.hold(night.lake, night.run_id, release.id)
+            log.warning(
+                "release=%s waits: %s serves and has read later than it; the next refresh goes on "
+                "from it and serves (hourly_refresh, make refresh)", release.id, now,
+            )  # fmt: skip
+            return str(now)
     if now != release.id:
         releases.switch(night.lake, release.id)
     releases.tell(night.lake, "publish", night.run_id, release.id)
@@ -546,6 +530,14 @@ def _is_newer(lake: Lake, now: str, release: Release) -> bool:
     except releases.Broken:
         return now[:16] > release.id[:16]
     return serving.age[:3] > release.age[:3]
+
+
+def _has_read_later(lake: Lake, now: str, release: Release) -> bool:
+    """Whether the release ``now`` is whole and of a later run date."""
+    try:
+        return releases.opened(releases.root(lake) / now).as_of > release.as_of
+    except releases.Broken:
+        return False
 
 
 def _stage_in_redis(url: str, release_id: str, folder: Path) -> None:

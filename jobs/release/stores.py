@@ -49,6 +49,8 @@ LISTS = 50_000  # lists of a surface that are texts at a time, some 100 MB
 PREFIX = "nightjar:"
 UNMARKED = 2  # the format of an entry m that names none: those of before it did
 
+FACTS = ("region", "segment", "personalised", "restrictions")  # of a person, by key
+
 Entry = tuple[bytes, bytes]
 
 
@@ -179,8 +181,7 @@ def _kinds(
     yield lists("e", excluded, ["item_id"], None, why)
     yield texts("i", frames["identities"], ["key_type", "key"], "person_id")
     yield [(b"m", _json(meta))]
-    facts = ["region", "segment", "personalised", "restrictions"]
-    yield objects("n", frames["persons"], ["person_id"], facts)
+    yield objects("n", frames["persons"], ["person_id"], FACTS)
     for surface in sorted(recommended, key=lambda name: key_of("r", name, "")):
         for rows in _in_blocks(recommended[surface](), "person_id", LISTS):
             yield lists("r", rows, ["surface", "person_id"], "rank", _places(rows))

@@ -98,17 +98,13 @@ def wide(named: Named) -> Pairs:
     return Pairs(pairs // max(n_items, 1), pairs % max(n_items, 1), signals, pair_of)
 
 
-def nearest(
-    person: np.ndarray, item: np.ndarray, score: np.ndarray, count: int | np.ndarray
-) -> np.ndarray:
+def nearest(person: np.ndarray, item: np.ndarray, score: np.ndarray, count: int) -> np.ndarray:
     """(n_pairs,) bool: the ``count`` pairs of highest score of each person, ties to the lower item;
-    what is worth the cost of its features. An array of counts, (n_pairs,), has each person's with
-    all of its pairs."""
+    what is worth the cost of its features."""
     order = np.lexsort((item, -score, person))
     starts, group = runs(person[order])
     kept = np.zeros(len(order), bool)
-    most = np.broadcast_to(count, len(order))
-    kept[order] = np.arange(len(order)) - starts[group] < most[order]
+    kept[order] = np.arange(len(order)) - starts[group] < count
     return kept
 
 

@@ -65,16 +65,17 @@ class Scored:
             params.scored_new,
         )
 
-    def nearest(
-        self, pairs: Pairs, always: np.ndarray, new_only: bool, most: np.ndarray
-    ) -> np.ndarray:
+    def nearest(self, pairs: Pairs, always: np.ndarray, new_only: bool) -> np.ndarray:
         """(n_pairs,) bool: the pairs that are worth the cost of their features, the best of each
         person by the prior weights; ``always``: (n_pairs,) bool, kept whatever they weigh;
-        ``new_only``: whether what the person knows was left out of them; ``most``: (n_pairs,), of
-        the person of each no more than this."""
-        near = np.where(always, np.inf, features.linear_score(pairs.signals, self.prior))
-        count = np.minimum(most, self.count_new if new_only else self.count)
+        ``new_only``: whether what the person knows was left out of them."""
+        near = np.where(always, np.inf, self.near(pairs))
+        count = self.count_new if new_only else self.count
         return features.nearest(pairs.person, pairs.item, near, count)
+
+    def near(self, pairs: Pairs) -> np.ndarray:
+        """(n_pairs,): what they weigh by the prior."""
+        return features.linear_score(pairs.signals, self.prior)
 
     def block(self, people: pa.StringArray) -> Measured:
         """What is measured of these people, sorted ids."""
