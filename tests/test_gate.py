@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from expectations import VIEWS
+from expectations.columns import Found
 from expectations.rules import between, column
 from jobs import batches, findings, gate, io, steps, tables
 from jobs.errors import Fault, GateRed
@@ -493,3 +494,17 @@ def test_a_gate_over_many_chunks_publishes_green_and_stops_red(
     with pytest.raises(GateRed, match=f"weight is filled; 1 of {weights.num_rows} rows"):
         gate.judge(second)
     assert bare.published("ranker", good.AS_OF).attempt == "first"
+
+
+def test_a_key_counts_where_a_row_that_counts_has_it(tmp_path):
+    rows = {"person_id": ["a", "b", "a", None], "personalised": [False, False, True, True]}
+    for part in range(2):  # in two files, whose dictionaries differ
+        io.write_arrow(tmp_path / "persons", pa.table(rows).slice(2 * part, 2), part)
+    others = batches.Others(lambda name: tmp_path / name)
+    asked = pa.table({"person_id": ["b", "a", None, "c"]})
+    for where, expected in (
+        ((), [True, True, False, False]),
+        ((("personalised", True),), [False, True, False, False]),
+    ):
+        keys = others.keys(Found(("person_id",), "persons", where=where))
+        assert keys.hold([asked["person_id"]]).tolist() == expected

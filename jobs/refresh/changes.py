@@ -35,6 +35,7 @@ from jobs.ordering import rules
 from jobs.ordering.surfaces import CONTEXT, ITEM, PERSON
 from jobs.refresh import ladder, onward
 from jobs.refresh.ladder import AGED, KEPT, POOLED, Params
+from jobs.release import releases
 from jobs.retrieval import matrix
 from jobs.signals.past import people_of
 
@@ -183,7 +184,7 @@ def intervals(night: Night, base: Published) -> pa.Table:
     then = _received(base, begun)
     new = pc.invert(pc.is_in(now["event_id"], value_set=then["event_id"]))
     time = now["received_time"]
-    before = _states(night)
+    before = _states(night, begun)
     rows = []
     for started, ended in hours(begun, read, night.as_of):
         inside = pc.and_(
@@ -191,10 +192,11 @@ def intervals(night: Night, base: Published) -> pa.Table:
             pc.less(time, pa.scalar(ended, tables.TIME)),
         )
         found = pc.sum(pc.and_(inside, new)).as_py() or 0
-        newly = READ if ended == night.as_of else HEALED
+        newly = READ if ended <= read or ended == night.as_of else HEALED
+        until, known = before.get(started, (ended, newly))
         rows.append({
             "started": started, "ended": ended,
-            "state": before.get(started, READ) if ended <= read else newly,
+            "state": known if ended <= max(read, until) else newly,
             "events": pc.sum(inside).as_py() or 0,
             "late": found if ended <= read else 0,
         })  # fmt: skip
@@ -216,13 +218,23 @@ def _received(events: Published, since: datetime) -> pa.Table:
     return io.read_arrow(events.table("events"), ["event_id", "received_time"], recent)
 
 
-def _states(night: Night) -> dict[datetime, str]:
-    """How the base says that earlier hours were read."""
+def _states(night: Night, begun: datetime) -> dict[datetime, tuple[datetime, str]]:
+    """By the beginning of earlier hours their end and how the base says that they were read; behind
+    a night the newest refresh that was released of the hours since it ``begun``, since people saw
+    lists that knew of what it had read."""
     found = night.previous("changes")
     if found is None:
-        return {}
-    rows = io.read_arrow(found.table("intervals"), ["started", "state"]).to_pylist()
-    return {row["started"]: row["state"] for row in rows}
+        since = [
+            io.label(one.as_of)
+            for one in releases.readable(night.lake)
+            if one.manifest["kind"] == "hourly" and begun < one.as_of < night.as_of
+        ]
+        there = [label for label in sorted(since) if night.lake.at("changes", label)]
+        if not there:
+            return {}
+        found = night.earlier("changes", there[-1])
+    rows = io.read_arrow(found.table("intervals"), ["started", "ended", "state"]).to_pylist()
+    return {row["started"]: (row["ended"], row["state"]) for row in rows if row["started"] >= begun}
 
 
 # --- people ----------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import scipy.sparse as sp
 
 from jobs import io, tables
 from jobs.diagnosis.parity import leakage, of_the_past
@@ -22,7 +24,7 @@ from jobs.ordering.surfaces import SURFACES
 from jobs.refresh import onward, route
 from jobs.release import releases, rollback
 from jobs.release.reader import Reader
-from jobs.retrieval import candidates, index
+from jobs.retrieval import candidates, embeddings, index, matrix
 from jobs.scoring import features
 from jobs.tables import FEATURES
 from tests import small_shop
@@ -114,6 +116,37 @@ def test_lists_of_touched_people_are_those_that_the_night_would_have_made(
             # Behind the tenth place a homepage looks at what other people are shown.
             depth = 10 if surface == "homepage" else len(items)
             assert items[:depth] == expected[surface, person][:depth], (surface, person)
+
+
+def test_touched_people_have_the_vectors_that_all_they_ever_did_gives(refreshed: Shop) -> None:
+    at = hour(6)
+    solver = refreshed.context("embeddings", at).params_of("embeddings").solver
+    facts = io.read_json(refreshed.lake.published("embeddings", at).table(embeddings.FILE))
+    now, then = (
+        matrix.build(refreshed.table("interactions", one).select(embeddings.OF_INTERACTIONS))
+        for one in (at, AS_OF)
+    )
+    factors = {
+        name: dict(rows(refreshed.table(f"{name}_factors", at))) for name in ("item", "person")
+    }
+    items = np.array([factors["item"][one] for one in now.item_ids.to_pylist()], np.float32)
+    people = touched(refreshed, at) & set(then.person_ids.to_pylist())
+    place = {one: number for number, one in enumerate(now.person_ids.to_pylist())}
+    mine = np.array([place[one] for one in sorted(people & set(place))])
+    assert len(mine) > 5
+    found = np.array([factors["person"][one] for one in sorted(people & set(place))], np.float32)
+    whole = solver.fold_in(now.matrix[mine], items, facts["mean_weight"])
+    np.testing.assert_array_equal(found, whole)
+    # What they did in these hours alone says something else of them.
+    before = sp.csr_matrix(now.matrix.shape, dtype=now.matrix.dtype).tolil()
+    old = np.array([place.get(one, -1) for one in then.person_ids.to_pylist()])
+    columns = matrix.positions(then.item_ids, now.item_ids)
+    coo = then.matrix.tocoo()
+    kept = (old[coo.row] >= 0) & (columns[coo.col] >= 0)
+    before[old[coo.row[kept]], columns[coo.col[kept]]] = 1.0
+    delta = now.matrix[mine] - now.matrix[mine].multiply(before.tocsr()[mine])
+    alone = solver.fold_in(delta, items, facts["mean_weight"])
+    assert (np.abs(alone - whole).max(axis=1) > 0.01).mean() > 0.5
 
 
 def test_hours_are_told_apart_and_missed_ones_are_healed(refreshed: Shop) -> None:
@@ -262,6 +295,28 @@ def test_a_boost_that_comes_into_force_makes_all_lists_anew_and_is_counted(story
     assert work["anew"] == work["known"] == shop.table("persons", hour(2)).num_rows
     causes = set(shop.table("overrides", hour(2))["cause"].to_pylist())
     assert "push" in causes - set(shop.table("overrides", hour(1))["cause"].to_pylist())
+
+
+def test_a_night_behind_refreshes_waits_and_brings_back_nothing_that_was_recalled(
+    story: Story, tmp_path: Path
+) -> None:
+    shop = moved(story.shop, tmp_path)
+    serving = current(shop)
+    assert serving.as_of == hour(2)
+    shop.night(AS_OF)  # again, and with what was known at midnight
+    assert story.recalled in shop.table("recommendations", AS_OF)["item_id"].to_pylist()
+    assert current(shop).id == serving.id
+    waits = releases.held(shop.lake)
+    assert waits == route.base_of(shop.lake, hour(3)).id != serving.id
+    shop.refresh(hour(3))
+    release = current(shop)
+    assert (release.as_of, release.manifest["base"]) == (hour(3), io.label(AS_OF))
+    assert release.age > serving.age
+    assert releases.held(shop.lake) is None
+    assert not {story.recalled} & set(shop.table("recommendations", hour(3))["item_id"].to_pylist())
+    assert NEW in shop.table("item_vectors", hour(3))["item_id"].to_pylist()
+    # The hours that refreshes of the night before had read in their time were read in it.
+    assert shop.table("intervals", hour(3))["state"].to_pylist() == ["read"] * 3
 
 
 def test_what_was_rolled_back_is_nothing_to_go_on_from(story: Story, tmp_path: Path) -> None:
