@@ -34,11 +34,6 @@ does not. Connection `nightjar_spark` names the engine: host `local[*]`, `spark:
 `sc://host:port`, Spark settings as `conf` in its extra field; without it Spark runs on the local
 cores. Connection `nightjar_redis`, where it exists, receives the release too.
 
-## Beside refreshes
-Refreshes between midnight and the end of the night have read more than it: what was recalled or
-came since. Where one of them serves the night's release waits (`held` in
-`releases/history.jsonl`), and serves with the next refresh, which goes on from it.
-
 ## Who is told
 A night that fails is told, once until it is green again or a day has passed, to the connections
 `nightjar_webhook` and `nightjar_smtp`, where they exist; `nightjar_alerts.py` says what they hold.

@@ -15,7 +15,6 @@ from rich.table import Table
 from jobs import io, steps, tables
 from jobs.errors import Fault
 from jobs.io import Lake
-from jobs.release import releases
 from tools.progress import Task
 
 VERDICTS = {"green": "green", "warning": "yellow", "red": "red"}
@@ -154,9 +153,6 @@ def show_release(console: Console, lake: Lake, as_of: datetime) -> None:
         name, folder = released
         facts.append(("release", f"{name} in {folder}"))
         facts.append(("age at publishing", _lag(folder, as_of)))
-        waits = releases.held(lake)
-        if waits is not None:
-            facts.append(("waits", f"{waits}, of which what serves has read more: make refresh"))
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         console.print(f"  {name:{width}}  {value}", highlight=False, markup=False, soft_wrap=True)

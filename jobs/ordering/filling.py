@@ -20,13 +20,14 @@ NEAREST = 60
 
 def worth_scoring(
     pairs: Pairs, near: np.ndarray, always: np.ndarray, lowered: np.ndarray, removed: np.ndarray,
-    slots: Mapping[str, int],
+    slots: Mapping[str, int], most: int = 0,
 ) -> np.ndarray:  # fmt: skip
     """(n_pairs,) bool: what is looked at to fill the lists of the people of these pairs.
 
     ``near``: (n_pairs,), by the prior; ``always``, ``lowered``, ``removed``: (n_pairs,) bool, what
     stands in the list or a rule or pin raises, what is demoted, and what a rule takes out, which
-    stands in the model's list alone; ``slots``: places that are owed to sources.
+    stands in the model's list alone; ``slots``: places that are owed to sources; ``most``: how many
+    places a list may have lost.
 
     Besides what is always looked at, so many of each of the three kinds, so that none takes
     another's room, and of every source that is owed places the best so many: the prior puts new
@@ -35,7 +36,7 @@ def worth_scoring(
     free = ~always & ~removed
     found = always.copy()
     for kind in (free & ~lowered, free & lowered, removed & ~always):
-        found |= _best(pairs, kind, near, NEAREST)
+        found |= _best(pairs, kind, near, max(NEAREST, most))
     for source, count in slots.items():
         signal = pairs.signals[:, SOURCES.index(source)]
         found |= _best(pairs, free & (signal > 0), signal, count)

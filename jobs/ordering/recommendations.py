@@ -406,13 +406,14 @@ class Making:
         kept, whole, mended = np.zeros(len(mends), bool), chosen.of(~mends), chosen.of(mends)
         kept[~mends] = scored.nearest(whole.pairs, whole.alone, new_only)
         pairs = mended.pairs
-        removed, raised = listing.stages.ruled(pairs, regions)
+        removed, raised, lowered = listing.stages.ruled(pairs, regions)
         person = first + pairs.person
         always = mended.alone | raised | stands.holds(person, pairs.item)
         bought, shown = (lately.holds(person, pairs.item) for lately in self._lately[name])
         kept[mends] = filling.worth_scoring(
-            pairs, scored.near(pairs), always, bought | shown, removed, listing.surface.slots()
-        )
+            pairs, scored.near(pairs), always, lowered | bought | shown, removed,
+            listing.surface.slots(), int(filling.FEW * listing.surface.length),
+        )  # fmt: skip
         return chosen.of(kept)
 
     def _order(

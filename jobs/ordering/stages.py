@@ -181,15 +181,18 @@ class Stages:
         """The table ``overrides`` of all blocks so far."""
         return self._tally.table()
 
-    def ruled(self, pairs: Pairs, regions: list[str | None]) -> tuple[np.ndarray, np.ndarray]:
-        """(n_pairs,) bool each: what a rule takes out of its person's list, and what is raised."""
+    def ruled(
+        self, pairs: Pairs, regions: list[str | None]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(n_pairs,) bool each: what a rule takes out of its person's list, what rules raise, and
+        what they lower."""
         effects, effect = self._effects(regions)
         at = (effect[pairs.person], pairs.item)
         removed_by, boost = (
             np.stack([getattr(one, name) for one in effects])[at]
             for name in ("removed_by", "boost")
         )
-        return removed_by >= 0, boost > 1
+        return removed_by >= 0, boost > 1, boost < 1
 
     # --- one block ---------------------------------------------------------------------------
     def _effects(self, regions: list[str | None]) -> tuple[list[rules.Effect], np.ndarray]:

@@ -222,7 +222,8 @@ def _states(night: Night, begun: datetime) -> dict[datetime, tuple[datetime, str
     """By the beginning of earlier hours their end and how the base says that they were read; behind
     a night the newest refresh that was released of the hours since it ``begun``, since people saw
     lists that knew of what it had read."""
-    found = night.previous("changes")
+    assert night.refresh is not None
+    found = night.previous("changes") if night.refresh.base != night.refresh.night else None
     if found is None:
         since = [
             io.label(one.as_of)

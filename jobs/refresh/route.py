@@ -167,15 +167,13 @@ def _canonical(step: str, values: dict[str, Any]) -> str:
 
 def base_of(lake: Lake, as_of: datetime) -> Release:
     """The newest release of the newest night's chain before ``as_of``, that night included; never
-    one newer than ``CURRENT``, since what was rolled back stays back, but for one that waits.
+    one newer than ``CURRENT``, since what was rolled back stays back.
 
     Raises ``Fault`` where there is none or it is not whole.
     """
     shelf = [one for one in releases.readable(lake) if one.as_of <= as_of]
     serving = next((one for one in shelf if one.id == releases.current_id(lake)), None)
-    if serving is not None:
-        known = [one.age for one in shelf if one.id in (serving.id, releases.held(lake))]
-        shelf = [one for one in shelf if one.age <= max(known)]
+    shelf = [one for one in shelf if serving is None or one.age <= serving.age]
     nights = [one for one in shelf if one.manifest["kind"] == "nightly"]
     if not nights:
         raise Fault(

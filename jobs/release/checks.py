@@ -96,8 +96,7 @@ def _gates(release: Release) -> list[str]:
 
 def _entries(release: Release) -> list[str]:
     """The key-value store holds as many entries as the manifest says, and tells of some people,
-    keys and items, and of all contexts, what the tables say: entries of a kind are all written
-    alike."""
+    keys, items and contexts what the tables say: entries of a kind are all written alike."""
     store = stores.LmdbStore(release.path("kv"))
     held, expected = store.count(), release.manifest["kv"]["entries"]
     found = [] if held == expected else [f"kv/ holds {held} entries, the manifest says {expected}"]
@@ -143,19 +142,22 @@ def _told_of_people(release: Release, people: pa.StringArray) -> Told:
 
 
 def _told_of_lists(release: Release, people: pa.StringArray, items: pa.StringArray) -> Told:
-    """The items of the lists of these people and items, and of contexts; None for no list."""
+    """The items of the lists of these people and items, and of some contexts; None for no list."""
     named = ["surface", "person_id", "rank", "item_id"]
     own = io.read_rows(release.path("recommendations"), people, named)
     beside = _table(release, "item_lists", ["surface", "item_id", "rank", "listed_item_id"])
     beside = beside.filter(pc.is_in(beside["item_id"], items))
-    named = ["surface", "context_kind", "context", "rank", "item_id"]
+    shared = _table(
+        release, "context_lists", ["surface", "context_kind", "context", "rank", "item_id"]
+    )
+    shared = shared.filter(pc.is_in(shared["context"], _spread(shared["context"])))
     told: Told = {
         (kind, surface, one): None
         for kind, grain, ids in (("r", "person", people), ("s", "item", items))
         for surface, facts in release.manifest["surfaces"].items() if facts["grain"] == grain
         for one in ids.to_pylist()
     }  # fmt: skip
-    for kind, rows in (("r", own), ("s", beside), ("c", _table(release, "context_lists", named))):
+    for kind, rows in (("r", own), ("s", beside), ("c", shared)):
         *names, item = (name for name in rows.column_names if name != "rank")
         for row in rows.sort_by("rank").to_pylist():
             key = (kind, *(row[name] for name in names))
@@ -164,19 +166,23 @@ def _told_of_lists(release: Release, people: pa.StringArray, items: pa.StringArr
 
 
 def _told_of_items(release: Release, items: pa.StringArray) -> Told:
-    """What excludes these items from shared lists; None where nothing does, or where none has
-    them."""
+    """What excludes these items, and some of which that is told, from shared lists; None where
+    nothing does, or where none has them."""
     if REMOVED not in release.manifest["tables"]:
         return {}  # made before they were in it
     own = _table(release, "filters/ineligible_items", ["item_id", "kind", "value"])
     removed = _table(release, REMOVED, ["surface", "item_id", "region"])
-    rows = excluded.by_all(own, removed)
     listed = pa.chunked_array([
         chunk for table, column in RULED[1:] for chunk in _column(release, table, column).chunks
     ], pa.string())  # fmt: skip
-    told: Told = {("e", item): None for item in items.to_pylist()}
-    rows = rows.filter(pc.and_(pc.is_in(rows["item_id"], items),
-                               pc.is_in(rows["item_id"], pc.unique(listed))))  # fmt: skip
+    own, removed = (rows.filter(pc.is_in(rows["item_id"], pc.unique(listed)))
+                    for rows in (own, removed))  # fmt: skip
+    # Of a large catalogue few items have an entry: few of a sample of all.
+    known = pa.chunked_array([*own["item_id"].chunks, *removed["item_id"].chunks], pa.string())
+    asked = pa.concat_arrays([items, _spread(known)])
+    rows = excluded.by_all(*(rows.filter(pc.is_in(rows["item_id"], asked))
+                             for rows in (own, removed)))  # fmt: skip
+    told: Told = {("e", item): None for item in asked.to_pylist()}
     for item, kind, value in sorted({tuple(row.values()) for row in rows.to_pylist()}):
         told["e", item] = [*(told["e", item] or []), (kind, value)]
     return told

@@ -187,7 +187,7 @@ def verify(night: Night) -> list[str]:
 
 
 def publish(night: Night) -> str:
-    """Serve the staged release, unless what serves is newer or has read later; returns its id."""
+    """Serve the staged release, unless a newer run date serves already; returns its id."""
     chosen = params.build(Params, night.overrides.get("release", {}))
     with releases.room("release", releases.root(night.lake)):
         release = _shelve(night)
@@ -499,20 +499,11 @@ def _own_code_version(night: Night) -> str:
 
 
 def _switch(night: Night, release: Release) -> str:
-    """Point files and Redis at the release; an older one never replaces a newer one, and one that
-    has read less never what has read more: a recall or a new item would be undone by it."""
+    """Point files and Redis at the release; an older one never replaces a newer one."""
     now = releases.current_id(night.lake)
-    if now is not None and now != release.id:
-        if _is_newer(night.lake, now, release):
-            log.info("release=%s older_than=%s pointer=unchanged", release.id, now)
-            return str(now)
-        if _has_read_later(night.lake, now, release):
-            releases.hold(night.lake, night.run_id, release.id)
-            log.warning(
-                "release=%s waits: %s serves and has read later than it; the next refresh goes on "
-                "from it and serves (hourly_refresh, make refresh)", release.id, now,
-            )  # fmt: skip
-            return str(now)
+    if now is not None and now != release.id and _is_newer(night.lake, now, release):
+        log.info("release=%s older_than=%s pointer=unchanged", release.id, now)
+        return str(now)
     if now != release.id:
         releases.switch(night.lake, release.id)
     releases.tell(night.lake, "publish", night.run_id, release.id)
@@ -530,14 +521,6 @@ def _is_newer(lake: Lake, now: str, release: Release) -> bool:
     except releases.Broken:
         return now[:16] > release.id[:16]
     return serving.age[:3] > release.age[:3]
-
-
-def _has_read_later(lake: Lake, now: str, release: Release) -> bool:
-    """Whether the release ``now`` is whole and of a later run date."""
-    try:
-        return releases.opened(releases.root(lake) / now).as_of > release.as_of
-    except releases.Broken:
-        return False
 
 
 def _stage_in_redis(url: str, release_id: str, folder: Path) -> None:

@@ -5,7 +5,7 @@ Layout under the lake's root::
     releases/CURRENT             one line, the id of the release that is served
     releases/<id>/manifest.json  written last: a folder without it is no release
     releases/<id>/…              the files that the manifest names
-    releases/history.jsonl       one line per publication, rollback and release that waits
+    releases/history.jsonl       one line per publication and rollback
 
 A release never changes after its rename into ``releases/``; only ``CURRENT`` is ever replaced.
 """
@@ -30,9 +30,7 @@ from jobs.errors import Fault
 from jobs.io import Lake
 
 FORMAT = 2  # raised when a reader of the older format could misread a release
-# Lines of the history that name a release which did not come to serve: a candidate, and one that
-# waits.
-REJECTED, HELD = "shadow reject", "held"
+REJECTED = "shadow reject"  # the line of the history of a candidate that never served
 # Of a release: what bans and margin floors take out, and where.
 REMOVED = "filters/removed_items"
 # Bytes up to which a reader always checks a file's hash, not only its size, and up to which
@@ -123,15 +121,8 @@ def history(lake: Lake) -> list[dict[str, Any]]:
 def served(lake: Lake) -> list[str]:
     """The ids of the releases that served here, by the history, the oldest first, whether they are
     kept or not."""
-    told = [one for one in history(lake) if one.get("what") not in (REJECTED, HELD)]
-    return [one["to"] for one in told if one.get("to")]
-
-
-def held(lake: Lake) -> str | None:
-    """The id of the release that waits for a refresh to go on from it (:func:`hold`), None where
-    none does or another has come to serve since."""
     told = [one for one in history(lake) if one.get("what") != REJECTED]
-    return str(told[-1]["to"]) if told and told[-1].get("what") == HELD else None
+    return [one["to"] for one in told if one.get("to")]
 
 
 def published_ids(lake: Lake) -> set[str]:
@@ -308,14 +299,6 @@ def tell(lake: Lake, what: str, by: str, release_id: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record(lake, time=now, what=what, by=by,
            **{"from": before[-1] if before else None, "to": release_id})  # fmt: skip
-
-
-def hold(lake: Lake, by: str, release_id: str) -> None:
-    """Write down that this release waits: what serves has read later than it, and would be undone
-    by it. A refresh that goes on from it comes to serve."""
-    if held(lake) != release_id:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        record(lake, time=now, what=HELD, by=by, **{"from": current_id(lake), "to": release_id})
 
 
 def record(lake: Lake, **facts: Any) -> None:

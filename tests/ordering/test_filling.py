@@ -62,6 +62,12 @@ def test_what_a_rule_takes_out_takes_no_room_from_what_may_come_in(world: World)
     assert [item for item in first if item < 80] == list(range(80))
 
 
+def test_a_list_that_may_have_lost_more_is_filled_from_more(world: World) -> None:
+    none = np.zeros(2 * ITEMS, bool)
+    found = filling.worth_scoring(world.pairs, world.near, none, none, none, {}, most=100)
+    assert world.item[found & (world.person == 1)].tolist() == list(range(100))
+
+
 def test_what_is_demoted_takes_no_room_either(world: World) -> None:
     first, _ = world.kept(lowered=world.of(*range(100)))
     assert first == [*range(60), *range(100, 160)]

@@ -91,6 +91,20 @@ def test_a_boost_below_1_lowers():
     assert causes["boost item:a"] == (1, 0.3)
 
 
+def test_what_rules_take_out_raise_and_lower_is_told_by_the_persons_region():
+    shop = Shop(ITEMS, [FALLING, FALLING], regions=["north", "south"])
+    stages = shop.stages(
+        THREE, ban("item:a", region="north"), rule("boost", "item:b", 2.0),
+        rule("boost", "item:c", 0.5, region="south"),
+    )  # fmt: skip
+    block = shop.block(stages)
+    told = [
+        [(int(block.pairs.person[n]), shop.ids[block.pairs.item[n]]) for n in np.flatnonzero(one)]
+        for one in stages.ruled(block.pairs, block.regions)
+    ]
+    assert told == [[(0, "a")], [(0, "b"), (1, "b")], [(1, "c")]]
+
+
 def test_boosts_of_one_item_multiply_and_the_first_that_agrees_owns_the_change():
     listed, causes = one(
         THREE, rule("boost", "item:e", 0.9), rule("boost", "category:DRINKS", 10.0)

@@ -297,26 +297,19 @@ def test_a_boost_that_comes_into_force_makes_all_lists_anew_and_is_counted(story
     assert "push" in causes - set(shop.table("overrides", hour(1))["cause"].to_pylist())
 
 
-def test_a_night_behind_refreshes_waits_and_brings_back_nothing_that_was_recalled(
+def test_behind_a_night_hours_are_read_that_refreshes_of_the_one_before_had_read_in_time(
     story: Story, tmp_path: Path
 ) -> None:
     shop = moved(story.shop, tmp_path)
-    serving = current(shop)
-    assert serving.as_of == hour(2)
-    shop.night(AS_OF)  # again, and with what was known at midnight
-    assert story.recalled in shop.table("recommendations", AS_OF)["item_id"].to_pylist()
-    assert current(shop).id == serving.id
-    waits = releases.held(shop.lake)
-    assert waits == route.base_of(shop.lake, hour(3)).id != serving.id
-    shop.refresh(hour(3))
-    release = current(shop)
-    assert (release.as_of, release.manifest["base"]) == (hour(3), io.label(AS_OF))
-    assert release.age > serving.age
-    assert releases.held(shop.lake) is None
-    assert not {story.recalled} & set(shop.table("recommendations", hour(3))["item_id"].to_pylist())
-    assert NEW in shop.table("item_vectors", hour(3))["item_id"].to_pylist()
-    # The hours that refreshes of the night before had read in their time were read in it.
-    assert shop.table("intervals", hour(3))["state"].to_pylist() == ["read"] * 3
+    # What the refresh of the night's own run date had read is no hour since.
+    chain = route.Refresh(io.label(AS_OF - timedelta(days=1)), io.label(AS_OF - timedelta(days=1)))
+    route.carry(shop.lake, shop.lake.published("changes", hour(1)), AS_OF, "midnight", chain)
+    shop.night(AS_OF)
+    assert current(shop).as_of == AS_OF
+    shop.refresh(hour(4))
+    assert (current(shop).as_of, current(shop).manifest["base"]) == (hour(4), io.label(AS_OF))
+    found = shop.table("intervals", hour(4)).sort_by("started")
+    assert found["state"].to_pylist() == ["read", "read", "healed", "read"]
 
 
 def test_what_was_rolled_back_is_nothing_to_go_on_from(story: Story, tmp_path: Path) -> None:
