@@ -83,9 +83,10 @@ class Keys:
     def hold(self, columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
         """(n_rows,) bool: which rows of these columns are among them; null is not."""
         places = (_places(column, own) for column, own in zip(columns, self.values, strict=True))
+        if len(self.values) == 1:  # each of them is a key
+            return next(places) >= 0
         codes, known = _together(places, self.values)
-        # What stands among the values of a single column is a key.
-        return known if len(self.values) == 1 else known & matrix.among(codes, self.codes)
+        return known & matrix.among(codes, self.codes)
 
 
 def _together(

@@ -7,9 +7,11 @@ nights and refreshes whose lists were shown, ``recommendations``, ``context_list
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyspark.sql import Column, DataFrame
@@ -22,6 +24,7 @@ from jobs.ordering import explore
 from jobs.ordering.surfaces import CONTEXT, Surface
 from jobs.refresh import explored as kept
 from jobs.release import releases
+from jobs.retrieval import matrix
 from jobs.sources import contract
 from jobs.tables import TIME, S
 
@@ -156,3 +159,22 @@ def _kept(night: Night, log: DataFrame, of_contexts: bool, since: datetime) -> D
 
 def _of_release(lists: Published) -> Column:
     return F.col("release_id").startswith(releases.stamp(io.parse_as_of(lists.as_of)))
+
+
+@dataclass(frozen=True)
+class Lately:
+    """Pairs that something happened to lately, as sorted keys ``person * n_items + item``."""
+
+    keys: np.ndarray
+    n_items: int
+
+    @staticmethod
+    def of(pairs: pa.Table, persons: pa.Table, item_ids: pa.StringArray, what: str) -> Lately:
+        """From rows of person_id and item_id."""
+        person = matrix.known(pairs["person_id"], persons["person_id"], f"person of {what}")
+        item = matrix.known(pairs["item_id"], item_ids, f"item of {what}")
+        return Lately(matrix.distinct(person * len(item_ids) + item), len(item_ids))
+
+    def holds(self, person: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """(n,) bool: whether each pair of codes is one of them."""
+        return matrix.among(person * self.n_items + item, self.keys)

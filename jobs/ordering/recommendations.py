@@ -20,9 +20,8 @@ Lists are made for a block of people after the other, so memory does not grow wi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -30,10 +29,11 @@ import pyarrow.compute as pc
 
 from jobs import io
 from jobs.filtering.allowed import Allowed
-from jobs.io import Published
 from jobs.night import Night
-from jobs.ordering import filling, lists, logged, relisting, rules
+from jobs.ordering import filling, lists, logged, planning, relisting, rules
 from jobs.ordering.listing import COLUMNS, Chosen, Gathered, Listing
+from jobs.ordering.logged import Lately
+from jobs.ordering.planning import Plan
 from jobs.ordering.rules import Rule
 from jobs.ordering.stages import Ordered
 from jobs.ordering.starvation import Starvation
@@ -109,8 +109,8 @@ def refresh(night: Night, params: Params) -> None:
     shared = pools.Lists(night.arrow("pools"), items["item_id"], params.pool_depth, params.surfaces)
     known = rules.loaded(night.arrow("rules_in_force"), items)
     surfaces = params.of_grain(PERSON)
-    may = lawful(night, items, known)
-    plan = planned(night, base, surfaces, may)
+    may = planning.lawful(night, items, known)
+    plan = planning.planned(night, base, surfaces, may)
     apart = onward.both(plan.people, changes.gone(night))
     writer = onward.Writer(night, {
         name: onward.without(base.table(name), night.staged / name, apart)
@@ -165,81 +165,6 @@ def work(people: pa.StringArray, anew: pa.StringArray, short: pa.StringArray) ->
         "what": ["persons"], "known": [len(people)], "untouched": [len(people) - sum(counts)],
         "filled": counts[:1], "anew": counts[1:],
     })  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which lists a refresh makes anew, and which it mends.
-
-    ``anew``: lists that are made as a whole; ``lost``, ``remodelled``: surface, person_id, item_id
-    of places in other lists, and in the model's, that may not stand any more; ``people``: sorted,
-    whose lists are looked at; ``lists``: by surface whose list there is made, as a whole or for
-    what it offers to a gap; ``merged``: those among them of whose lists something stands;
-    ``short``: sorted, who lost a place; ``everybody``: all lists of all people are anew.
-    """
-
-    anew: relisting.Anew
-    lost: pa.Table
-    remodelled: pa.Table
-    people: pa.StringArray
-    lists: dict[str, pa.StringArray]
-    merged: pa.StringArray
-    short: pa.StringArray
-    everybody: bool
-
-    def standing(self, base: Path, surfaces: Collection[str]) -> pa.Table:
-        """surface, person_id and item_id of the places of ``merged`` people in lists on these
-        surfaces that nothing is done with."""
-        rows = io.read_rows(base, self.merged, relisting.PLACE)
-        kept = [
-            rows.filter(
-                pc.and_(
-                    pc.equal(rows["surface"], name),
-                    pc.invert(pc.is_in(rows["person_id"], value_set=self.lists[name])),
-                )
-            )
-            for name in surfaces
-        ]
-        return pa.concat_tables([rows.slice(0, 0), *kept])
-
-
-def planned(
-    night: Night, base: Published, surfaces: Mapping[str, Surface], may: relisting.Lawful
-) -> Plan:
-    """What is to be done with the lists of persons in the base."""
-    due, whole, gone = changes.due(night), changes.whole(night), changes.gone(night)
-    following = tuple(name for name, one in surfaces.items() if one.follows)
-    anew = relisting.Anew(due, whole, following)
-    lost = anew.without(may.lost(base.table("recommendations"), gone))
-    short = onward.both(lost["person_id"])
-    # A filled place would not be counted with those that stand: such lists are made whole.
-    counted = pa.array([name for name in surfaces if counts_places(may.known, name)], pa.string())
-    anew = replace(anew, also=lost.filter(pc.is_in(lost["surface"], value_set=counted)))
-    lost = anew.without(lost)
-    # The model's lists know no rules, and another one's items than are published.
-    model = replace(may, known=[]).lost(base.table("model_lists"), gone)
-    remodelled = anew.without(model)
-    people = onward.both(anew.people, short, remodelled["person_id"])
-    lists = {name: anew.on(name, lost, remodelled) for name in surfaces}
-    standing = pc.invert(pc.is_in(people, value_set=anew.whole))
-    everybody = changes.everybody_anew(night)
-    merged = people.filter(standing)
-    return Plan(anew, lost, remodelled, people, lists, merged, short, everybody)
-
-
-def counts_places(known: list[Rule], surface: str) -> bool:
-    """Whether one of these rules pins to places of a surface's lists, or counts them."""
-    return any(rule.kind in ("pin", "cap") and rule.surface in (None, surface) for rule in known)
-
-
-def lawful(night: Night, items: pa.Table, known: list[Rule]) -> relisting.Lawful:
-    """What may stand in lists now."""
-    persons = night.arrow("persons", ["person_id", "region", "restrictions"]).sort_by("person_id")
-    item_ids = pa.concat_arrays(items["item_id"].chunks)
-    blocked = night.arrow("blocked_pairs", ["person_id", "item_id"])
-    pairs = Lately.of(blocked, persons, item_ids, "blocked_pairs").keys
-    allowed = Allowed.of(night.arrow("eligibility"), persons, items["position"].to_numpy(), pairs)
-    return relisting.Lawful(persons, item_ids, allowed, known)
 
 
 # --- of persons ------------------------------------------------------------------------------
@@ -494,25 +419,6 @@ def gather(
         for column in ("person", "item", "source", "rank")
     ))  # fmt: skip
     return both, np.concatenate([own["score"].to_numpy(), scores])
-
-
-@dataclass(frozen=True)
-class Lately:
-    """Pairs that something happened to lately, as sorted keys ``person * n_items + item``."""
-
-    keys: np.ndarray
-    n_items: int
-
-    @staticmethod
-    def of(pairs: pa.Table, persons: pa.Table, item_ids: pa.StringArray, what: str) -> Lately:
-        """From rows of person_id and item_id."""
-        person = matrix.known(pairs["person_id"], persons["person_id"], f"person of {what}")
-        item = matrix.known(pairs["item_id"], item_ids, f"item of {what}")
-        return Lately(matrix.distinct(person * len(item_ids) + item), len(item_ids))
-
-    def holds(self, person: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(n,) bool: whether each pair of codes is one of them."""
-        return matrix.among(person * self.n_items + item, self.keys)
 
 
 # --- of contexts -----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from jobs import io
 from jobs.filtering.allowed import Allowed
 from jobs.io import Published
-from jobs.ordering import recommendations, relisting
+from jobs.ordering import planning, relisting
 from jobs.ordering.rules import Rule
 from jobs.tables import FEATURES, TABLES
 
@@ -156,9 +156,9 @@ def test_a_pin_or_cap_counts_places_of_its_own_surface_or_of_all() -> None:
         return Rule("r", kind, surface, None, 1.0, np.zeros(1, np.int64))
 
     known = [rule("pin", "homepage"), rule("boost", None), rule("ban", "digest")]
-    assert recommendations.counts_places(known, "homepage")
-    assert not recommendations.counts_places(known, "digest")
-    assert recommendations.counts_places([rule("cap", None)], "digest")
+    assert planning.counts_places(known, "homepage")
+    assert not planning.counts_places(known, "digest")
+    assert planning.counts_places([rule("cap", None)], "digest")
 
 
 def test_lists_that_are_written_block_by_block_are_those_of_all_at_once(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from jobs.diagnosis.parity import leakage, of_the_past
 from jobs.diagnosis.replay import rebuilding, replay
 from jobs.errors import Fault, NightNeeded
 from jobs.io import Lake
-from jobs.ordering import recommendations, relisting
+from jobs.ordering import planning, recommendations, relisting
 from jobs.ordering.surfaces import SURFACES
 from jobs.refresh import onward, route
 from jobs.release import releases, rollback
@@ -130,11 +130,11 @@ def test_touched_people_have_the_vectors_that_all_they_ever_did_gives(refreshed:
         name: dict(rows(refreshed.table(f"{name}_factors", at))) for name in ("item", "person")
     }
     items = np.array([factors["item"][one] for one in now.item_ids.to_pylist()], np.float32)
-    people = touched(refreshed, at) & set(then.person_ids.to_pylist())
     place = {one: number for number, one in enumerate(now.person_ids.to_pylist())}
-    mine = np.array([place[one] for one in sorted(people & set(place))])
+    people = sorted(touched(refreshed, at) & set(then.person_ids.to_pylist()) & set(place))
+    mine = np.array([place[one] for one in people])
     assert len(mine) > 5
-    found = np.array([factors["person"][one] for one in sorted(people & set(place))], np.float32)
+    found = np.array([factors["person"][one] for one in people], np.float32)
     whole = solver.fold_in(now.matrix[mine], items, facts["mean_weight"])
     np.testing.assert_array_equal(found, whole)
     # What they did in these hours alone says something else of them.
@@ -517,7 +517,7 @@ def test_lists_that_nothing_is_done_with_still_count_as_shown(tmp_path: Path) ->
     nobody, none = pa.array([], pa.string()), table.slice(0, 0)
     made = {"homepage": pa.array(["a"]), "digest": nobody}
     merged = pa.array(["a", "b"])
-    plan = recommendations.Plan(
+    plan = planning.Plan(
         relisting.Anew(nobody, nobody, ()), none, none, merged, made, merged, merged[:1], False
     )
     found = rows(plan.standing(tmp_path / "base", list(made)), *names)
