@@ -7,7 +7,7 @@ from datetime import datetime
 from great_expectations.expectations.expectation import Expectation
 
 from expectations.columns import Column, Found
-from expectations.rules import among, between, filled, holds, not_below, rows, unique
+from expectations.rules import among, between, column, filled, holds, not_below, rows, unique
 
 COLUMNS: dict[str, Column] = {"known": Found(("person_id",), "persons")}
 
@@ -23,9 +23,16 @@ def suite(as_of: datetime) -> list[Expectation]:
         among(
             "An unknown reason cannot be explained to anybody.",
             "reason",
-            ("returned", "rejected", "just_bought"),
+            ("returned", "rejected", "just_bought", "blocked_since"),
         ),
-        between("A block that begins after the night.", "since", None, as_of, below=True),
+        between(
+            "A block that begins after the night.",
+            "since",
+            None,
+            as_of,
+            below=True,
+            when=column("reason") != "blocked_since",
+        ),
         not_below("A block that ends before it begins.", "until", "since"),
         holds("A block of a person that nobody knows.", "known"),
     ]

@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 
 from jobs import io, tables
 from jobs.errors import Fault
-from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
+from jobs.filtering.filters import BLOCKED_SINCE, EVERYONE, UNKNOWN_REGION
 from jobs.io import Lake
 from jobs.ordering import rules
 from jobs.ordering.surfaces import KNOWN
@@ -127,6 +127,11 @@ def block_sentence(reason: str, since: datetime, until: datetime | None) -> str:
         return (
             f"just_bought: bought on {day}, and hardly anybody buys it again before "
             f"{until:%Y-%m-%d}; eligible from then."
+        )
+    if reason == BLOCKED_SINCE:
+        return (
+            f"blocked_since: what the person did on {day} was read after this run date, by the "
+            "release that served before this one; what it was, the next refresh tells."
         )
     end = f" until {until:%Y-%m-%d}" if until is not None else ""
     return f"{reason}: since {day}{end}."

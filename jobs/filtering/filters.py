@@ -2,7 +2,8 @@
 
 Reads ``items``, ``persons`` and ``history``. Writes ``eligibility`` (a bitmap per rule, aligned
 with ``items.position``), ``ineligible_items`` (a row per item and rule that excludes it, with the
-reason in words) and ``blocked_pairs`` (a row per person, item and reason, in force at ``as_of``).
+reason in words) and ``blocked_pairs`` (a row per person, item and reason, in force at ``as_of``;
+in a night that will serve in place of a release that has read on, also what was blocked there).
 
 Rules of ``eligibility``, by kind and value:
 
@@ -34,9 +35,13 @@ from jobs import tables
 from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
+from jobs.release import replaced
+from jobs.release.releases import Release
 
 UNKNOWN_REGION = ""
 EVERYONE = ("availability", "all")
+# The reason of a pair that the night itself has not read of.
+BLOCKED_SINCE = "blocked_since"
 HAIR = 1e-9  # sums of fractional units (0.1 + 0.2) differ by less
 
 
@@ -87,6 +92,8 @@ def run(night: Night, params: Params) -> None:
         night.write("blocked_pairs", blocked_pairs(days, gaps, night.as_of))
     finally:
         days.unpersist()
+    if ahead := replaced.noted(night):
+        night.add("blocked_pairs", 1, blocked_since(night, replaced.read(night, ahead)))
 
 
 # --- items -----------------------------------------------------------------------------------
@@ -363,6 +370,38 @@ def blocked_pairs(days: DataFrame, gaps: DataFrame, as_of: datetime) -> DataFram
         )
     )  # fmt: skip
     return returned.unionByName(rejected).unionByName(just_bought)
+
+
+def blocked_since(night: Night, ahead: Release) -> DataFrame:
+    """The pairs that ``ahead``, which has read on, has blocked beyond those staged, in the form of
+    the table ``blocked_pairs``, for this night's persons, who are told by their keys.
+
+    All that was returned or rejected, which a delivery may tell late, and what was bought since the
+    run date; items that the night does not know are left out, since it offers none of them.
+    """
+    read = night.spark.read
+    theirs, then = (
+        read.parquet(str(ahead.path(name))) for name in ("filters/blocked_pairs", "identities")
+    )
+    staged = read.parquet(str(night.staged / "blocked_pairs"))
+    then = then.select("key_type", "key", F.col("person_id").alias("was"))
+    now = night.frame("identities").select("key_type", "key", "person_id")
+    news = (F.col("reason") != "just_bought") | (F.col("since") >= F.lit(night.as_of))
+    return (
+        theirs.where(news)
+        .withColumnRenamed("person_id", "was")
+        .join(then, on="was")
+        .join(now, on=["key_type", "key"])
+        .groupBy("person_id", "item_id")
+        .agg(
+            F.lit(BLOCKED_SINCE).alias("reason"),
+            F.max("since").alias("since"),
+            F.when(F.bool_and(F.col("until").isNotNull()), F.max("until")).alias("until"),
+        )
+        .join(staged.select("person_id", "item_id"), on=["person_id", "item_id"], how="anti")
+        .join(night.frame("items").select("item_id"), on="item_id", how="semi")
+        .select(*staged.columns)
+    )
 
 
 # --- columns of lists as arrays ----------------------------------------------------------------

@@ -42,7 +42,7 @@ from jobs.night import Night
 from jobs.ordering import rules
 from jobs.params import check
 from jobs.refresh import route
-from jobs.release import checks, excluded, groups, releases, stores
+from jobs.release import checks, excluded, groups, releases, replaced, stores
 from jobs.release.releases import REMOVED, Release
 from jobs.retrieval.sources.pools import SHARED as POOLS
 from jobs.scoring import scorer
@@ -379,6 +379,7 @@ def describe(
     canonical = json.dumps(configuration, sort_keys=True, ensure_ascii=False)
     embeddings = manifests["embeddings"]
     index = io.read_json(night.published("index").table("index_bundle") / "index.json")
+    ahead = replaced.noted(night)
     return {
         "format": releases.FORMAT,
         "id": release_id,
@@ -392,6 +393,7 @@ def describe(
             if step != "release"
         },
         "as_of": night.as_of.isoformat(),
+        "shown_as_of": (ahead.as_of if ahead else night.as_of).isoformat(),
         "run_id": night.run_id,
         "source": night.source,
         "seed": night.seed,

@@ -13,6 +13,10 @@ An item that left the catalogue (``catalogued``: tonight's or an earlier one nam
 row, place, description, flags and regions, as unavailable. One whose rows all hold from ``as_of``
 on has not left: it is as the run before knew it, available or not. One that no catalogue ever named
 is known by its events alone, and available; so is one that no run before has seen in force.
+
+A night that will serve in place of a refresh that has read on (``jobs.release.replaced``) describes
+items as of its run date and says whether they may be shown, where and under which flags and rules,
+as of that refresh.
 """
 
 from __future__ import annotations
@@ -32,12 +36,17 @@ from jobs import io, tables
 from jobs.night import Night
 from jobs.ordering import rules
 from jobs.params import check
+from jobs.release import replaced
 from jobs.sources import contract
 
 ITEM_COLUMNS = (
     "title", "category", "brand", "seller", "price", "margin", "created_time", "regions",
     "attributes",
 )  # fmt: skip
+
+
+# What says whether an item may be shown, and to whom.
+SHOWING = ("available", "regions", "flags")
 
 
 @dataclass(frozen=True)
@@ -55,18 +64,21 @@ def run(night: Night, params: Params) -> None:
     """Stage ``items``, ``editorial`` and ``rules_in_force``."""
     source, events = night.source_folder(), night.frame("events")
     catalogue = contract.read(night.spark, source, "items")
-    yesterday = held(night)
+    yesterday, ahead = held(night), replaced.find(night)
+    shown_until = ahead.as_of if ahead else night.as_of
     known = join_catalogue(seen(events, night.as_of, params), catalogue, night.as_of)
     if catalogue is not None:
         night.notes["catalogue_duplicates"] = duplicates(catalogue)
         if yesterday is not None:
             night.notes["catalogue_not_in_force"] = not_in_force(catalogue, yesterday, night.as_of)
             known = keep_absent(known, yesterday, catalogue)
+        if ahead:
+            known = shown_as_of(known, catalogue, night.as_of, shown_until)
     night.write("items", place(known, yesterday))
     lists = contract.read(night.spark, source, "editorial")
     items = night.spark.read.parquet(str(night.staged / "items"))
     night.write("editorial", editorial_in_force(lists, items, night.as_of))
-    night.write("rules_in_force", rules_in_force(night, source))
+    night.write("rules_in_force", rules_in_force(night, source, shown_until))
     night.notes["id_map_sha256"] = id_map_hash(night)
 
 
@@ -84,14 +96,14 @@ def held(night: Night) -> DataFrame | None:
     return found.withColumn("catalogued", named)
 
 
-def rules_in_force(night: Night, source: Path) -> pa.Table:
+def rules_in_force(night: Night, source: Path, at: datetime) -> pa.Table:
     """The table ``rules_in_force``, from the source's rules and the items just staged."""
     stated = contract.read(night.spark, source, "rules")
     if stated is None:
         return tables.TABLES["rules_in_force"].schema.empty_table()
     items = io.read_arrow(night.staged / "items", rules.ITEM_COLUMNS)
     found = rules.in_force(
-        stated.toArrow(), items, night.as_of, list(night.params_of("recommendations").surfaces)
+        stated.toArrow(), items, at, list(night.params_of("recommendations").surfaces)
     )
     outcomes = Counter(found["outcome"].to_pylist())
     night.notes["rules"] = {outcome: outcomes[outcome] for outcome in rules.OUTCOMES}
@@ -121,24 +133,7 @@ def join_catalogue(
             F.lit(True).alias("available"), F.array().cast("array<string>").alias("flags"),
             F.lit(False).alias("catalogued"),
         )  # fmt: skip
-    # Of rows that hold from the same instant the one that withholds most counts, whichever order
-    # they come in: then by every other column, so that a rerun takes the same.
-    newest = Window.partitionBy("item_id").orderBy(
-        F.col("valid_from").desc_nulls_last(),
-        F.coalesce("available", F.lit(True)),
-        F.coalesce(F.size("flags"), F.lit(0)).desc(),
-        F.size("regions").asc_nulls_last(),
-        "flags",
-        *[name for name in ITEM_COLUMNS if name != "attributes"],
-        F.array_sort(F.map_entries("attributes")),
-        "available",
-    )
-    valid = (
-        catalogue.where(F.col("item_id").isNotNull() & _in_force(as_of))
-        .withColumn("place", F.row_number().over(newest))
-        .where(F.col("place") == 1)
-        .withColumn("catalogued", F.lit(True))
-    )
+    valid = newest(catalogue, as_of).withColumn("catalogued", F.lit(True))
     joined = valid.join(seen_items, on="item_id", how="full")
     return joined.select(
         "item_id",
@@ -149,6 +144,46 @@ def join_catalogue(
         F.coalesce("flags", F.array().cast("array<string>")).alias("flags"),
         F.coalesce("catalogued", F.lit(False)).alias("catalogued"),
     )
+
+
+def newest(catalogue: DataFrame, as_of: datetime) -> DataFrame:
+    """Of every item the row of the catalogue that is valid at ``as_of``, where it has one."""
+    # Of rows that hold from the same instant the one that withholds most counts, whichever order
+    # they come in: then by every other column, so that a rerun takes the same.
+    best = Window.partitionBy("item_id").orderBy(
+        F.col("valid_from").desc_nulls_last(),
+        F.coalesce("available", F.lit(True)),
+        F.coalesce(F.size("flags"), F.lit(0)).desc(),
+        F.size("regions").asc_nulls_last(),
+        "flags",
+        *[name for name in ITEM_COLUMNS if name != "attributes"],
+        F.array_sort(F.map_entries("attributes")),
+        "available",
+    )
+    return (
+        catalogue.where(F.col("item_id").isNotNull() & _in_force(as_of))
+        .withColumn("place", F.row_number().over(best))
+        .where(F.col("place") == 1)
+        .drop("place")
+    )
+
+
+def shown_as_of(
+    known: DataFrame, catalogue: DataFrame, as_of: datetime, until: datetime
+) -> DataFrame:
+    """The items known at ``as_of``; whether they are available, in which regions and under which
+    flags as of ``until``, where a row of theirs came into force in between."""
+    since = newest(catalogue, until).where(~_in_force(as_of))
+    later = since.select("item_id", F.struct(*SHOWING).alias("later"))
+    rows = known.join(later, on="item_id", how="left")
+    default = {"available": F.lit(True), "flags": F.array().cast("array<string>")}
+    now = {
+        name: F.when(
+            F.col("later").isNotNull(), F.coalesce(f"later.{name}", default.get(name, F.lit(None)))
+        ).otherwise(F.col(name))
+        for name in SHOWING
+    }
+    return rows.withColumns(now).drop("later")
 
 
 def duplicates(catalogue: DataFrame) -> int:

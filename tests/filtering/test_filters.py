@@ -12,6 +12,7 @@ from jobs import io, params
 from jobs.errors import Fault
 from jobs.filtering import filters
 from jobs.filtering.filters import Params, allowed_mask
+from jobs.release.releases import Release
 from jobs.tables import TABLES
 
 AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
@@ -295,6 +296,7 @@ def test_the_step_stages_its_three_tables(night):
     for name, table in (("items", items), ("persons", persons), ("history", events)):
         made = night(TABLES[name].step)
         made.write(name, table)
+        io.write_json(made.staged / "manifest.json", {})
         made.lake.publish(made.step, made.as_of, "first")
     made = night("filters")
     filters.run(made, Params())
@@ -305,6 +307,50 @@ def test_the_step_stages_its_three_tables(night):
     ]  # fmt: skip
     assert staged["blocked_pairs"].to_pylist()[0]["reason"] == "rejected"
     assert io.count_rows(made.staged / "ineligible_items") == 1
+
+
+def test_a_night_blocks_what_the_release_that_it_replaces_knows_its_people_to_have_refused(night):
+    def rows(name: str, *found: dict) -> pa.Table:
+        return pa.Table.from_pylist(list(found), TABLES[name].schema)
+
+    def pair(person: str, item: str, reason: str, since: datetime, until: datetime | None = None):
+        return {"person_id": person, "item_id": item, "reason": reason, "since": since,
+                "until": until}  # fmt: skip
+
+    def key(name: str, person: str) -> dict:
+        return dict.fromkeys(("household_id", "component"), "h") | {
+            "key_type": "account", "key": name, "person_id": person}  # fmt: skip
+
+    early, late, end = (AS_OF + timedelta(hours=hours) for hours in (-1, 1, 99))
+    for name, table in {
+        "identities": rows("identities", key("1", "ann"), key("2", "ann"), key("3", "bob")),
+        "items": catalogue([{"item_id": item} for item in ("milk", "wine", "salt", "soap")]),
+    }.items():
+        made = night(TABLES[name].step)
+        made.write(name, table)
+        io.write_json(made.staged / "manifest.json", {})
+        made.lake.publish(made.step, made.as_of, "first")
+    made = night("filters")
+    made.write("blocked_pairs", rows("blocked_pairs", pair("ann", "salt", "returned", early)))
+    ahead = Release(made.lake.root / "ahead", {})
+    # There the keys 1 and 2 are two people's, and one of them is new.
+    io.write_arrow(ahead.path("identities"), rows(
+        "identities", key("1", "one"), key("2", "two"), key("3", "bob"), key("4", "new"),
+    ))  # fmt: skip
+    io.write_arrow(ahead.path("filters/blocked_pairs"), rows(
+        "blocked_pairs",
+        pair("one", "milk", "rejected", early), pair("two", "milk", "just_bought", late, end),
+        pair("two", "wine", "just_bought", early, end),
+        pair("one", "salt", "rejected", late), pair("one", "brand-new", "rejected", late),
+        pair("bob", "soap", "just_bought", late, end), pair("new", "milk", "rejected", late),
+    ))  # fmt: skip
+    made.add("blocked_pairs", 1, filters.blocked_since(made, ahead))
+    found = io.read_arrow(made.staged / "blocked_pairs").sort_by("person_id").to_pylist()
+    assert sorted(found, key=lambda row: (row["person_id"], row["item_id"])) == [
+        pair("ann", "milk", "blocked_since", late),
+        pair("ann", "salt", "returned", early),
+        pair("bob", "soap", "blocked_since", late, end),
+    ]
 
 
 def test_parameters_out_of_range_are_named():

@@ -165,13 +165,16 @@ NEW, RECALLED, DELISTED, LATE = "brand-new", "recalled", "delisted", "late"
 @dataclass(frozen=True)
 class Story:
     """In the first hour an item comes and is bought, the most listed one is recalled and another
-    is delisted. In the second that one comes back, an event of the first is delivered late, and a
-    boost of what is listed least comes into force."""
+    is delisted. In the second that one comes back, an event of the first is delivered late, who did
+    it turns down what stood first in the list, and a boost of what is listed least comes into
+    force, and a ban of what is listed most."""
 
     shop: Shop
     recalled: str
     delisted: str
     late: str
+    rejected: str
+    banned: str
 
 
 @pytest.fixture(scope="module")
@@ -207,14 +210,19 @@ def story(published: Shop, tmp_path_factory: pytest.TempPathFactory) -> Story:
     deliver("fresh", item_id=NEW, event_time=hour(0.5), received_time=hour(0.5))
     shop.refresh(hour(1))
     deliver(LATE, event_time=hour(0.3), received_time=hour(0.4))
-    seen = shop.table("recommendations", hour(1))["item_id"].to_pylist()
+    late, placed = f"account:{bought[0]['key']}", shop.table("recommendations", hour(1))
+    rejected = lists(placed)["homepage", late][0]
+    deliver("no", item_id=rejected, event_type="reject", event_time=hour(1.2),
+            received_time=hour(1.2))  # fmt: skip
+    seen = placed["item_id"].to_pylist()
+    banned, *_, least = sorted(sorted(set(seen)), key=seen.count, reverse=True)
     small_shop.write_table(shop.source, "rules", pa.table({
-        "rule_id": ["push"], "kind": ["boost"], "strength": [9.0],
-        "scope": [f"item:{min(sorted(set(seen)), key=seen.count)}"],
-        "starts": pa.array([hour(1.5)], small_shop.TIME), "reason": ["test"],
+        "rule_id": ["push", "stop"], "kind": ["boost", "ban"], "strength": [9.0, None],
+        "scope": [f"item:{least}", f"item:{banned}"],
+        "starts": pa.array([hour(1.5)] * 2, small_shop.TIME), "reason": ["test"] * 2,
     }))  # fmt: skip
     shop.refresh(hour(2))
-    return Story(shop, recalled, delisted, f"account:{bought[0]['key']}")
+    return Story(shop, recalled, delisted, late, rejected, banned)
 
 
 def test_a_recalled_item_is_out_of_everything_and_nothing_else_moves(story: Story) -> None:
@@ -305,11 +313,31 @@ def test_behind_a_night_hours_are_read_that_refreshes_of_the_one_before_had_read
     chain = route.Refresh(io.label(AS_OF - timedelta(days=1)), io.label(AS_OF - timedelta(days=1)))
     route.carry(shop.lake, shop.lake.published("changes", hour(1)), AS_OF, "midnight", chain)
     shop.night(AS_OF)
-    assert current(shop).as_of == AS_OF
+    brings_nothing_back(shop, story)
     shop.refresh(hour(4))
     assert (current(shop).as_of, current(shop).manifest["base"]) == (hour(4), io.label(AS_OF))
     found = shop.table("intervals", hour(4)).sort_by("started")
     assert found["state"].to_pylist() == ["read", "read", "healed", "read"]
+
+
+def brings_nothing_back(shop: Shop, story: Story) -> None:
+    """The night, in the place of a refresh that has read two hours more, shows nothing that this
+    took out."""
+    served = current(shop)
+    assert (served.as_of, served.manifest["shown_as_of"]) == (AS_OF, hour(2).isoformat())
+    for name, column in (("recommendations", "item_id"), ("context_lists", "item_id"),
+                         ("item_lists", "listed_item_id"), ("pools", "item_id")):  # fmt: skip
+        listed = set(io.read_arrow(served.path(name))[column].to_pylist())
+        assert not {story.recalled, story.banned} & listed, name
+    for (_, person), items in lists(shop.table("recommendations", AS_OF)).items():
+        assert person != story.late or story.rejected not in items
+    blocked = rows(shop.table("blocked_pairs", AS_OF), "person_id", "item_id", "reason")
+    assert (story.late, story.rejected, "blocked_since") in blocked
+    # What was learnt is the night's all the same: nothing of these hours is among its events.
+    assert max(shop.table("events", AS_OF)["received_time"].to_pylist()) < AS_OF
+    assert NEW not in shop.table("items", AS_OF)["item_id"].to_pylist()
+    in_force = dict(rows(shop.table("rules_in_force", AS_OF), "rule_id", "outcome"))
+    assert in_force["stop"] == "in force"
 
 
 def test_what_was_rolled_back_is_nothing_to_go_on_from(story: Story, tmp_path: Path) -> None:

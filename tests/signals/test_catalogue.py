@@ -190,6 +190,33 @@ def test_an_item_whose_rows_all_hold_from_later_on_stays_as_it_was(shop, lake):
     assert not back["wine"]["available"]
 
 
+def test_what_may_be_shown_is_said_as_of_later_and_all_else_as_of_the_run_date(session):
+    later = AS_OF + HOUR
+    rows = [
+        WINE,
+        {"item_id": "wine", "title": "Another name", "price": 1.0, "flags": ["recalled"],
+         "available": False, "regions": ["north", "south"], "valid_from": later},
+        {"item_id": "wine", "available": True, "valid_from": later + HOUR},
+        BREAD | {"available": False, "flags": ["food"], "regions": ["north"]},
+        BREAD | {"valid_from": later},
+        {"item_id": "salt", "flags": ["food"]},
+        {"item_id": "sold", "created_time": later, "available": False},
+        {"item_id": "newest", "created_time": later},
+    ]  # fmt: skip
+    table = items(session, *rows)
+    then = catalogue.join_catalogue(seen(session, "wine", "sold"), table, AS_OF)
+    found = known(catalogue.shown_as_of(then, table, AS_OF, later + HOUR))
+    was = known(then)
+    shown = {"available": False, "flags": ["recalled"], "regions": ["north", "south"]}
+    assert found == {
+        "wine": was["wine"] | shown,
+        "bread": was["bread"] | {"available": True, "flags": [], "regions": None},
+        "salt": was["salt"],
+        "sold": was["sold"] | {"available": False},
+    }
+    assert known(catalogue.shown_as_of(then, table, AS_OF, AS_OF)) == was
+
+
 def test_items_of_a_lake_that_does_not_say_what_was_catalogued_leave_too(shop, lake):
     first = shop(AS_OF, [WINE, BREAD])
     folder = lake.published("catalogue", AS_OF).table("items")
@@ -254,12 +281,14 @@ def test_rules_are_judged_on_the_items_of_the_night(night, tmp_path):
     schema = TABLES["items"].schema
     row = {"item_id": "a", "position": 0, "available": True, "flags": []}
     io.write_arrow(made.staged / "items", pa.Table.from_pylist([row], schema))
-    rows = catalogue.rules_in_force(made, source).to_pylist()
+    rows = catalogue.rules_in_force(made, source, AS_OF).to_pylist()
     assert {row["rule_id"]: row["outcome"] for row in rows} == {
         "r1": "in force", "r2": "unknown item", "r3": "expired", "r4": "unknown surface",
     }  # fmt: skip
     assert made.notes["rules"]["in force"] == 1
+    rows = catalogue.rules_in_force(made, source, AS_OF - HOUR).to_pylist()
+    assert {row["rule_id"]: row["outcome"] for row in rows}["r3"] == "in force"
 
 
 def test_without_rules_the_table_is_empty(night, tmp_path):
-    assert catalogue.rules_in_force(night("catalogue"), tmp_path).num_rows == 0
+    assert catalogue.rules_in_force(night("catalogue"), tmp_path, AS_OF).num_rows == 0

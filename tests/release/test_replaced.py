@@ -1,0 +1,85 @@
+"""Which release a night will replace that has read more than it: what may be shown goes by that."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from jobs import io, steps
+from jobs.errors import Fault
+from jobs.io import Lake
+from jobs.night import Night
+from jobs.refresh.route import Refresh
+from jobs.release import release, releases, replaced
+from jobs.release.rollback import rollback
+from tests.release import nights
+
+FIVE = nights.day(1) + timedelta(hours=5)
+
+
+@pytest.fixture
+def hour(lake: Lake) -> str:
+    """A night serves, and then its refresh of five hours after the next night's run date."""
+    nights.whole(lake)
+    named = io.label(nights.AS_OF)
+    return nights.whole(lake, FIVE, "hour", refresh=Refresh(base=named, night=named))
+
+
+def of(lake: Lake, as_of: datetime, source: str = "test", **kwargs) -> replaced.Replaced | None:
+    return replaced.find(Night(lake, as_of, "run", source, "catalogue", **kwargs))
+
+
+def test_a_night_replaces_the_refresh_that_has_read_on(lake: Lake, hour: str) -> None:
+    found = replaced.Replaced(hour, FIVE)
+    assert of(lake, nights.day(1)) == found
+    assert of(lake, nights.AS_OF) == found, "the night of its own chain, run again"
+
+
+def test_nothing_is_replaced_that_has_read_less_or_goes_on_serving(lake: Lake, hour: str) -> None:
+    assert of(lake, FIVE) is None
+    assert of(lake, nights.day(2)) is None
+    assert of(lake, nights.day(-1)) is None, "an older night will not serve"
+    assert of(lake, nights.day(1), source="another") is None
+    chain = Refresh(io.label(nights.AS_OF), io.label(nights.AS_OF))
+    assert of(lake, nights.day(1), refresh=chain) is None
+
+
+def test_what_was_rolled_back_is_replaced_by_nothing(lake: Lake, hour: str) -> None:
+    rollback(lake, None, None, "test")
+    assert of(lake, nights.day(1)) is None
+
+
+def test_an_empty_lake_has_nothing_to_replace(lake: Lake) -> None:
+    assert of(lake, nights.AS_OF) is None
+
+
+def test_what_one_step_found_the_next_ones_are_told_and_the_release_says(
+    lake: Lake, hour: str
+) -> None:
+    nights.publish(lake, nights.day(1), "next")
+    asked = nights.night(lake, nights.day(1), "next")
+    assert replaced.noted(asked) is None
+    assert release.describe("id", asked, release.Params(), manifests(asked))["shown_as_of"] == (
+        nights.day(1).isoformat()
+    )
+    path = lake.published("catalogue", nights.day(1)).table("manifest.json")
+    note = {replaced.NOTE: {"release": hour, "as_of": FIVE.isoformat()}}
+    io.write_json(path, {**io.read_json(path), "notes": note})
+    asked = nights.night(lake, nights.day(1), "next")
+    found = replaced.noted(asked)
+    assert found == replaced.Replaced(hour, FIVE)
+    assert replaced.read(asked, found).id == hour
+    told = release.describe("id", asked, release.Params(), manifests(asked))
+    assert (told["as_of"], told["shown_as_of"]) == (nights.day(1).isoformat(), FIVE.isoformat())
+
+
+def test_a_release_that_went_meanwhile_is_missed(lake: Lake, hour: str) -> None:
+    asked = nights.night(lake, nights.day(1), "next")
+    (releases.root(lake) / hour / "manifest.json").unlink()
+    with pytest.raises(Fault, match=r"takes over .* run the night again from its step catalogue"):
+        replaced.read(asked, replaced.Replaced(hour, FIVE))
+
+
+def manifests(night: Night) -> dict[str, dict]:
+    return {step: night.published(step).manifest for step in steps.STEPS if step != "release"}
