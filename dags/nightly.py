@@ -2,8 +2,10 @@
 # Nightly: raw events to a gated, published release
 
 One night reads everything that the source had **received before its run date** and ends with a
-release that serving reads. Each job stages its tables; the gate behind it judges them; only a
-green gate publishes, so a step never reads what was not judged.
+release that serving reads. Where that will serve in place of a refresh that has read on, the
+catalogue and the rules count as of that refresh: nothing comes back that it took out. Each job
+stages its tables; the gate behind it judges them; only a green gate publishes, so a step never
+reads what was not judged.
 
 **The run date** (`as_of`, an exclusive UTC instant) is the trigger's `as_of`; without one, the
 day after the run's partition key; without that, midnight of the moment the run was due. The
@@ -14,8 +16,9 @@ The gate's task fails and is not retried; what follows it does not run, nothing 
 **last night's release still serves**. The task's log names the failing expectation, the number of
 rows and where sample rows are kept (`evidence/<run date>/<step>/` in the lake; `make docs` makes
 pages of it). When the source is mended, or the parameter that caused it is set right, clear the
-failed step's *job* with its downstream tasks: Airflow takes the set-up along. Starting a new run
-of the same date does the same from the first step, and replaces that date's tables.
+failed step's *job* with its downstream tasks: Airflow takes the set-up along. Where refreshes have
+read on since, the step says so: clear `catalogue` instead. Starting a new run of the same date does
+the same from the first step, and replaces that date's tables.
 
 ## A failed job
 Faults of the machine (a lost connection, a full queue) are retried twice with growing pauses.

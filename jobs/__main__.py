@@ -33,6 +33,7 @@ from jobs.errors import Busy, Fault, exit_code
 from jobs.io import Lake
 from jobs.night import Night, engine_file, scratch_folder
 from jobs.refresh import route
+from jobs.release import replaced
 
 log = logging.getLogger("nightjar")
 PATIENCE_SECONDS, PAUSE_SECONDS = 900.0, 1.0
@@ -164,6 +165,8 @@ def run_step(chosen: argparse.Namespace) -> None:
     """Do a step's work and stage its tables."""
     night = _night(chosen)
     lock.renew(night.lake, night.run_id)
+    if overtaken := replaced.overtaken(night):
+        raise Fault(overtaken)
     module = steps.module(night.step)
     chosen_params = night.params_of(night.step)
     night.reset()
@@ -200,6 +203,7 @@ def give_back() -> None:
     """Return freed memory to the system: a process that does many steps would otherwise hold what
     the greatest of them took, beside the engine, for the rest of the night."""
     gc.collect()
+    gc.freeze()  # what lives on are modules, a third of a million objects to look at every time
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc's; other systems have no such call

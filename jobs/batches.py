@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,9 +114,9 @@ class Batch:
     others: Others
     where: str | None = None
 
-    @property
+    @cached_property
     def rows(self) -> int:
-        """Rows of the table, those that do not count included."""
+        """Rows of the table, those that do not count included; asked of the files' footers once."""
         return io.count_rows(self.folder)
 
 
@@ -144,8 +145,9 @@ def chunks(batch: Batch, names: Sequence[str]) -> Iterator[pd.DataFrame]:
 
 def counted(batch: Batch) -> pd.DataFrame:
     """As many rows as count, of a byte each: what a rule about their number looks at."""
-    held = ds.field(batch.where) if batch.where else None
-    return pd.DataFrame({"row": np.zeros(io.count_rows(batch.folder, held), np.int8)})
+    where = batch.where
+    count = io.count_rows(batch.folder, ds.field(where)) if where else batch.rows
+    return pd.DataFrame({"row": np.zeros(count, np.int8)})
 
 
 def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.DataFrame:

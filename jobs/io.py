@@ -43,7 +43,7 @@ from jobs import tables
 from jobs.errors import Fault
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 COMPRESSION = "zstd"
 ROWS_PER_GROUP = 128_000
@@ -180,6 +180,14 @@ def kept(frame: DataFrame, folder: Path) -> DataFrame:
     frame.write.options(**SPARK_GROUPS).parquet(str(folder))
     # With its schema Spark starts no job to read the footers.
     return frame.sparkSession.read.schema(frame.schema).parquet(str(folder))
+
+
+def frame(session: SparkSession, folder: Path) -> DataFrame:
+    """A table folder as a Spark frame. Spark is told the columns, which else take it a job."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    known = from_arrow_schema(schema_of(folder))
+    return session.read.schema(known).parquet(str(folder))
 
 
 def parquet_files(folder: Path) -> list[Path]:

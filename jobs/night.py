@@ -122,7 +122,7 @@ class Night:
         """A published table as a Spark frame."""
         folder = self.published(tables.TABLES[table].step).table(table)
         self._count(table, folder)
-        return self.spark.read.parquet(str(folder))
+        return io.frame(self.spark, folder)
 
     def arrow(
         self, table: str, columns: list[str] | None = None, where: ds.Expression | None = None

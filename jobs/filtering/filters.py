@@ -31,7 +31,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from jobs import tables
+from jobs import io, tables
 from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
@@ -373,34 +373,39 @@ def blocked_pairs(days: DataFrame, gaps: DataFrame, as_of: datetime) -> DataFram
 
 
 def blocked_since(night: Night, ahead: Release) -> DataFrame:
-    """The pairs that ``ahead``, which has read on, has blocked beyond those staged, in the form of
-    the table ``blocked_pairs``, for this night's persons, who are told by their keys.
+    """The pairs that ``ahead``, which has read on, has blocked for what the night has not read, in
+    the form of the table ``blocked_pairs``, without those staged.
 
-    All that was returned or rejected, which a delivery may tell late, and what was bought since the
-    run date; items that the night does not know are left out, since it offers none of them.
+    Whose they are is told by keys, among the night's persons who consent, of whom alone it knows
+    what they did. Items that the night does not know are left out, since it offers none of them.
     """
-    read = night.spark.read
+    pair = ["person_id", "item_id"]
     theirs, then = (
-        read.parquet(str(ahead.path(name))) for name in ("filters/blocked_pairs", "identities")
+        io.frame(night.spark, ahead.path(name)) for name in ("filters/blocked_pairs", "identities")
     )
-    staged = read.parquet(str(night.staged / "blocked_pairs"))
     then = then.select("key_type", "key", F.col("person_id").alias("was"))
     now = night.frame("identities").select("key_type", "key", "person_id")
-    news = (F.col("reason") != "just_bought") | (F.col("since") >= F.lit(night.as_of))
-    return (
-        theirs.where(news)
-        .withColumnRenamed("person_id", "was")
+    consenting = night.frame("persons").where("personalised").select("person_id")
+    found = (
+        theirs.withColumnRenamed("person_id", "was")
         .join(then, on="was")
         .join(now, on=["key_type", "key"])
-        .groupBy("person_id", "item_id")
+        .groupBy(*pair)
         .agg(
-            F.lit(BLOCKED_SINCE).alias("reason"),
             F.max("since").alias("since"),
             F.when(F.bool_and(F.col("until").isNotNull()), F.max("until")).alias("until"),
         )
-        .join(staged.select("person_id", "item_id"), on=["person_id", "item_id"], how="anti")
+    )
+    decides = F.col("event_type").isin("purchase", "return", "reject")
+    known = night.frame("history").where(decides).groupBy(*pair)
+    staged = io.frame(night.spark, night.staged / "blocked_pairs")
+    return (
+        found.join(known.agg(F.max("event_time").alias("known")), on=pair, how="left")
+        .where(F.coalesce(F.col("known") < F.col("since"), F.lit(True)))
+        .join(staged.select(*pair), on=pair, how="anti")
+        .join(consenting, on="person_id", how="semi")
         .join(night.frame("items").select("item_id"), on="item_id", how="semi")
-        .select(*staged.columns)
+        .select(*pair, F.lit(BLOCKED_SINCE).alias("reason"), "since", "until")
     )
 
 

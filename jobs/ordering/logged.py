@@ -102,13 +102,13 @@ def _log(night: Night, days: int, surface: str) -> DataFrame | None:
 def _of_persons(night: Night, log: DataFrame, lists: Published) -> DataFrame | None:
     """Logged items that the lists of one night explored: request_id, item_id, sources; None where
     its lists are of a version that drew nothing."""
-    rows = night.spark.read.parquet(str(lists.table("recommendations")))
+    rows = io.frame(night.spark, lists.table("recommendations"))
     known = night.lake.at("identities", lists.as_of)
     if known is None or "propensity" not in rows.columns:
         return None
     night.earlier("recommendations", lists.as_of)
     night.earlier("identities", lists.as_of)
-    keys = night.spark.read.parquet(str(known.table("identities"))).select(*KEY, "person_id")
+    keys = io.frame(night.spark, known.table("identities")).select(*KEY, "person_id")
     drawn = rows.where(F.col("propensity") < 1.0)
     place = ["surface", "person_id", "item_id"]
     return (
@@ -126,7 +126,7 @@ def _of_contexts(night: Night, log: DataFrame, lists: Published) -> DataFrame | 
     if not folder.is_dir():
         return None
     night.earlier("recommendations", lists.as_of)
-    drawn = night.spark.read.parquet(str(folder)).where(F.col("propensity") < 1.0)
+    drawn = io.frame(night.spark, folder).where(F.col("propensity") < 1.0)
     sources = drawn.groupBy("surface", "item_id").agg(
         F.array_sort(F.array_distinct(F.flatten(F.collect_list("sources")))).alias("sources")
     )

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -37,9 +38,11 @@ from jobs.refresh import ladder, onward
 from jobs.refresh.ladder import AGED, KEPT, POOLED, Params
 from jobs.release import releases
 from jobs.retrieval import matrix
+from jobs.signals import sessions
 from jobs.signals.past import people_of
 
 HOUR = timedelta(hours=1)
+CHUNK_ROWS = 5_000_000  # of the history, looked at together
 READ, HEALED = "read", "healed"
 EVENTS, FACTS, CAME, WENT = "events", "facts", "came", "went"
 DESCRIBED, SHOWN = "described", "shown"
@@ -239,13 +242,13 @@ def _states(night: Night, begun: datetime) -> dict[datetime, tuple[datetime, str
 
 
 # --- people ----------------------------------------------------------------------------------
-def touched_people(night: Night, sessions: Published, identities: Published) -> pa.Table:
-    """The table ``touched_people``; who ``went`` is a person no more, by a merge or a split."""
-    read = night.spark.read.parquet
-    now, then = (
-        _with_mates(persons)
-        for persons in (night.frame("persons"), read(str(identities.table("persons"))))
-    )
+def touched_people(night: Night, stitched: Published, identities: Published) -> pa.Table:
+    """The table ``touched_people``; who ``went`` is a person no more, by a merge or a split.
+
+    ``stitched`` and ``identities``: those of the base.
+    """
+    before = io.frame(night.spark, identities.table("persons"))
+    now, then = (_with_mates(persons) for persons in (night.frame("persons"), before))
     known = [F.col("person_id"), _hash(FACTS_OF[1:]).alias("hash")]
     facts = _differing(
         now.select(*known), then.select(*known)
@@ -254,11 +257,32 @@ def touched_people(night: Night, sessions: Published, identities: Published) -> 
         F.when(F.col("then").isNull(), CAME).when(F.col("now").isNull(), WENT).otherwise(FACTS)
         .alias("reason"),
     )  # fmt: skip
-    acted = _differing(
-        _acts(night.frame("history")), _acts(read(str(sessions.table("history"))))
-    ).join(now, on="person_id", how="semi")
-    found = facts.unionByName(acted.select("person_id", F.lit(EVENTS).alias("reason"))).toArrow()
+    acted = _acted(night, stitched)
+    known = night.arrow("persons", ["person_id"])["person_id"]
+    acted = acted.filter(pc.is_in(acted, value_set=known.combine_chunks()))
+    schema = tables.TABLES["touched_people"].schema
+    reasons = pa.table({"person_id": acted, "reason": pa.repeat(EVENTS, len(acted))})
+    found = pa.concat_tables([facts.toArrow().cast(schema), reasons.cast(schema)])
     return found.sort_by([("person_id", "ascending"), ("reason", "ascending")])
+
+
+def _acted(night: Night, then: Published) -> pa.Array:
+    """The people whose events are others than ``then``, by all that is known of each of them."""
+    now = night.published("sessions")
+    again = now.table(sessions.AGAIN)
+    if not again.is_file():
+        found = _differing(
+            _acts(night.frame("history")), _acts(io.frame(night.spark, then.table("history")))
+        )
+        return found.select("person_id").toArrow()["person_id"].combine_chunks()
+    # Everybody else's rows were taken over as they stood.
+    people = pq.read_table(again)["person_id"].combine_chunks()
+    schema = tables.TABLES["history"].schema
+    stood, stands = (
+        io.read_rows(one.table("history"), people, schema.names).cast(schema) for one in (then, now)
+    )
+    lost, won = onward.differing(stood, stands, "event_id")
+    return onward.both(lost["person_id"], won["person_id"])
 
 
 def _with_mates(persons: DataFrame) -> DataFrame:
@@ -301,8 +325,8 @@ def decided_people(
 ) -> pa.Table:  # fmt: skip
     """The rows of ``ladder`` of persons; ``touched``: ids, ``altered``: of those whose lists are
     all made anew by that."""
-    rows = night.frame("persons").join(_newest(night, "person_id"), on="person_id", how="left")
-    known = rows.select(F.col("person_id").alias("id"), "active").toArrow().sort_by("id")
+    rows = night.arrow("persons", ["person_id"]).join(_newest(night, "person_id"), "person_id")
+    known = rows.select(["person_id", "active"]).rename_columns(["id", "active"]).sort_by("id")
     return _laddered(night, params, "person", known, touched, altered, configured)
 
 
@@ -310,14 +334,23 @@ def decided_items(
     night: Night, params: Params, touched: pa.ChunkedArray, configured: bool
 ) -> pa.Table:
     """The rows of ``ladder`` of items; an item is as active as who looked at it, and came."""
-    rows = night.frame("items").join(_newest(night, "item_id"), on="item_id", how="left")
-    active = F.greatest("active", "first_seen", "created_time")
-    known = rows.select(F.col("item_id").alias("id"), active.alias("active")).toArrow()
+    rows = night.arrow("items", ["item_id", "first_seen", "created_time"])
+    rows = rows.join(_newest(night, "item_id"), "item_id")
+    times = (rows[name].cast(tables.TIME) for name in ("active", "first_seen", "created_time"))
+    known = pa.table({"id": rows["item_id"], "active": pc.max_element_wise(*times)})
     return _laddered(night, params, "item", known.sort_by("id"), touched, touched, configured)
 
 
-def _newest(night: Night, column: str) -> DataFrame:
-    return night.frame("history").groupBy(column).agg(F.max("event_time").alias("active"))
+def _newest(night: Night, column: str) -> pa.Table:
+    """``column``, active: when each of its values was last in the history."""
+    folder = night.published("sessions").table("history")
+    newest = [
+        rows.group_by(column).aggregate([("event_time", "max")])
+        for rows in io.read_chunks(folder, [column, "event_time"], CHUNK_ROWS)
+    ]
+    whole = pa.concat_tables(newest).rename_columns([column, "active"])
+    found = whole.group_by(column).aggregate([("active", "max")])
+    return found.rename_columns([column, "active"])
 
 
 def _laddered(

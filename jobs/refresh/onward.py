@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from jobs.release import releases
 PEOPLE = 500
 # Where more than this share of a table's rows is touched, all of them anew are quicker.
 MOST = 0.2
+THREADS = 4  # that write files again
 
 
 class Writer:
@@ -66,21 +68,30 @@ def without(
     """
     gone = {by: ids, **(also or {})}
     staged.mkdir(parents=True, exist_ok=True)
-    number = 0
-    for path in io.parquet_files(base):
-        place = re.match(r"part-(\d+)", path.name)
-        number = max(number, int(place[1]) + 1 if place else 0)
-        target = staged / path.relative_to(base)
-        if not any(io.rows_of(path, some, [name], name).num_rows for name, some in gone.items()):
-            releases.link(path, target)
-            continue
-        kept = pq.read_table(path)
+    files = io.parquet_files(base)
+    # Reading, compressing and writing leave Python to others.
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(lambda path: _leave(path, staged / path.relative_to(base), gone), files):
+            pass
+    places = (re.match(r"part-(\d+)", path.name) for path in files)
+    return max((int(place[1]) + 1 for place in places if place), default=0)
+
+
+def _leave(path: Path, target: Path, gone: Mapping[str, pa.StringArray]) -> None:
+    """Stage a file without the rows that hold one of the sorted ids ``gone`` in their column."""
+    with pq.ParquetFile(path) as file:
+        stays = np.ones(file.metadata.num_rows, bool)
+        sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+        begins = np.cumsum([0, *sizes])
         for name, some in gone.items():
-            kept = kept.filter(pc.invert(pc.is_in(kept[name], value_set=some)))
-        if kept.num_rows:
+            for group in io.groups_of(file.metadata, some, name):
+                held = pc.is_in(file.read_row_group(group, [name])[name], value_set=some)
+                stays[begins[group] : begins[group + 1]] &= ~held.to_numpy(zero_copy_only=False)
+        if stays.all():
+            releases.link(path, target)
+        elif stays.any():
             target.parent.mkdir(parents=True, exist_ok=True)
-            io.write_file(kept, target)
-    return number
+            io.write_file(file.read().filter(pa.array(stays)), target)
 
 
 def moved(base: Path, staged: Path, by: str) -> tuple[pa.Table, pa.Table]:

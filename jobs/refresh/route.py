@@ -111,6 +111,12 @@ def open_refresh(
             f"refresh: {io.label(as_of)} is not after {io.label(base.as_of)}, which the release "
             f"{base.id} has read up to; give a later AS_OF, or run the night of {as_of:%Y-%m-%d}"
         )
+    if base.shown_as_of > as_of:
+        raise Fault(
+            f"refresh: the release {base.id} says what may be shown up to "
+            f"{io.label(base.shown_as_of)}, and {io.label(as_of)} is before that: it would bring "
+            "back what was taken out since; give a later AS_OF"
+        )
     chosen = Refresh(io.label(base.as_of), io.label(base.night), base.night_created)
     io.write_json(file(lake), {"run_id": run_id, **dataclasses.asdict(chosen)})
     log.info("refresh=%s base=%s night=%s", io.label(as_of), chosen.base, chosen.night)

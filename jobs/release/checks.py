@@ -38,6 +38,7 @@ SAMPLE = 3  # ids shown in a sentence
 LOOKED_UP = 300  # people, items, and keys of each file, whose entries are looked up
 FILES = 200  # of 500 people each, looked at together
 TOLERANCE = 1e-6  # relative; the same sums in another order differ by less
+Listed = dict[tuple[str, str], pa.Array]  # by table and column, the different items in it
 Told = dict[tuple[str, ...], Any]  # by the parts of their keys, what entries must say
 
 
@@ -46,14 +47,15 @@ def faults(release: Release) -> list[str]:
     missing = _missing_parts(release)
     if missing:
         return missing
+    listed = {name: pc.unique(_column(release, *name)) for name in LISTS}
     return [
         *_rows(release),
         *_gates(release),
         *_entries(release),
         *_versions(release),
-        *_unknown_items(release),
+        *_unknown_items(release, listed),
         *_indexed(release),
-        *_everybodys_exclusions(release),
+        *_everybodys_exclusions(release, listed),
         *_personal_exclusions(release),
         *_removals(release),
         *_consent(release),
@@ -211,12 +213,14 @@ def _versions(release: Release) -> list[str]:
     return ["embedding versions differ: " + ", ".join(f"{k} has {v}" for k, v in named.items())]
 
 
-def _unknown_items(release: Release) -> list[str]:
+def _unknown_items(release: Release, listed: Listed) -> list[str]:
     known = _column(release, "id_maps", "item_id")
     found = []
-    others = ("features", "item_lists", "model/item_vectors")
-    for table, column in (*LISTS, *((table, "item_id") for table in others)):
-        named = pc.unique(_column(release, table, column))
+    others = {
+        (table, "item_id"): pc.unique(_column(release, table, "item_id"))
+        for table in ("features", "item_lists", "model/item_vectors")
+    }
+    for (table, column), named in (listed | others).items():
         strange = named.filter(pc.invert(pc.is_in(named, known)))
         found += _sentence(strange, f"{table}.{column}: %d unknown items, which id_maps/ lacks")
     return found
@@ -242,13 +246,12 @@ def _indexed(release: Release) -> list[str]:
     return found
 
 
-def _everybodys_exclusions(release: Release) -> list[str]:
+def _everybodys_exclusions(release: Release, listed: Listed) -> list[str]:
     kind, value = release.manifest["eligibility"]["everyone"]
     rules = _table(release, "filters/ineligible_items", ["item_id", "kind", "value"])
     barred = rules.filter(pc.and_(pc.equal(rules["kind"], kind), pc.equal(rules["value"], value)))
     found = []
-    for table, column in LISTS:
-        named = pc.unique(_column(release, table, column))
+    for (table, column), named in listed.items():
         wrong = named.filter(pc.is_in(named, barred["item_id"]))
         found += _sentence(wrong, f"{table}.{column}: %d items that nobody may get")
     return found

@@ -24,6 +24,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -87,6 +88,7 @@ SHARED = {
     "conversion_windows": "reports/conversion_windows",
 }
 NIGHTLY, HOURLY = "nightly", "hourly"
+THREADS = 4  # that hash files and have them kept by the disk
 # How a reader tells what a person may get by the rules of filters/ineligible_items/.
 ELIGIBILITY = {"everyone": EVERYONE, "unknown_region": UNKNOWN_REGION}
 
@@ -181,6 +183,8 @@ def verify(night: Night) -> list[str]:
     except releases.Broken as broken:
         return [str(broken)]
     found = checks.faults(release)
+    if overtaken := replaced.overtaken(night):
+        found.append(overtaken)
     if night.redis_url:
         _keep_in_redis(night.redis_url, release)
     return found
@@ -334,7 +338,11 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def _fingerprints(folder: Path) -> dict[str, dict[str, Any]]:
-    return {name: _fingerprint(folder / name) for name in sorted(releases.files_of(folder))}
+    names = sorted(releases.files_of(folder))
+    # Hashing leaves Python to others, and a disk takes many files at once.
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = pool.map(_fingerprint, (folder / name for name in names))
+        return dict(zip(names, found, strict=True))
 
 
 def _digest(run_id: str, files: dict[str, dict[str, Any]]) -> str:

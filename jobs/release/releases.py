@@ -60,6 +60,12 @@ class Release:
         return datetime.fromisoformat(self.manifest["as_of"])
 
     @property
+    def shown_as_of(self) -> datetime:
+        """The instant up to which it says what may be shown; after :attr:`as_of` in a night that
+        serves in place of what has read on."""
+        return datetime.fromisoformat(self.manifest.get("shown_as_of") or self.manifest["as_of"])
+
+    @property
     def night(self) -> datetime:
         """The run date of its night: its own, or that of the night which a refresh goes on from."""
         named = self.manifest.get("night")

@@ -101,7 +101,9 @@ def compare(
                 f"shadow: {live.id} is of the {what} {live.manifest[what]}, {candidate.id} of "
                 f"{candidate.manifest[what]}; build the candidate on the inputs of what serves"
             )
-    bought = bought_since(later, live, until)
+    # What one of them has blocked since its run date the other could still list.
+    since = max(live.shown_as_of, candidate.shown_as_of)
+    bought = bought_since(later, live, since, until)
     surfaces = _surfaces(live, candidate)
     return {
         "live": live.id,
@@ -147,14 +149,16 @@ def newest_history(lake: Lake, until: datetime) -> Published | None:
     return now or next(lake.earlier("sessions", until), None)
 
 
-def bought_since(later: Published | None, live: Release, until: datetime) -> pa.Table | None:
-    """person_id, item_id of what was bought after what serves was made and before ``until``, a pair
-    once; None where no later night has said yet. A person is whom the key was when the release was
-    made: a person who was merged since has another id."""
-    if later is None or io.parse_as_of(later.as_of) <= live.as_of:
+def bought_since(
+    later: Published | None, live: Release, since: datetime, until: datetime
+) -> pa.Table | None:
+    """person_id, item_id of what was bought from ``since`` on and before ``until``, a pair once;
+    None where no later night has said yet. A person is whom the key was when the release was made:
+    a person who was merged since has another id."""
+    if later is None or io.parse_as_of(later.as_of) <= since:
         return None
     time = ds.field("event_time")
-    after = (ds.field("event_type") == "purchase") & (time >= live.as_of) & (time < until)
+    after = (ds.field("event_type") == "purchase") & (time >= since) & (time < until)
     key = ["key_type", "key"]
     rows = io.read_arrow(later.table("history"), [*key, "person_id", "item_id"], after)
     then = io.read_arrow(live.path("identities"), [*key, "person_id"])

@@ -49,6 +49,8 @@ LISTS = 50_000  # lists of a surface that are texts at a time, some 100 MB
 PREFIX = "nightjar:"
 UNMARKED = 2  # the format of an entry m that names none: those of before it did
 
+# One for all: json.dumps with options makes another for every value.
+COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 FACTS = ("region", "segment", "personalised", "restrictions")  # of a person, by key
 
 Entry = tuple[bytes, bytes]
@@ -88,7 +90,7 @@ def joined(*parts: str) -> str:
 def json_strings(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Each string as a JSON string; a null becomes ``null``. Every distinct one is escaped once."""
     encoded = groups.one(column).dictionary_encode()
-    texts = [json.dumps(text, ensure_ascii=False) for text in encoded.dictionary.to_pylist()]
+    texts = [COMPACT.encode(text) for text in encoded.dictionary.to_pylist()]
     return pa.array(texts, pa.large_string()).take(encoded.indices).fill_null("null")
 
 
@@ -490,7 +492,7 @@ def _batches(found: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return COMPACT.encode(value).encode()
 
 
 def _lists_of_strings(column: pa.ChunkedArray) -> pa.Array:

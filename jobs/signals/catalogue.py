@@ -14,9 +14,8 @@ row, place, description, flags and regions, as unavailable. One whose rows all h
 on has not left: it is as the run before knew it, available or not. One that no catalogue ever named
 is known by its events alone, and available; so is one that no run before has seen in force.
 
-A night that will serve in place of a refresh that has read on (``jobs.release.replaced``) describes
-items as of its run date and says whether they may be shown, where and under which flags and rules,
-as of that refresh.
+A night that will serve in place of a refresh that has read on (``jobs.release.replaced``) takes the
+catalogue, lists and rules as valid for that refresh, and events alone as of its run date.
 """
 
 from __future__ import annotations
@@ -45,10 +44,6 @@ ITEM_COLUMNS = (
 )  # fmt: skip
 
 
-# What says whether an item may be shown, and to whom.
-SHOWING = ("available", "regions", "flags")
-
-
 @dataclass(frozen=True)
 class Params:
     """How the catalogue is read."""
@@ -64,21 +59,16 @@ def run(night: Night, params: Params) -> None:
     """Stage ``items``, ``editorial`` and ``rules_in_force``."""
     source, events = night.source_folder(), night.frame("events")
     catalogue = contract.read(night.spark, source, "items")
-    yesterday, ahead = held(night), replaced.find(night)
-    shown_until = ahead.as_of if ahead else night.as_of
-    known = join_catalogue(seen(events, night.as_of, params), catalogue, night.as_of)
+    yesterday, now = held(night), replaced.note(night)
+    known = join_catalogue(seen(events, night.as_of, params), catalogue, now)
     if catalogue is not None:
         night.notes["catalogue_duplicates"] = duplicates(catalogue)
         if yesterday is not None:
-            night.notes["catalogue_not_in_force"] = not_in_force(catalogue, yesterday, night.as_of)
+            night.notes["catalogue_not_in_force"] = not_in_force(catalogue, yesterday, now)
             known = keep_absent(known, yesterday, catalogue)
-        if ahead:
-            known = shown_as_of(known, catalogue, night.as_of, shown_until)
     night.write("items", place(known, yesterday))
-    lists = contract.read(night.spark, source, "editorial")
-    items = night.spark.read.parquet(str(night.staged / "items"))
-    night.write("editorial", editorial_in_force(lists, items, night.as_of))
-    night.write("rules_in_force", rules_in_force(night, source, shown_until))
+    night.write("editorial", editorial(night, source, now))
+    night.write("rules_in_force", rules_in_force(night, source, now))
     night.notes["id_map_sha256"] = id_map_hash(night)
 
 
@@ -87,7 +77,7 @@ def held(night: Night) -> DataFrame | None:
     predecessor = night.previous("catalogue")
     if predecessor is None:
         return None
-    found = night.spark.read.parquet(str(predecessor.table("items")))
+    found = io.frame(night.spark, predecessor.table("items"))
     if "catalogued" in found.columns:
         return found
     # Of an earlier version, which described what the catalogue named and nothing else.
@@ -133,7 +123,24 @@ def join_catalogue(
             F.lit(True).alias("available"), F.array().cast("array<string>").alias("flags"),
             F.lit(False).alias("catalogued"),
         )  # fmt: skip
-    valid = newest(catalogue, as_of).withColumn("catalogued", F.lit(True))
+    # Of rows that hold from the same instant the one that withholds most counts, whichever order
+    # they come in: then by every other column, so that a rerun takes the same.
+    newest = Window.partitionBy("item_id").orderBy(
+        F.col("valid_from").desc_nulls_last(),
+        F.coalesce("available", F.lit(True)),
+        F.coalesce(F.size("flags"), F.lit(0)).desc(),
+        F.size("regions").asc_nulls_last(),
+        "flags",
+        *[name for name in ITEM_COLUMNS if name != "attributes"],
+        F.array_sort(F.map_entries("attributes")),
+        "available",
+    )
+    valid = (
+        catalogue.where(F.col("item_id").isNotNull() & _in_force(as_of))
+        .withColumn("place", F.row_number().over(newest))
+        .where(F.col("place") == 1)
+        .withColumn("catalogued", F.lit(True))
+    )
     joined = valid.join(seen_items, on="item_id", how="full")
     return joined.select(
         "item_id",
@@ -146,51 +153,11 @@ def join_catalogue(
     )
 
 
-def newest(catalogue: DataFrame, as_of: datetime) -> DataFrame:
-    """Of every item the row of the catalogue that is valid at ``as_of``, where it has one."""
-    # Of rows that hold from the same instant the one that withholds most counts, whichever order
-    # they come in: then by every other column, so that a rerun takes the same.
-    best = Window.partitionBy("item_id").orderBy(
-        F.col("valid_from").desc_nulls_last(),
-        F.coalesce("available", F.lit(True)),
-        F.coalesce(F.size("flags"), F.lit(0)).desc(),
-        F.size("regions").asc_nulls_last(),
-        "flags",
-        *[name for name in ITEM_COLUMNS if name != "attributes"],
-        F.array_sort(F.map_entries("attributes")),
-        "available",
-    )
-    return (
-        catalogue.where(F.col("item_id").isNotNull() & _in_force(as_of))
-        .withColumn("place", F.row_number().over(best))
-        .where(F.col("place") == 1)
-        .drop("place")
-    )
-
-
-def shown_as_of(
-    known: DataFrame, catalogue: DataFrame, as_of: datetime, until: datetime
-) -> DataFrame:
-    """The items known at ``as_of``; whether they are available, in which regions and under which
-    flags as of ``until``, where a row of theirs came into force in between."""
-    since = newest(catalogue, until).where(~_in_force(as_of))
-    later = since.select("item_id", F.struct(*SHOWING).alias("later"))
-    rows = known.join(later, on="item_id", how="left")
-    default = {"available": F.lit(True), "flags": F.array().cast("array<string>")}
-    now = {
-        name: F.when(
-            F.col("later").isNotNull(), F.coalesce(f"later.{name}", default.get(name, F.lit(None)))
-        ).otherwise(F.col(name))
-        for name in SHOWING
-    }
-    return rows.withColumns(now).drop("later")
-
-
 def duplicates(catalogue: DataFrame) -> int:
     """How many rows of the catalogue hold from the same instant as another one of their item."""
-    named = catalogue.where(F.col("item_id").isNotNull())
-    distinct = named.select("item_id", "valid_from").distinct().count()
-    return named.count() - distinct
+    named = catalogue.where(F.col("item_id").isNotNull()).groupBy("item_id", "valid_from")
+    more = named.agg((F.count(F.lit(1)) - 1).alias("more"))
+    return int(more.agg(F.coalesce(F.sum("more"), F.lit(0))).toArrow()[0][0].as_py())
 
 
 def not_in_force(catalogue: DataFrame, yesterday: DataFrame, as_of: datetime) -> int:
@@ -250,13 +217,16 @@ def place(known: DataFrame, yesterday: DataFrame | None) -> DataFrame:
     )  # fmt: skip
 
 
-def editorial_in_force(lists: DataFrame | None, items: DataFrame, as_of: datetime) -> DataFrame:
-    """Places of curated lists that are in force at ``as_of`` and name a known item."""
+def editorial(night: Night, source: Path, at: datetime) -> DataFrame | pa.Table:
+    """The table ``editorial``, from the source's lists and the items just staged."""
+    lists = contract.read(night.spark, source, "editorial")
     if lists is None:
-        return items.limit(0).select(
-            F.lit("").alias("list_id"), F.lit(None).cast("string").alias("surface"),
-            F.lit(0).alias("position"), "item_id",
-        )  # fmt: skip
+        return tables.TABLES["editorial"].schema.empty_table()
+    return editorial_in_force(lists, io.frame(night.spark, night.staged / "items"), at)
+
+
+def editorial_in_force(lists: DataFrame, items: DataFrame, as_of: datetime) -> DataFrame:
+    """Places of curated lists that are in force at ``as_of`` and name a known item."""
     now = F.lit(as_of)
     in_force = F.coalesce(F.col("starts") <= now, F.lit(True)) & F.coalesce(
         F.col("ends") > now, F.lit(True)

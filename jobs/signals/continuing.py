@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -45,7 +46,7 @@ class Before:
     as_of: datetime
     keys: DataFrame
     links: DataFrame
-    changes: DataFrame
+    changes: pa.Table
     note: dict[str, Any]
 
     @staticmethod
@@ -55,12 +56,11 @@ class Before:
         manifest = found.manifest if found else {}
         if found is None or NOTE not in manifest.get("notes", {}):
             return None
-        read = night.spark.read
         return Before(
             io.parse_as_of(manifest["as_of"]),
-            read.parquet(str(found.table("identities"))),
-            read.parquet(str(found.table("identity_links"))),
-            read.parquet(str(found.table("identity_changes"))),
+            io.frame(night.spark, found.table("identities")),
+            io.frame(night.spark, found.table("identity_links")),
+            io.read_arrow(found.table("identity_changes")),
             manifest["notes"][NOTE],
         )
 

@@ -81,8 +81,7 @@ def group(night: Night, resolved: DataFrame, household_links: DataFrame, params:
         night.spark, home / "keys", home / "candidates", home / "grouped", params.household_caps,
         params.engine, params.array_links,
     )  # fmt: skip
-    read = night.spark.read
-    of_person = read.parquet(str(home / "grouped" / "keys")).select(
+    of_person = io.frame(night.spark, home / "grouped" / "keys").select(
         F.col("key").alias("person_id"), F.expr("substring(person_id, 2)").alias("household_id")
     )
     identities = (
@@ -90,7 +89,7 @@ def group(night: Night, resolved: DataFrame, household_links: DataFrame, params:
         .withColumn("household_id", F.coalesce("household_id", "person_id"))
         .select(*COLUMNS)
     )
-    verdict = read.parquet(str(home / "grouped" / "links")).select(
+    verdict = io.frame(night.spark, home / "grouped" / "links").select(
         F.col("key_a").alias("low"), F.col("key_b").alias("high"),
         (F.col("outcome") == "person_too_large").alias("too_large"),
         F.replace("detail", F.lit("keys in one person"), F.lit("persons in one household")).alias(

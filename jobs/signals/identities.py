@@ -231,9 +231,9 @@ def run(night: Night, params: Params) -> None:
     }  # fmt: skip
     night.write("identities", found.identities)
     night.write("identity_links", found.links)
-    read = night.spark.read
-    identities = read.parquet(str(night.staged / "identities"))
-    judged = read.parquet(str(night.staged / "identity_links"))
+    identities, judged = (
+        io.frame(night.spark, night.staged / name) for name in ("identities", "identity_links")
+    )
     night.write("persons", persons(identities, inputs.events, inputs.people))
     if before is None:
         night.write("identity_changes", night.spark.createDataFrame([], changes.SCHEMA))
@@ -373,15 +373,14 @@ def _connect(
         night.spark, home / "keys", home / "candidates", home / "persons", params.caps,
         params.engine, params.array_links,
     )  # fmt: skip
-    read = night.spark.read
     touched = {
         "keys": io.count_rows(home / "keys"),
         "links": io.count_rows(home / "candidates"),
         "components": groups,
     }
     return _Found(
-        read.parquet(str(home / "persons" / "keys")),
-        read.parquet(str(home / "persons" / "links")),
+        io.frame(night.spark, home / "persons" / "keys"),
+        io.frame(night.spark, home / "persons" / "links"),
         engine,
         touched,
     )

@@ -12,6 +12,7 @@ from datetime import datetime
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from jobs import io
 from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
@@ -51,8 +52,7 @@ class Params:
 def run(night: Night, params: Params) -> None:
     """Stage ``interactions``."""
     night.write("interactions", interactions(night.frame("history"), night.as_of, params))
-    rows = night.spark.read.parquet(str(night.staged / "interactions"))
-    if rows.isEmpty():
+    if not io.count_rows(night.staged / "interactions"):
         raise Fault(
             f"interactions: no person with consent has a signal of intent before {night.as_of}; "
             "check the consents in people and the event types in events"

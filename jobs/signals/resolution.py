@@ -51,8 +51,8 @@ def resolve(
         io.write_arrow(out / "keys", found.keys)
         io.write_arrow(out / "links", found.links)
         return "array", found.components
-    read = spark.read
-    return "spark", on_spark(read.parquet(str(keys)), read.parquet(str(candidates)), out, caps)
+    graph = io.frame(spark, keys), io.frame(spark, candidates)
+    return "spark", on_spark(*graph, out, caps)
 
 
 def on_arrays(keys: pa.Table, links: pa.Table, caps: Caps) -> Resolved:

@@ -25,6 +25,7 @@ from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
@@ -39,6 +40,7 @@ KEY = ["key_type", "key"]
 # The note that says when the first event happened that an account claims, null where none does.
 FIRST_CLAIMED = "first_claimed"
 NOTE = "stitched"
+AGAIN = "again.parquet"  # beside the tables of a refresh that went on: whose rows it made anew
 # Raise this with every change to what becomes of an event: a refresh then goes on from none before.
 RULES = 2
 
@@ -97,7 +99,7 @@ def run(night: Night, params: Params) -> None:
             night.write("history", by_person(stitch(resolved, params)))
         finally:
             claims.unpersist()
-    written = night.spark.read.parquet(str(night.staged / "history"))
+    written = io.frame(night.spark, night.staged / "history")
     night.write("sessions", sessions(written))
 
 
@@ -136,6 +138,7 @@ def refresh(night: Night, params: Params) -> None:
         night.add("history", behind["history"], found)
         again = _held(night, "history", found)
         night.add("sessions", behind["sessions"], sessions(again).toArrow())
+    pq.write_table(pa.table({"person_id": part.people}), night.staged / AGAIN)
     night.notes[NOTE] = {
         "rules": RULES, "people": len(part.people), "keys": part.keys.num_rows,
         "events": part.events.num_rows,
@@ -146,7 +149,7 @@ def _held(night: Night, name: str, rows: pa.Table) -> DataFrame:
     """Rows of Arrow as a Spark frame, by way of a file, so that no plan carries them along."""
     folder = night.scratch("again") / name
     io.write_arrow(folder, rows)
-    return night.spark.read.parquet(str(folder))
+    return io.frame(night.spark, folder)
 
 
 def _first(claims: DataFrame) -> str | None:

@@ -101,8 +101,8 @@ table(
 table(
     "rebuilt_features", "replay",
     "one row per feature: the share of the rows that a night published for some people which its "
-    "own tables give again; they hold only what was received before the night, so that equal is "
-    "known by then",
+    "own tables give again; of what people did they hold only what was received before the "
+    "night, so that equal is known by then",
     "feature", feature=S, night=S, rows=I64, same=F64,
 )  # fmt: skip
 _symptoms("replay")

@@ -321,13 +321,28 @@ def test_a_night_blocks_what_the_release_that_it_replaces_knows_its_people_to_ha
         return dict.fromkeys(("household_id", "component"), "h") | {
             "key_type": "account", "key": name, "person_id": person}  # fmt: skip
 
+    def did(person: str, item: str, kind: str, at: datetime) -> dict:
+        return {"event_id": f"{person} {item}", "person_id": person, "item_id": item,
+                "event_type": kind, "event_time": at, "received_time": at, "session": "s",
+                "basket": "b", "quantity": 1.0, "event_date": at.date(), "resolved_by": "key",
+                "key_type": "account", "key": person}  # fmt: skip
+
     early, late, end = (AS_OF + timedelta(hours=hours) for hours in (-1, 1, 99))
+    names = ("milk", "wine", "salt", "soap", "tea")
+    refuses = {"person_id": "eve", "personalised": False}
+    persons = people([{"person_id": "ann"}, {"person_id": "bob"}, refuses])
     for name, table in {
-        "identities": rows("identities", key("1", "ann"), key("2", "ann"), key("3", "bob")),
-        "items": catalogue([{"item_id": item} for item in ("milk", "wine", "salt", "soap")]),
-    }.items():
+        "identities": rows("identities", key("1", "ann"), key("2", "ann"), key("3", "bob"),
+                           key("5", "eve")),
+        "items": catalogue([{"item_id": item} for item in names]),
+        "history": rows("history", did("ann", "wine", "purchase", early),
+                        did("bob", "milk", "purchase", early - timedelta(days=9)),
+                        did("ann", "tea", "view", late)),
+    }.items():  # fmt: skip
         made = night(TABLES[name].step)
         made.write(name, table)
+        if name == "identities":
+            made.write("persons", persons)
         io.write_json(made.staged / "manifest.json", {})
         made.lake.publish(made.step, made.as_of, "first")
     made = night("filters")
@@ -336,19 +351,24 @@ def test_a_night_blocks_what_the_release_that_it_replaces_knows_its_people_to_ha
     # There the keys 1 and 2 are two people's, and one of them is new.
     io.write_arrow(ahead.path("identities"), rows(
         "identities", key("1", "one"), key("2", "two"), key("3", "bob"), key("4", "new"),
+        key("5", "eve"),
     ))  # fmt: skip
     io.write_arrow(ahead.path("filters/blocked_pairs"), rows(
         "blocked_pairs",
         pair("one", "milk", "rejected", early), pair("two", "milk", "just_bought", late, end),
         pair("two", "wine", "just_bought", early, end),
         pair("one", "salt", "rejected", late), pair("one", "brand-new", "rejected", late),
+        # Bought before midnight, and told after it.
+        pair("bob", "milk", "just_bought", early, end),
         pair("bob", "soap", "just_bought", late, end), pair("new", "milk", "rejected", late),
+        pair("eve", "tea", "rejected", late),
     ))  # fmt: skip
     made.add("blocked_pairs", 1, filters.blocked_since(made, ahead))
-    found = io.read_arrow(made.staged / "blocked_pairs").sort_by("person_id").to_pylist()
+    found = io.read_arrow(made.staged / "blocked_pairs").to_pylist()
     assert sorted(found, key=lambda row: (row["person_id"], row["item_id"])) == [
         pair("ann", "milk", "blocked_since", late),
         pair("ann", "salt", "returned", early),
+        pair("bob", "milk", "blocked_since", early, end),
         pair("bob", "soap", "blocked_since", late, end),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, timedelta
 
 import pytest
@@ -45,6 +46,40 @@ def test_nothing_is_replaced_that_has_read_less_or_goes_on_serving(lake: Lake, h
     assert of(lake, nights.day(1), refresh=chain) is None
 
 
+def test_a_night_that_replaced_a_refresh_is_replaced_as_that_would_be(
+    lake: Lake, hour: str
+) -> None:
+    """Run again, or followed by the next of a backfill, before another refresh has been."""
+    replacing(lake, nights.day(1), hour)
+    again = nights.night(lake, nights.day(1), "next")
+    first = release.publish(nights.stage(lake, nights.day(1), "next"))
+    assert releases.current_id(lake) == first
+    assert replaced.find(again) == replaced.Replaced(first, FIVE)
+    assert of(lake, nights.day(1) + timedelta(hours=2)) == replaced.Replaced(first, FIVE)
+
+
+def test_a_night_whose_catalogue_was_looked_at_before_refreshes_read_on_is_stopped(
+    lake: Lake, hour: str
+) -> None:
+    asked = replacing(lake, nights.day(1), hour)
+    assert replaced.overtaken(asked) is None
+    six, named = FIVE + timedelta(hours=1), io.label(nights.AS_OF)
+    chain = Refresh(base=io.label(FIVE), night=named)
+    later = nights.whole(lake, six, "later", refresh=chain)
+    said = replaced.overtaken(asked)
+    assert said is not None
+    assert said.startswith(
+        f"release: {later} serves and says what may be shown up to {io.label(six)}"
+    )
+    made = nights.stage(lake, nights.day(1), "next")
+    assert release.verify(made) == [said]
+    # Steps that another look at the catalogue begins with, or runs beside, go on.
+    for step in replaced.BEFORE:
+        assert replaced.overtaken(dataclasses.replace(asked, step=step)) is None
+    # The catalogue of an earlier run of this date is none of this run's.
+    assert replaced.overtaken(dataclasses.replace(asked, run_id="another")) is None
+
+
 def test_what_was_rolled_back_is_replaced_by_nothing(lake: Lake, hour: str) -> None:
     rollback(lake, None, None, "test")
     assert of(lake, nights.day(1)) is None
@@ -63,10 +98,7 @@ def test_what_one_step_found_the_next_ones_are_told_and_the_release_says(
     assert release.describe("id", asked, release.Params(), manifests(asked))["shown_as_of"] == (
         nights.day(1).isoformat()
     )
-    path = lake.published("catalogue", nights.day(1)).table("manifest.json")
-    note = {replaced.NOTE: {"release": hour, "as_of": FIVE.isoformat()}}
-    io.write_json(path, {**io.read_json(path), "notes": note})
-    asked = nights.night(lake, nights.day(1), "next")
+    asked = replacing(lake, nights.day(1), hour)
     found = replaced.noted(asked)
     assert found == replaced.Replaced(hour, FIVE)
     assert replaced.read(asked, found).id == hour
@@ -79,6 +111,17 @@ def test_a_release_that_went_meanwhile_is_missed(lake: Lake, hour: str) -> None:
     (releases.root(lake) / hour / "manifest.json").unlink()
     with pytest.raises(Fault, match=r"takes over .* run the night again from its step catalogue"):
         replaced.read(asked, replaced.Replaced(hour, FIVE))
+
+
+def replacing(lake: Lake, as_of: datetime, hour: str) -> Night:
+    """A night's tables, of which the catalogue is as of the refresh that it will replace."""
+    nights.publish(lake, as_of, "next")
+    path = lake.published("catalogue", as_of).table("manifest.json")
+    made = nights.night(lake, as_of, "next")
+    assert replaced.note(made) == FIVE
+    io.write_json(path, {**io.read_json(path), "notes": made.notes})
+    assert made.notes == {replaced.NOTE: {"release": hour, "as_of": FIVE.isoformat()}}
+    return nights.night(lake, as_of, "next")
 
 
 def manifests(night: Night) -> dict[str, dict]:

@@ -190,33 +190,6 @@ def test_an_item_whose_rows_all_hold_from_later_on_stays_as_it_was(shop, lake):
     assert not back["wine"]["available"]
 
 
-def test_what_may_be_shown_is_said_as_of_later_and_all_else_as_of_the_run_date(session):
-    later = AS_OF + HOUR
-    rows = [
-        WINE,
-        {"item_id": "wine", "title": "Another name", "price": 1.0, "flags": ["recalled"],
-         "available": False, "regions": ["north", "south"], "valid_from": later},
-        {"item_id": "wine", "available": True, "valid_from": later + HOUR},
-        BREAD | {"available": False, "flags": ["food"], "regions": ["north"]},
-        BREAD | {"valid_from": later},
-        {"item_id": "salt", "flags": ["food"]},
-        {"item_id": "sold", "created_time": later, "available": False},
-        {"item_id": "newest", "created_time": later},
-    ]  # fmt: skip
-    table = items(session, *rows)
-    then = catalogue.join_catalogue(seen(session, "wine", "sold"), table, AS_OF)
-    found = known(catalogue.shown_as_of(then, table, AS_OF, later + HOUR))
-    was = known(then)
-    shown = {"available": False, "flags": ["recalled"], "regions": ["north", "south"]}
-    assert found == {
-        "wine": was["wine"] | shown,
-        "bread": was["bread"] | {"available": True, "flags": [], "regions": None},
-        "salt": was["salt"],
-        "sold": was["sold"] | {"available": False},
-    }
-    assert known(catalogue.shown_as_of(then, table, AS_OF, AS_OF)) == was
-
-
 def test_items_of_a_lake_that_does_not_say_what_was_catalogued_leave_too(shop, lake):
     first = shop(AS_OF, [WINE, BREAD])
     folder = lake.published("catalogue", AS_OF).table("items")

@@ -134,7 +134,7 @@ def run(night: Night, params: Params) -> None:
     back = returned(answers, events, who)
     served = with_outcomes(known, answers, back, agreed.label, ripe)
     night.write("served", served.select(*TABLES["served"].schema.names))
-    made = night.spark.read.parquet(str(night.staged / "served"))
+    made = io.frame(night.spark, night.staged / "served")
     night.write("visits", visits(made, events, who, agreed, periods[1].start, params))
     night.write("served_features", logged_features.table(folder, night.staged / "served"))
     naming = naming_requests(events, every, periods)

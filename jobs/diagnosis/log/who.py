@@ -58,7 +58,7 @@ class Who:
             else spark.createDataFrame([], "key_type string, key string, visitor string")
         )
         facts = (
-            night.spark.read.parquet(str(_table(night, newest, "identities", "persons"))).select(
+            _table(night, newest, "identities", "persons").select(
                 F.col("person_id").alias("visitor"), "region", "segment"
             )
             if newest
@@ -196,17 +196,16 @@ def newest_label(night: Night) -> str | None:
     return labels[-1][1] if labels else None
 
 
-def _table(night: Night, label: str, step: str, table: str) -> str:
-    return str(night.earlier(step, label).table(table))
+def _table(night: Night, label: str, step: str, table: str) -> DataFrame:
+    return io.frame(night.spark, night.earlier(step, label).table(table))
 
 
 def _keys(night: Night, label: str) -> DataFrame:
-    rows = night.spark.read.parquet(_table(night, label, "identities", "identities"))
-    return rows.select(*KEY, "person_id")
+    return _table(night, label, "identities", "identities").select(*KEY, "person_id")
 
 
 def _items(night: Night, label: str) -> DataFrame:
-    rows = night.spark.read.parquet(_table(night, label, "catalogue", "items"))
+    rows = _table(night, label, "catalogue", "items")
     return rows.select("item_id", _broad().alias("category"))
 
 

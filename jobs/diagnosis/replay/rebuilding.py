@@ -1,8 +1,8 @@
 """A night's features and lists of some people, and what its ranker learned from, made again by the
 code that made them first, from the tables that the night published.
 
-Those tables hold only what was received before the night, and of ``history`` an example gets only
-what was received before its cut: what comes out equal was known then.
+Of what people did those tables hold only what was received before the night, and of ``history`` an
+example gets only what was received before its cut: what comes out equal was known then.
 """
 
 from __future__ import annotations

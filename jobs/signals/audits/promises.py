@@ -206,7 +206,7 @@ def outcome(
     """How well the release's lists and each of its sources had listed what people then bought."""
 
     def then(step: str, table: str) -> DataFrame:
-        return spark.read.parquet(str(nights[step].table(table)))
+        return io.frame(spark, nights[step].table(table))
 
     known = then("identities", "persons").where(
         F.col("personalised") & (F.col("first_seen") < F.lit(promise.released))
