@@ -18,7 +18,7 @@ from jobs.io import Lake
 from jobs.night import Night
 from jobs.refresh import route
 from jobs.refresh.route import Refresh
-from jobs.release import release
+from jobs.release import release, replaced
 from jobs.retrieval import index
 from jobs.scoring import features
 
@@ -64,6 +64,10 @@ def publish(
             "gate": {"verdict": "green", "seconds": 0.5}, "seconds": 1.0,
             "refresh": asdict(refresh) if refresh else None,
         }  # fmt: skip
+        if step == "catalogue":
+            looks = Night(lake, as_of, run_id, "test", step, refresh=refresh)
+            replaced.note(looks)
+            manifest["notes"] = looks.notes
         io.write_json(folder / "manifest.json", manifest)
         lake.publish(step, as_of, run_id)
 

@@ -92,12 +92,10 @@ def test_an_empty_lake_has_nothing_to_replace(lake: Lake) -> None:
 def test_what_one_step_found_the_next_ones_are_told_and_the_release_says(
     lake: Lake, hour: str
 ) -> None:
-    nights.publish(lake, nights.day(1), "next")
-    asked = nights.night(lake, nights.day(1), "next")
-    assert replaced.noted(asked) is None
-    assert release.describe("id", asked, release.Params(), manifests(asked))["shown_as_of"] == (
-        nights.day(1).isoformat()
-    )
+    first = nights.night(lake, nights.AS_OF)
+    assert replaced.noted(first) is None
+    told = release.describe("id", first, release.Params(), manifests(first))
+    assert told["shown_as_of"] == told["as_of"] == nights.AS_OF.isoformat()
     asked = replacing(lake, nights.day(1), hour)
     found = replaced.noted(asked)
     assert found == replaced.Replaced(hour, FIVE)
@@ -116,11 +114,8 @@ def test_a_release_that_went_meanwhile_is_missed(lake: Lake, hour: str) -> None:
 def replacing(lake: Lake, as_of: datetime, hour: str) -> Night:
     """A night's tables, of which the catalogue is as of the refresh that it will replace."""
     nights.publish(lake, as_of, "next")
-    path = lake.published("catalogue", as_of).table("manifest.json")
-    made = nights.night(lake, as_of, "next")
-    assert replaced.note(made) == FIVE
-    io.write_json(path, {**io.read_json(path), "notes": made.notes})
-    assert made.notes == {replaced.NOTE: {"release": hour, "as_of": FIVE.isoformat()}}
+    notes = lake.published("catalogue", as_of).manifest["notes"]
+    assert notes == {replaced.NOTE: {"release": hour, "as_of": FIVE.isoformat()}}
     return nights.night(lake, as_of, "next")
 
 
