@@ -336,8 +336,10 @@ def decided_items(
     """The rows of ``ladder`` of items; an item is as active as who looked at it, and came."""
     rows = night.arrow("items", ["item_id", "first_seen", "created_time"])
     rows = rows.join(_newest(night, "item_id"), "item_id")
-    times = (rows[name].cast(tables.TIME) for name in ("active", "first_seen", "created_time"))
-    known = pa.table({"id": rows["item_id"], "active": pc.max_element_wise(*times)})
+    named = ("active", "first_seen", "created_time")
+    times = (rows[name].cast(tables.TIME).cast(pa.int64()) for name in named)  # Arrow compares none
+    active = pc.max_element_wise(*times).cast(tables.TIME)
+    known = pa.table({"id": rows["item_id"], "active": active})
     return _laddered(night, params, "item", known.sort_by("id"), touched, touched, configured)
 
 
