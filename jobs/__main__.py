@@ -175,6 +175,8 @@ def run_step(chosen: argparse.Namespace) -> None:
         (module.refresh if onward else module.run)(night, chosen_params)
     night.close(chosen_params, code_version())
     give_back()
+    if not gc.get_freeze_count():
+        gc.freeze()  # modules: a third of a million objects that need not be looked at again
 
 
 def gate_step(chosen: argparse.Namespace) -> None:
@@ -203,7 +205,6 @@ def give_back() -> None:
     """Return freed memory to the system: a process that does many steps would otherwise hold what
     the greatest of them took, beside the engine, for the rest of the night."""
     gc.collect()
-    gc.freeze()  # what lives on are modules, a third of a million objects to look at every time
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc's; other systems have no such call

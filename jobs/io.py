@@ -205,8 +205,11 @@ def count_rows(folder: Path, where: ds.Expression | None = None) -> int:
 
 
 def schema_of(folder: Path) -> pa.Schema:
-    """The columns of a table folder, as its first file has them."""
-    return pq.read_schema(parquet_files(folder)[0])
+    """The columns of a table folder, as its first file has them; ``Fault`` where it has none."""
+    files = parquet_files(folder)
+    if not files:
+        raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
+    return pq.read_schema(files[0])
 
 
 def read_arrow(

@@ -1,7 +1,7 @@
 """``make refresh``: one run of the ``hourly_refresh`` DAG in this process.
 
 Reads AS_OF, SOURCE, LAKE, PARAMS and MASTER from the environment. Without AS_OF it is the hour
-after what the serving release has read; without SOURCE, that release's. Exit codes as of
+after what the serving release has read, or says may be shown; without SOURCE, that of it. Exit codes as of
 ``make run``.
 """
 
@@ -53,7 +53,8 @@ def trigger(values: Mapping[str, str]) -> dict[str, Any]:
             ) from None
         as_of = as_of.astimezone(UTC) if as_of.tzinfo else as_of.replace(tzinfo=UTC)
     else:
-        as_of = _serving(given).as_of.replace(minute=0, second=0, microsecond=0) + HOUR
+        # Behind a night that replaced a refresh nothing earlier would do.
+        as_of = _serving(given).shown_as_of.replace(minute=0, second=0, microsecond=0) + HOUR
     source = given.get("source") or _serving(given).manifest["source"]
     return {**given, "source": source, "as_of": as_of.isoformat()}
 

@@ -92,7 +92,8 @@ def run(night: Night, params: Params) -> None:
         night.write("blocked_pairs", blocked_pairs(days, gaps, night.as_of))
     finally:
         days.unpersist()
-    if ahead := replaced.noted(night):
+    if ahead := replaced.noted(night.published("catalogue")):
+        night.notes |= ahead.note
         night.add("blocked_pairs", 1, blocked_since(night, replaced.read(night, ahead)))
 
 
@@ -386,23 +387,29 @@ def blocked_since(night: Night, ahead: Release) -> DataFrame:
     then = then.select("key_type", "key", F.col("person_id").alias("was"))
     now = night.frame("identities").select("key_type", "key", "person_id")
     consenting = night.frame("persons").where("personalised").select("person_id")
+    decides = F.col("event_type").isin("purchase", "return", "reject")
+    known = night.frame("history").where(decides).groupBy(*pair)
+    # The night's own verdict counts where it knows of something later, and of a purchase of the
+    # same moment; a return of that moment may be all it lacks of what went back.
+    news = (F.col("known") < F.col("since")) | (
+        (F.col("reason") != "just_bought") & (F.col("known") == F.col("since"))
+    )
     found = (
-        theirs.withColumnRenamed("person_id", "was")
+        theirs.where(F.col("since") < F.lit(ahead.shown_as_of))
+        .withColumnRenamed("person_id", "was")
         .join(then, on="was")
         .join(now, on=["key_type", "key"])
+        .join(known.agg(F.max("event_time").alias("known")), on=pair, how="left")
+        .where(F.coalesce(news, F.lit(True)))
         .groupBy(*pair)
         .agg(
             F.max("since").alias("since"),
             F.when(F.bool_and(F.col("until").isNotNull()), F.max("until")).alias("until"),
         )
     )
-    decides = F.col("event_type").isin("purchase", "return", "reject")
-    known = night.frame("history").where(decides).groupBy(*pair)
     staged = io.frame(night.spark, night.staged / "blocked_pairs")
     return (
-        found.join(known.agg(F.max("event_time").alias("known")), on=pair, how="left")
-        .where(F.coalesce(F.col("known") < F.col("since"), F.lit(True)))
-        .join(staged.select(*pair), on=pair, how="anti")
+        found.join(staged.select(*pair), on=pair, how="anti")
         .join(consenting, on="person_id", how="semi")
         .join(night.frame("items").select("item_id"), on="item_id", how="semi")
         .select(*pair, F.lit(BLOCKED_SINCE).alias("reason"), "since", "until")

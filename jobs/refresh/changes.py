@@ -42,7 +42,8 @@ from jobs.signals import sessions
 from jobs.signals.past import people_of
 
 HOUR = timedelta(hours=1)
-CHUNK_ROWS = 5_000_000  # of the history, looked at together
+# Rows of the history, and people with theirs, that are looked at together.
+CHUNK_ROWS, PEOPLE = 5_000_000, 20_000
 READ, HEALED = "read", "healed"
 EVENTS, FACTS, CAME, WENT = "events", "facts", "came", "went"
 DESCRIBED, SHOWN = "described", "shown"
@@ -271,18 +272,22 @@ def _acted(night: Night, then: Published) -> pa.Array:
     now = night.published("sessions")
     again = now.table(sessions.AGAIN)
     if not again.is_file():
-        found = _differing(
+        acts = _differing(
             _acts(night.frame("history")), _acts(io.frame(night.spark, then.table("history")))
         )
-        return found.select("person_id").toArrow()["person_id"].combine_chunks()
+        return acts.select("person_id").toArrow()["person_id"].combine_chunks()
     # Everybody else's rows were taken over as they stood.
     people = pq.read_table(again)["person_id"].combine_chunks()
     schema = tables.TABLES["history"].schema
-    stood, stands = (
-        io.read_rows(one.table("history"), people, schema.names).cast(schema) for one in (then, now)
-    )
-    lost, won = onward.differing(stood, stands, "event_id")
-    return onward.both(lost["person_id"], won["person_id"])
+    found: list[pa.ChunkedArray] = []
+    for first in range(0, len(people), PEOPLE):
+        some = people.slice(first, PEOPLE)
+        stood, stands = (
+            io.read_rows(one.table("history"), some, schema.names).cast(schema)
+            for one in (then, now)
+        )
+        found += [one["person_id"] for one in onward.differing(stood, stands, "event_id")]
+    return onward.both(*found)
 
 
 def _with_mates(persons: DataFrame) -> DataFrame:

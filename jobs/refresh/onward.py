@@ -28,6 +28,7 @@ PEOPLE = 500
 # Where more than this share of a table's rows is touched, all of them anew are quicker.
 MOST = 0.2
 THREADS = 4  # that write files again
+LARGE = 1 << 25  # bytes of a file that is written again alone
 
 
 class Writer:
@@ -69,10 +70,14 @@ def without(
     gone = {by: ids, **(also or {})}
     staged.mkdir(parents=True, exist_ok=True)
     files = io.parquet_files(base)
-    # Reading, compressing and writing leave Python to others.
+    # Reading, compressing and writing leave Python to others; of large files one is held at a time.
+    large = {path for path in files if path.stat().st_size > LARGE}
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(lambda path: _leave(path, staged / path.relative_to(base), gone), files):
+        small = (path for path in files if path not in large)
+        for _ in pool.map(lambda path: _leave(path, staged / path.relative_to(base), gone), small):
             pass
+    for path in sorted(large):
+        _leave(path, staged / path.relative_to(base), gone)
     places = (re.match(r"part-(\d+)", path.name) for path in files)
     return max((int(place[1]) + 1 for place in places if place), default=0)
 

@@ -17,7 +17,7 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,6 @@ from jobs.scoring.scorer import SCORER
 log = logging.getLogger("nightjar")
 
 ANEW, ONWARD, CARRIED = "anew", "onward", "carried"
-# How far two machines' clocks may be apart.
-AHEAD = timedelta(minutes=5)
 # In the order of a refresh.
 ROUTE: dict[str, str] = {
     "source": ANEW,
@@ -130,7 +128,7 @@ def check_clock(lake: Lake, as_of: datetime, now: datetime) -> None:
 
     ``now``: this machine's clock. Runs of any past moment are none of its business.
     """
-    latest = now + AHEAD
+    latest = now + releases.AHEAD
     clock = f"this machine's clock, which says {now:%Y-%m-%d %H:%M} UTC"
     if as_of > latest:
         raise Fault(

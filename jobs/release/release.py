@@ -387,7 +387,7 @@ def describe(
     canonical = json.dumps(configuration, sort_keys=True, ensure_ascii=False)
     embeddings = manifests["embeddings"]
     index = io.read_json(night.published("index").table("index_bundle") / "index.json")
-    ahead = replaced.noted(night)
+    looked = night.published("catalogue")
     return {
         "format": releases.FORMAT,
         "id": release_id,
@@ -401,7 +401,7 @@ def describe(
             if step != "release"
         },
         "as_of": night.as_of.isoformat(),
-        "shown_as_of": (ahead.as_of if ahead else night.as_of).isoformat(),
+        "shown_as_of": replaced.shown_as_of(looked, night.as_of).isoformat(),
         "run_id": night.run_id,
         "source": night.source,
         "seed": night.seed,

@@ -20,7 +20,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from errno import EACCES, EDQUOT, EFBIG, EMLINK, ENOSPC, EOPNOTSUPP, EPERM, EROFS, EXDEV
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ FORMAT = 2  # raised when a reader of the older format could misread a release
 REJECTED = "shadow reject"  # the line of the history of a candidate that never served
 # Of a release: what bans and margin floors take out, and where.
 REMOVED = "filters/removed_items"
+# How far two machines' clocks may be apart.
+AHEAD = timedelta(minutes=5)
 # Bytes up to which a reader always checks a file's hash, not only its size, and up to which
 # releases have files of their own.
 SMALL = 1 << 20

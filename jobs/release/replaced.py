@@ -16,12 +16,12 @@ from typing import Any
 
 from jobs import io, steps
 from jobs.errors import Fault
-from jobs.io import Lake
+from jobs.io import Lake, Published
 from jobs.night import Night
 from jobs.release import releases
 from jobs.release.releases import Release
 
-NOTE = "replaces"  # in the manifest of the step catalogue
+NOTE = "replaces"  # in the manifests of the steps catalogue and filters
 # Steps that may run again, or beside it, before the step catalogue has looked.
 BEFORE = ("source", "events", "catalogue", "identities", "sessions")
 
@@ -33,20 +33,48 @@ class Replaced:
     id: str
     as_of: datetime
 
+    @property
+    def note(self) -> dict[str, Any]:
+        """It in a step's manifest."""
+        return {NOTE: {"release": self.id, "as_of": self.as_of.isoformat()}}
+
 
 def find(night: Night) -> Replaced | None:
     """The release that serves, where it says more of what may be shown than this night has read and
     the night will serve in its place. None in a refresh, which has read most."""
-    if night.refresh:
+    named = _named(night.lake)
+    if night.refresh or (named is not None and not _read_on(night, named, night.as_of)):
         return None
     try:
         serving, _ = releases.serving(night.lake)
     except Fault:
         return None  # nothing whole serves that could lose anything
-    stays = serving.night > night.as_of or serving.manifest["source"] != night.source
-    if stays or serving.shown_as_of <= night.as_of:
+    reads_on = _read_on(night, serving, night.as_of)
+    return Replaced(serving.id, serving.shown_as_of) if reads_on else None
+
+
+def _named(lake: Lake) -> Release | None:
+    """What ``CURRENT`` names, its files unseen; None where its manifest cannot be read."""
+    try:
+        return releases.load(releases.root(lake) / (releases.current_id(lake) or "none"))
+    except releases.Broken:
         return None
-    return Replaced(serving.id, serving.shown_as_of)
+
+
+def _read_on(night: Night, serving: Release, until: datetime) -> bool:
+    """Whether it is one that the night will replace and that says what may be shown beyond
+    ``until``; what a clock that was ahead has made says nothing."""
+    replaceable = serving.night <= night.as_of and serving.manifest["source"] == night.source
+    return replaceable and until < serving.shown_as_of <= datetime.now(UTC) + releases.AHEAD
+
+
+def _serving_beyond(night: Night, until: datetime) -> str | None:
+    """The id of what this night will replace where that says what may be shown beyond ``until``."""
+    named = _named(night.lake)
+    if named is not None:
+        return named.id if _read_on(night, named, until) else None
+    found = find(night)
+    return found.id if found and found.as_of > until else None
 
 
 def note(night: Night) -> datetime:
@@ -55,18 +83,20 @@ def note(night: Night) -> datetime:
     found = find(night)
     if found is None:
         return night.as_of
-    night.notes[NOTE] = {"release": found.id, "as_of": found.as_of.isoformat()}
+    night.notes |= found.note
     return found.as_of
 
 
-def noted(night: Night) -> Replaced | None:
-    """What the step ``catalogue`` of this run has noted."""
-    return _noted(night.published("catalogue").manifest)
-
-
-def _noted(manifest: dict[str, Any]) -> Replaced | None:
-    facts = manifest.get("notes", {}).get(NOTE)
+def noted(made: Published) -> Replaced | None:
+    """What a published step has noted of what its night will replace."""
+    facts = made.manifest.get("notes", {}).get(NOTE)
     return facts and Replaced(facts["release"], datetime.fromisoformat(facts["as_of"]))
+
+
+def shown_as_of(made: Published | None, as_of: datetime) -> datetime:
+    """The instant up to which a night says what may be shown, by its step ``catalogue``."""
+    found = noted(made) if made else None
+    return found.as_of if found else as_of
 
 
 def overtaken(night: Night) -> str | None:
@@ -75,29 +105,21 @@ def overtaken(night: Night) -> str | None:
     looked = night.lake.at("catalogue", io.label(night.as_of))
     if night.step in BEFORE or night.step not in steps.STEPS or night.refresh or looked is None:
         return None
-    known = _noted(looked.manifest)
-    until = known.as_of if known else night.as_of
-    if looked.manifest.get("run_id") != night.run_id or _reach(night.lake) <= until:
+    # The tables of another run may be those that this one is about to make anew; what is published
+    # stands on them whoever made them.
+    if looked.manifest.get("run_id") != night.run_id and night.step != "release":
         return None
-    found = find(night)
-    if found is None or found.as_of <= until:
+    until = shown_as_of(looked, night.as_of)
+    if night.step == "release" and noted(looked) != noted(night.published("filters")):
+        why = "was looked at for another refresh than what people refused was taken from"
+    elif now := _serving_beyond(night, until):
+        why = f"was looked at for {io.label(until)}, and {now} serves, which has read on"
+    else:
         return None
     return (
-        f"{night.step}: {found.id} serves and says what may be shown up to "
-        f"{io.label(found.as_of)}; this night looked at the catalogue before, for "
-        f"{io.label(until)}, and would bring back what was taken out since: run it again from its "
-        "step catalogue, in Airflow by clearing that with its downstream tasks"
+        f"{night.step}: the catalogue {why}; what was taken out since would come back: run the "
+        "night again from its step catalogue, in Airflow by clearing that with its downstream tasks"
     )
-
-
-def _reach(lake: Lake) -> datetime:
-    """The instant up to which what ``CURRENT`` names says what may be shown, by its manifest alone;
-    the last there is where that cannot be read, which :func:`find` then looks into."""
-    named = releases.current_id(lake)
-    try:
-        return releases.load(releases.root(lake) / (named or "none")).shown_as_of
-    except releases.Broken:
-        return datetime.max.replace(tzinfo=UTC)
 
 
 def read(night: Night, found: Replaced) -> Release:

@@ -134,7 +134,8 @@ def refresh(night: Night, params: Params) -> None:
         name: onward.without(base.table(name), night.staged / name, part.people)
         for name in ("history", "sessions")
     }
-    if found.num_rows:
+    # A table has a file, if none of its rows is left.
+    if found.num_rows or not io.parquet_files(night.staged / "history"):
         night.add("history", behind["history"], found)
         again = _held(night, "history", found)
         night.add("sessions", behind["sessions"], sessions(again).toArrow())

@@ -347,7 +347,7 @@ def test_a_night_blocks_what_the_release_that_it_replaces_knows_its_people_to_ha
         made.lake.publish(made.step, made.as_of, "first")
     made = night("filters")
     made.write("blocked_pairs", rows("blocked_pairs", pair("ann", "salt", "returned", early)))
-    ahead = Release(made.lake.root / "ahead", {})
+    ahead = Release(made.lake.root / "ahead", {"as_of": (AS_OF + timedelta(hours=2)).isoformat()})
     # There the keys 1 and 2 are two people's, and one of them is new.
     io.write_arrow(ahead.path("identities"), rows(
         "identities", key("1", "one"), key("2", "two"), key("3", "bob"), key("4", "new"),
@@ -362,12 +362,16 @@ def test_a_night_blocks_what_the_release_that_it_replaces_knows_its_people_to_ha
         pair("bob", "milk", "just_bought", early, end),
         pair("bob", "soap", "just_bought", late, end), pair("new", "milk", "rejected", late),
         pair("eve", "tea", "rejected", late),
+        # A part went back before the moment that the night knows, and was told later.
+        pair("one", "wine", "returned", early),
+        pair("bob", "tea", "rejected", late + timedelta(hours=5)),
     ))  # fmt: skip
     made.add("blocked_pairs", 1, filters.blocked_since(made, ahead))
     found = io.read_arrow(made.staged / "blocked_pairs").to_pylist()
     assert sorted(found, key=lambda row: (row["person_id"], row["item_id"])) == [
         pair("ann", "milk", "blocked_since", late),
         pair("ann", "salt", "returned", early),
+        pair("ann", "wine", "blocked_since", early),
         pair("bob", "milk", "blocked_since", early, end),
         pair("bob", "soap", "blocked_since", late, end),
     ]

@@ -79,6 +79,30 @@ def test_a_table_goes_on_without_rows_of_either_column(tmp_path: Path) -> None:
     assert files == {"part-00001.parquet": False, "part-00002.parquet": True}
 
 
+@pytest.mark.parametrize("large", [1, 1 << 30], ids=["one at a time", "several at once"])
+def test_rows_go_from_the_groups_that_hold_them_and_all_others_keep_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr(onward, "LARGE", large)
+    base, staged = tmp_path / "base", tmp_path / "staged"
+    base.mkdir()
+    people = [f"p{number // 2:03d}" for number in range(40)]
+    rows = pa.table({"person_id": people, "item_id": [f"i{n % 7}" for n in range(40)],
+                     "value": range(40)})  # fmt: skip
+    # Of six rows a group most hold none of these, and are passed over by their statistics.
+    for number in range(2):
+        part = rows.slice(20 * number, 20)
+        pq.write_table(part, base / f"part-{number:05d}.parquet", row_group_size=6)
+    gone = pa.array(["p004", "p005", "p019"])
+    assert onward.without(base, staged, gone, also={"item_id": pa.array(["i3"])}) == 2
+    left = [row for row in rows.to_pylist()
+            if row["person_id"] not in gone.to_pylist() and row["item_id"] != "i3"]  # fmt: skip
+    assert io.read_arrow(staged).to_pylist() == left
+    again = tmp_path / "again"
+    onward.without(base, again, gone)
+    assert io.read_arrow(again)["value"].to_pylist() == [*range(8), *range(12, 38)]
+
+
 def test_a_file_that_held_nobody_else_is_gone(tmp_path: Path) -> None:
     io.write_arrow(tmp_path / "base", table(range(2)), 0)
     io.write_arrow(tmp_path / "base", table(range(2, 4)), 1)

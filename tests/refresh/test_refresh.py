@@ -21,11 +21,12 @@ from jobs.errors import Fault, NightNeeded
 from jobs.io import Lake
 from jobs.ordering import planning, recommendations, relisting
 from jobs.ordering.surfaces import SURFACES
-from jobs.refresh import onward, route
+from jobs.refresh import changes, onward, route
 from jobs.release import releases, rollback
 from jobs.release.reader import Reader
 from jobs.retrieval import candidates, embeddings, index, matrix
 from jobs.scoring import features
+from jobs.signals import sessions
 from jobs.tables import FEATURES
 from tests import small_shop
 from tests.refresh.conftest import (
@@ -77,6 +78,18 @@ def test_people_are_touched_by_what_was_received_and_by_nothing_else(refreshed: 
     }
     assert found <= acted | moved | {s.split("|")[0] for s in sessions}
     assert 0 < len(found) < 60
+
+
+def test_whose_events_are_others_is_found_alike_among_all_and_among_those_made_again(
+    refreshed: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night, base = refreshed.context("changes", hour(6)), refreshed.lake.published("sessions", AS_OF)
+    assert night.published("sessions").table(sessions.AGAIN).is_file()
+    monkeypatch.setattr(changes, "PEOPLE", 7)
+    of_some = sorted(changes._acted(night, base).to_pylist())
+    monkeypatch.setattr(sessions, "AGAIN", "nothing such")
+    assert sorted(changes._acted(night, base).to_pylist()) == of_some
+    assert len(of_some) > 14
 
 
 def test_everybody_elses_lists_are_the_bases_to_the_last_bit(refreshed: Shop) -> None:

@@ -64,7 +64,7 @@ def publish(
             "gate": {"verdict": "green", "seconds": 0.5}, "seconds": 1.0,
             "refresh": asdict(refresh) if refresh else None,
         }  # fmt: skip
-        if step == "catalogue":
+        if step in ("catalogue", "filters"):
             looks = Night(lake, as_of, run_id, "test", step, refresh=refresh)
             replaced.note(looks)
             manifest["notes"] = looks.notes

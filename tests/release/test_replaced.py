@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs import io, steps
+from jobs import io, lock, steps
+from jobs.__main__ import command
 from jobs.errors import Fault
 from jobs.io import Lake
 from jobs.night import Night
@@ -68,16 +69,49 @@ def test_a_night_whose_catalogue_was_looked_at_before_refreshes_read_on_is_stopp
     later = nights.whole(lake, six, "later", refresh=chain)
     said = replaced.overtaken(asked)
     assert said is not None
-    assert said.startswith(
-        f"release: {later} serves and says what may be shown up to {io.label(six)}"
-    )
+    assert f"was looked at for {io.label(FIVE)}, and {later} serves, which has read on" in said
+    assert replaced.overtaken(dataclasses.replace(asked, step="ranker")) is not None
     made = nights.stage(lake, nights.day(1), "next")
     assert release.verify(made) == [said]
     # Steps that another look at the catalogue begins with, or runs beside, go on.
     for step in replaced.BEFORE:
         assert replaced.overtaken(dataclasses.replace(asked, step=step)) is None
-    # The catalogue of an earlier run of this date is none of this run's.
-    assert replaced.overtaken(dataclasses.replace(asked, run_id="another")) is None
+    # Tables of an earlier run of this date may be about to be made anew; what is published may not
+    # stand on them.
+    another = dataclasses.replace(asked, run_id="another")
+    assert replaced.overtaken(another) == said
+    assert replaced.overtaken(dataclasses.replace(another, step="ranker")) is None
+
+
+def test_a_step_of_a_night_that_was_overtaken_does_not_begin(lake: Lake, hour: str) -> None:
+    replacing(lake, nights.day(1), hour)
+    chain = Refresh(base=io.label(FIVE), night=io.label(nights.AS_OF))
+    nights.whole(lake, FIVE + timedelta(hours=1), "later", refresh=chain)
+    line = [f"--lake={lake.root}", "--source=test", "--run-id=next",
+            f"--as-of={nights.day(1).isoformat()}"]  # fmt: skip
+    lock.acquire(lake, "next")
+    with pytest.raises(Fault, match="item_lists: the catalogue was looked at for"):
+        command(["run", "item_lists", *line])
+
+
+def test_a_catalogue_that_was_looked_at_again_alone_is_no_release(lake: Lake, hour: str) -> None:
+    asked = replacing(lake, nights.day(1), hour)
+    path = lake.published("filters", nights.day(1)).table("manifest.json")
+    io.write_json(path, {**io.read_json(path), "notes": {}})
+    assert "for another refresh than what people refused" in (replaced.overtaken(asked) or "")
+
+
+def test_what_a_clock_that_was_ahead_has_made_is_replaced_by_its_night_as_before(
+    lake: Lake,
+) -> None:
+    nights.whole(lake)
+    named, year = io.label(nights.AS_OF), datetime.now(UTC) + timedelta(days=365)
+    ahead = nights.whole(lake, year, "ahead", refresh=Refresh(base=named, night=named))
+    assert releases.current_id(lake) == ahead
+    assert of(lake, nights.day(1)) is None
+    night = nights.whole(lake, nights.day(1), "next")
+    assert releases.current_id(lake) == night
+    assert of(lake, nights.day(2)) is None
 
 
 def test_what_was_rolled_back_is_replaced_by_nothing(lake: Lake, hour: str) -> None:
@@ -93,11 +127,11 @@ def test_what_one_step_found_the_next_ones_are_told_and_the_release_says(
     lake: Lake, hour: str
 ) -> None:
     first = nights.night(lake, nights.AS_OF)
-    assert replaced.noted(first) is None
+    assert replaced.noted(first.published("catalogue")) is None
     told = release.describe("id", first, release.Params(), manifests(first))
     assert told["shown_as_of"] == told["as_of"] == nights.AS_OF.isoformat()
     asked = replacing(lake, nights.day(1), hour)
-    found = replaced.noted(asked)
+    found = replaced.noted(asked.published("catalogue"))
     assert found == replaced.Replaced(hour, FIVE)
     assert replaced.read(asked, found).id == hour
     told = release.describe("id", asked, release.Params(), manifests(asked))

@@ -31,6 +31,7 @@ from jobs.evaluation.slices import ALL
 from jobs.io import Published
 from jobs.ordering.lists import places
 from jobs.ordering.surfaces import MAIN
+from jobs.release import replaced
 from jobs.retrieval.sources import pools
 from jobs.scoring import examples
 from jobs.scoring.blend import JUDGED_AT
@@ -103,7 +104,10 @@ def run(night: Night, params: Params) -> pa.Table:
     for promise in chosen:
         label = shelf[promise.released][1]
         steps = {step: night.earlier(step, label) for step in STEPS}
-        found = outcome(night.spark, steps, promise, purchases, night.as_of, night.seed, params)
+        # What was bought before then its lists could not hold any more.
+        since = replaced.shown_as_of(night.lake.at("catalogue", label), promise.released)
+        mine = purchases.where(F.col("event_time") >= F.lit(since))
+        found = outcome(night.spark, steps, promise, mine, night.as_of, night.seed, params)
         fresh += rows_of(promise, found, night.as_of, night.seed, params)
     night.notes["releases_judged"] = [promise.released.isoformat() for promise in chosen]
     again = {promise.released for promise in chosen}
