@@ -1,8 +1,8 @@
 """``make refresh``: one run of the ``hourly_refresh`` DAG in this process.
 
 Reads AS_OF, SOURCE, LAKE, PARAMS and MASTER from the environment. Without AS_OF it is the hour
-after what the serving release has read, or says may be shown; without SOURCE, that of it. Exit codes as of
-``make run``.
+after what the serving release has read, or up to which it says what may be shown; without SOURCE,
+the source of that release. Exit codes as of ``make run``.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ from jobs.retrieval.sources import (
 from jobs.retrieval.sources.two_tower import Towers
 from jobs.retrieval.towers import Ground, Words
 from jobs.signals import shop
-from jobs.signals.past import Record, people_of
+from jobs.signals.past import BOUGHT, Record, people_of
 from jobs.signals.shop import Catalogue
 from jobs.tables import SOURCES, TABLES
 
@@ -203,7 +203,7 @@ def of_night(night: Night) -> Seen:
     return Seen(
         as_of=night.as_of,
         record=record,
-        item_gap=shop.measure(record.blocks(people_of(persons)), catalogue)["i_gap"],
+        item_gap=shop.gaps(record.blocks(people_of(persons), BOUGHT), catalogue),
         interactions=known,
         items=items,
         persons=persons,

@@ -27,6 +27,8 @@ CART = EVENT_TYPES.index("add_to_cart")
 REMOVAL = EVENT_TYPES.index("remove_from_cart")
 LOOKS = (EVENT_TYPES.index("view"), EVENT_TYPES.index("click"))
 BACK = (EVENT_TYPES.index("return"), EVENT_TYPES.index("reject"))
+# What purchases that were kept are told by: see :func:`kept_purchases`.
+BOUGHT = ds.field("event_type").isin([EVENT_TYPES[kind] for kind in (PURCHASE, *BACK)])
 # Half an hour without an event ends a session here, whatever the step of that name is set to: its
 # names know of events that came later, and a feature must not.
 PAUSE = DAY // 48
@@ -72,9 +74,10 @@ class Record:
     as_of: datetime
     items: pa.StringArray
 
-    def of(self, people: pa.StringArray) -> Past:
-        """The past of these people, sorted ids; a person's code is its place among them."""
-        rows, person, item = self.read(people, COLUMNS)
+    def of(self, people: pa.StringArray, where: ds.Expression | None = None) -> Past:
+        """The past of these people, sorted ids; a person's code is its place among them. ``where``
+        says which of the rows, if not all: ``latest`` is then of these."""
+        rows, person, item = self.read(people, COLUMNS, where)
         return arranged(rows, person, item, len(people), self.as_of)
 
     def read(
@@ -100,10 +103,12 @@ class Record:
         before = (ds.field("event_time") < now) & (ds.field("received_time") < now)
         return io.read_arrow(self.folder, columns, before & where)
 
-    def blocks(self, people: pa.StringArray, size: int = BLOCK) -> Iterator[Past]:
-        """The past of these people, ``size`` of them after the other."""
+    def blocks(
+        self, people: pa.StringArray, where: ds.Expression | None = None, size: int = BLOCK
+    ) -> Iterator[Past]:
+        """The past of these people, ``size`` of them after the other; ``where`` as of ``of``."""
         for first in range(0, len(people), size):
-            yield self.of(people.slice(first, size))
+            yield self.of(people.slice(first, size), where)
 
 
 def arranged(

@@ -83,7 +83,7 @@ def measure(pasts: Iterable[Past], catalogue: Catalogue) -> dict[str, np.ndarray
         "i_repeated": _share(sums["repeaters"], sums["buyers"], PRIOR_REPEAT),
         **{f"i_sold_{days}": sums[f"sold_{days}"] for days in SHOP_HALF_LIVES},
         "i_trend": _trend(sums["sold_7"], sums["sold_84"]),
-        "i_gap": np.where(sums["gaps"] > 0, sums["spans"] / np.maximum(sums["gaps"], 1), np.nan),
+        "i_gap": _gap(sums),
         "i_rebought": _share(sums["rebought"], sums["old"], PRIOR_REBUY),
         "i_new_buyers": sums["new"],
         "i_paid": np.where(paid > 0, paid, np.nan) * never,
@@ -97,12 +97,33 @@ def measure(pasts: Iterable[Past], catalogue: Catalogue) -> dict[str, np.ndarray
     }
 
 
+def gaps(pasts: Iterable[Past], catalogue: Catalogue) -> np.ndarray:
+    """The measure ``i_gap`` alone; of the pasts only what ``past.BOUGHT`` says is looked at."""
+    n = len(catalogue.ids)
+    sums = {name: np.zeros(n) for name in ("gaps", "spans")}
+    for past in pasts:
+        item, count, since, first = _pairs(Lines.of(past))
+        sums["gaps"] += np.bincount(item, count - 1, n)
+        sums["spans"] += np.bincount(item, first - since, n)
+    return _gap(sums)
+
+
+def _gap(sums: dict[str, np.ndarray]) -> np.ndarray:
+    return np.where(sums["gaps"] > 0, sums["spans"] / np.maximum(sums["gaps"], 1), np.nan)
+
+
+def _pairs(lines: Lines) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of each person and item: the item, how often it was bought, and the ages of the last and the
+    first time; (n_pairs,) each."""
+    starts, group = runs(lines.person, lines.item)
+    count = np.bincount(group, minlength=len(starts))
+    return lines.item[starts], count, lines.age[starts + count - 1], lines.age[starts]
+
+
 def _add(sums: dict[str, np.ndarray], oldest: np.ndarray, past: Past, n: int) -> None:
     """Count a block of people in."""
     lines = Lines.of(past)
-    starts, group = runs(lines.person, lines.item)
-    item, count = lines.item[starts], np.bincount(group, minlength=len(starts))
-    since, first = lines.age[starts + count - 1], lines.age[starts]
+    item, count, since, first = _pairs(lines)
     again = count > 1
     looked = np.isin(past.kind, LOOKS)
     added = {

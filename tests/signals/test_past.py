@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from jobs import io
 from jobs.signals import past
-from jobs.signals.past import Record
+from jobs.signals.past import BOUGHT, Record
 from jobs.tables import EVENT_TYPES
 from tests.conftest import AS_OF
 from tests.signals.pasts import past_of, table
@@ -59,6 +59,12 @@ def test_a_block_holds_its_people_whole_whatever_file_they_lie_in(tmp_path):
     assert [len(block.age) for block in blocks] == [8, 8, 4]
     whole = made.of(people)
     assert [age for block in blocks for age in block.age] == whole.age.tolist()
+
+
+def test_what_tells_of_purchases_is_read_alone(tmp_path):
+    rows = [("p", "milk", kind, days) for days, kind in enumerate(EVENT_TYPES, start=1)]
+    (block,) = record(tmp_path, *rows).blocks(pa.array(["p"]), BOUGHT)
+    assert sorted(EVENT_TYPES[kind] for kind in block.kind) == ["purchase", "reject", "return"]
 
 
 def test_people_without_a_past_are_nobody_elses(tmp_path):

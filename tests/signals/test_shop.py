@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.signals import measures, shop
+from jobs.signals.past import BACK, PURCHASE
 from jobs.signals.shop import Catalogue
 from tests.signals.pasts import equal, past_of
 
@@ -48,6 +49,15 @@ def test_the_measures_of_an_item_by_hand():
     assert milk["i_discount"] == pytest.approx(2 / (8 / 3))
     assert milk["i_age"] == 40
     assert found["i_looks"].tolist() == [0, 0, 0.5]
+
+
+def test_gaps_alone_are_those_among_all_measures():
+    went_back = (("q", "bread", "purchase", 30), ("q", "bread", "return", 20))
+    whole = past_of(*ROWS, *went_back, items=ITEMS)
+    told = whole.of(np.isin(whole.kind, (PURCHASE, *BACK)))
+    assert len(told.kind) == len(whole.kind) - 1
+    np.testing.assert_array_equal(shop.gaps([told], CATALOGUE), measured(whole)["i_gap"])
+    assert shop.gaps([told], CATALOGUE)[1] == 30
 
 
 def test_what_nobody_bought_is_unknown_and_not_worthless():
