@@ -10,10 +10,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
 import os
 import secrets
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,9 +137,15 @@ def migrate() -> bool:
     lost = address.startswith("sqlite:///") and not file.exists()
     if stamp.exists() and not lost and json.loads(stamp.read_text()) == now:
         return False
-    from airflow.utils.db import initdb
+    # What Airflow tells of its tables and libraries is nothing for who starts a shop's pipeline.
+    with warnings.catch_warnings(action="ignore"):
+        logging.disable(logging.INFO)
+        try:
+            from airflow.utils.db import initdb
 
-    initdb()
+            initdb()
+        finally:
+            logging.disable(logging.NOTSET)
     stamp.write_text(json.dumps(now) + "\n")
     return True
 
