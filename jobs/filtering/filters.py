@@ -22,27 +22,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs import io, tables
 from jobs.errors import Fault
+from jobs.filtering import blocking
 from jobs.night import Night
 from jobs.params import check
 from jobs.release import replaced
 from jobs.release.releases import Release
+from jobs.signals.past import Record, people_of
+from jobs.signals.shop import Catalogue
 
 UNKNOWN_REGION = ""
 EVERYONE = ("availability", "all")
 # The reason of a pair that the night itself has not read of.
 BLOCKED_SINCE = "blocked_since"
-HAIR = 1e-9  # sums of fractional units (0.1 + 0.2) differ by less
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,10 @@ def run(night: Night, params: Params) -> None:
     night.write("eligibility", eligibility(items, rules))
     night.write("ineligible_items", ineligible_items(items, rules))
     night.notes["restrictions_without_a_flag"] = unmatched_restrictions(items, persons)
-    # Saves a second grouping of the history: gaps are learned from the days, then applied to them.
-    days = days_of_pairs(night.frame("history")).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        gaps = repurchase_gaps(days, night.frame("items"), params)
-        night.write("blocked_pairs", blocked_pairs(days, gaps, night.as_of))
-    finally:
-        days.unpersist()
+    catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
+    record = Record(night.published("sessions").table("history"), night.as_of, catalogue.ids)
+    people = people_of(night.arrow("persons", ["person_id"]))
+    night.write("blocked_pairs", blocking.blocked_pairs(record, people, catalogue.narrow, params))
     if ahead := replaced.noted(night.published("catalogue")):
         night.notes |= ahead.note
         night.add("blocked_pairs", 1, blocked_since(night, replaced.read(night, ahead)))
@@ -248,131 +245,6 @@ def unmatched_restrictions(items: pa.Table, persons: pa.Table) -> list[str]:
 
 
 # --- pairs -----------------------------------------------------------------------------------
-def days_of_pairs(history: DataFrame) -> DataFrame:
-    """Per person, item and day of purchases, returns or rejects: units and last times.
-
-    Columns: person_id, item_id, event_date, bought_time, bought, returned_time, returned,
-    rejected_time (null or 0 where the day has none), and gap: the days since the purchase day
-    before, null where the day has no purchase or is the first.
-    """
-    kind = F.col("event_type")
-    bought, returned, rejected = kind == "purchase", kind == "return", kind == "reject"
-    days = (
-        history.where(bought | returned | rejected)
-        # One shuffle for everything below: days, the window and the pairs group by these two.
-        .repartition("person_id", "item_id")
-        .groupBy("person_id", "item_id", "event_date")
-        .agg(
-            F.max(F.when(bought, F.col("event_time"))).alias("bought_time"),
-            F.sum(F.when(bought, F.col("quantity")).otherwise(0.0)).alias("bought"),
-            F.max(F.when(returned, F.col("event_time"))).alias("returned_time"),
-            F.sum(F.when(returned, F.col("quantity")).otherwise(0.0)).alias("returned"),
-            F.max(F.when(rejected, F.col("event_time"))).alias("rejected_time"),
-        )
-    )
-    before = (
-        Window.partitionBy("person_id", "item_id")
-        .orderBy("event_date")
-        .rowsBetween(Window.unboundedPreceding, -1)
-    )
-    bought_day = F.when(F.col("bought_time").isNotNull(), F.col("event_date"))
-    gap = F.datediff(bought_day, F.max(bought_day).over(before))
-    return days.select(
-        "person_id", "item_id", "event_date", "bought_time", "bought", "returned_time", "returned",
-        "rejected_time", gap.alias("gap"),
-    )  # fmt: skip
-
-
-def repurchase_gaps(days: DataFrame, items: DataFrame, params: Params) -> DataFrame:
-    """How long people leave between purchases of an item at least: item_id, days.
-
-    ``days`` is the low quantile (a gap that occurred, never between two) of the item's gaps over
-    all persons, of its category's where the item has too few, and no row where both have too few
-    or the block would be shorter than is worth it.
-    """
-    of_items = (
-        days.where(F.col("gap").isNotNull())
-        .groupBy("item_id", "gap")
-        .agg(F.count(F.lit(1)).alias("times"))
-    )
-    categories = items.where(F.col("category").isNotNull()).select("item_id", "category")
-    of_categories = (
-        of_items.join(categories, on="item_id", how="inner")
-        .groupBy("category", "gap")
-        .agg(F.sum("times").alias("times"))
-    )
-    own = _low_gap(of_items, "item_id", params).withColumnRenamed("days", "own_days")
-    shared = _low_gap(of_categories, "category", params).withColumnRenamed("days", "shared_days")
-    wait = F.coalesce("own_days", "shared_days")
-    return (
-        items.select("item_id", "category")
-        .join(own, on="item_id", how="left")
-        .join(shared, on="category", how="left")
-        .where(wait >= params.repurchase_min_days)
-        .select("item_id", F.least(wait, F.lit(params.repurchase_max_days)).alias("days"))
-    )
-
-
-def _low_gap(histogram: DataFrame, key: str, params: Params) -> DataFrame:
-    """``key``, days: the exact low quantile from counts per (key, gap), where there are enough."""
-    of_key = Window.partitionBy(key)
-    so_far = of_key.orderBy("gap").rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    reached = F.col("passed") > F.floor((F.col("total") - 1) * params.repurchase_quantile)
-    return (
-        histogram.select(
-            key, "gap", F.sum("times").over(so_far).alias("passed"),
-            F.sum("times").over(of_key).alias("total"),
-        )
-        .where(reached & (F.col("total") >= params.repurchase_min_gaps))
-        .groupBy(key)
-        .agg(F.min("gap").alias("days"))
-    )  # fmt: skip
-
-
-def blocked_pairs(days: DataFrame, gaps: DataFrame, as_of: datetime) -> DataFrame:
-    """The table ``blocked_pairs``, from :func:`days_of_pairs` and :func:`repurchase_gaps`.
-
-    returned: all units ever bought went back, the last return not before the last purchase; a
-    part that went back is no verdict. rejected: a reject with no purchase after it. Both hold
-    until the person buys the item again. just_bought: within the item's low gap after the last
-    purchase day, or the person's own shortest gap if that is shorter.
-    """
-    pairs = days.groupBy("person_id", "item_id").agg(
-        F.max("bought_time").alias("bought_time"),
-        F.sum("bought").alias("bought"),
-        F.max("returned_time").alias("returned_time"),
-        F.sum("returned").alias("returned"),
-        F.max("rejected_time").alias("rejected_time"),
-        F.min("gap").alias("shortest_gap"),
-    )
-    never = F.lit(None).cast("timestamp")
-    not_before_purchase = F.coalesce(F.col("returned_time") >= F.col("bought_time"), F.lit(True))
-    nothing_kept = F.col("returned") >= F.col("bought") - HAIR
-    returned = pairs.where(
-        F.col("returned_time").isNotNull() & not_before_purchase & nothing_kept
-    ).select(
-        "person_id", "item_id", F.lit("returned").alias("reason"),
-        F.col("returned_time").alias("since"), never.alias("until"),
-    )  # fmt: skip
-    not_bought_since = F.coalesce(F.col("rejected_time") >= F.col("bought_time"), F.lit(True))
-    rejected = pairs.where(F.col("rejected_time").isNotNull() & not_bought_since).select(
-        "person_id", "item_id", F.lit("rejected").alias("reason"),
-        F.col("rejected_time").alias("since"), never.alias("until"),
-    )  # fmt: skip
-    wait = F.least("days", "shortest_gap")
-    until = F.date_add(F.to_date("bought_time"), wait.cast("int")).cast("timestamp")
-    just_bought = (
-        pairs.where(F.col("bought_time").isNotNull())
-        .join(F.broadcast(gaps), on="item_id", how="inner")
-        .where(until > F.lit(as_of))
-        .select(
-            "person_id", "item_id", F.lit("just_bought").alias("reason"),
-            F.col("bought_time").alias("since"), until.alias("until"),
-        )
-    )  # fmt: skip
-    return returned.unionByName(rejected).unionByName(just_bought)
-
-
 def blocked_since(night: Night, ahead: Release) -> DataFrame:
     """The pairs that ``ahead``, which has read on, has blocked for what the night has not read, in
     the form of the table ``blocked_pairs``, without those staged.

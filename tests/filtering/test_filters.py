@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -147,139 +146,6 @@ def test_an_empty_catalogue_gives_empty_masks():
     eligibility, out = judged(catalogue([]), people([]))
     assert allowed_mask(eligibility, None).shape == (0,)
     assert out.num_rows == 0
-
-
-# --- pairs -----------------------------------------------------------------------------------
-def history(session, rows: list[tuple]):
-    """Events as (person, item, type, day of 2017, quantity)."""
-    made = []
-    for place, (person, item, kind, day, quantity) in enumerate(rows):
-        at = datetime(2017, 1, 1, 12, tzinfo=UTC) + timedelta(days=day - 1)
-        made.append({
-            "event_id": f"e{place}", "person_id": person, "item_id": item, "event_type": kind,
-            "event_time": at, "received_time": at, "session": f"s{place}", "basket": f"b{place}",
-            "quantity": float(quantity), "event_date": at.date(), "resolved_by": "key",
-            "key_type": "account", "key": person,
-        })  # fmt: skip
-    return session.createDataFrame(pa.Table.from_pylist(made, TABLES["history"].schema))
-
-
-def blocked(session, rows: list[tuple], items: pa.Table | None = None, **chosen) -> list[tuple]:
-    """Blocks as (person, item, reason, since's date, until's date), sorted."""
-    days = filters.days_of_pairs(history(session, rows))
-    known = (
-        catalogue([{"item_id": i} for i in sorted({r[1] for r in rows})])
-        if items is None
-        else items
-    )
-    gaps = filters.repurchase_gaps(days, session.createDataFrame(known), Params(**chosen))
-    found = filters.blocked_pairs(days, gaps, AS_OF).toArrow().to_pylist()
-    return sorted(
-        (
-            row["person_id"], row["item_id"], row["reason"], row["since"].date(),
-            row["until"].date() if row["until"] else None,
-        )
-        for row in found
-    )  # fmt: skip
-
-
-def test_an_item_that_went_back_whole_is_blocked_and_a_part_of_it_is_not(session):
-    rows = [
-        ("whole", "x", "purchase", 300, 2), ("whole", "x", "return", 305, 2),
-        ("part", "x", "purchase", 300, 2), ("part", "x", "return", 305, 1),
-        ("again", "x", "purchase", 300, 1), ("again", "x", "return", 305, 1),
-        ("again", "x", "purchase", 310, 1),
-        ("before", "x", "return", 305, 1),
-        ("pieces", "x", "purchase", 300, 0.3), ("pieces", "x", "return", 305, 0.1),
-        ("pieces", "x", "return", 306, 0.2),
-    ]  # fmt: skip
-    assert blocked(session, rows) == [
-        ("before", "x", "returned", date(2017, 11, 1), None),
-        ("pieces", "x", "returned", date(2017, 11, 2), None),
-        ("whole", "x", "returned", date(2017, 11, 1), None),
-    ]
-
-
-def test_a_reject_blocks_until_the_item_is_bought(session):
-    rows = [
-        ("no", "x", "reject", 305, 1),
-        ("changed", "x", "reject", 305, 1), ("changed", "x", "purchase", 306, 1),
-        ("viewed", "x", "reject", 305, 1), ("viewed", "x", "view", 306, 1),
-    ]  # fmt: skip
-    assert [row[:3] for row in blocked(session, rows)] == [
-        ("no", "x", "rejected"), ("viewed", "x", "rejected"),
-    ]  # fmt: skip
-
-
-def slow_item(item: str, gap: int, buyers: int, last: int = 200) -> list[tuple]:
-    """``buyers`` people who buy the item twice, ``gap`` days apart, the second on day ``last``."""
-    return [
-        (f"{item}-buyer{n}", item, "purchase", day, 1)
-        for n in range(buyers)
-        for day in (last - gap, last)
-    ]
-
-
-NEWEST = 331  # 2017-11-27; as_of is 2017-12-01, day 335
-
-
-def test_just_bought_blocks_for_the_items_low_gap_after_the_last_purchase_day(session):
-    rows = [*slow_item("soap", 20, 5), ("ann", "soap", "purchase", NEWEST, 1)]
-    assert blocked(session, rows, repurchase_min_gaps=5) == [
-        ("ann", "soap", "just_bought", date(2017, 11, 27), date(2017, 12, 17))
-    ]
-    over = [*slow_item("soap", 20, 5), ("ann", "soap", "purchase", NEWEST - 16, 1)]
-    assert blocked(session, over, repurchase_min_gaps=5) == []
-
-
-def test_an_item_bought_week_by_week_or_with_too_few_gaps_is_never_just_bought(session):
-    weekly = [*slow_item("milk", 7, 5), ("ann", "milk", "purchase", NEWEST, 1)]
-    assert blocked(session, weekly, repurchase_min_gaps=5) == []
-    few = [*slow_item("soap", 20, 4), ("ann", "soap", "purchase", NEWEST, 1)]
-    assert blocked(session, few, repurchase_min_gaps=5) == []
-
-
-def test_a_category_speaks_for_an_item_with_too_few_gaps_of_its_own(session):
-    items = catalogue([
-        {"item_id": "soap", "category": "CLEANING"}, {"item_id": "bleach", "category": "CLEANING"},
-        {"item_id": "tape"},
-    ])  # fmt: skip
-    rows = [
-        *slow_item("soap", 20, 5),
-        ("ann", "bleach", "purchase", NEWEST, 1),
-        ("ann", "tape", "purchase", NEWEST, 1),
-    ]
-    assert [row[:3] for row in blocked(session, rows, items, repurchase_min_gaps=5)] == [
-        ("ann", "bleach", "just_bought")
-    ]
-
-
-def test_who_buys_an_item_faster_than_the_others_is_blocked_for_the_own_gap_only(session):
-    rows = slow_item("soap", 20, 30)
-    rows += [("eve", "soap", "purchase", day, 1) for day in (NEWEST - 5, NEWEST)]
-    assert blocked(session, rows, repurchase_min_gaps=5) == [
-        ("eve", "soap", "just_bought", date(2017, 11, 27), date(2017, 12, 2))
-    ]
-
-
-def test_the_low_gap_is_the_exact_lower_quantile(session):
-    random_gaps = np.random.default_rng(5).integers(1, 60, 40).tolist()
-    rows = [
-        (f"p{n}", "x", "purchase", day, 1)
-        for n, gap in enumerate(random_gaps)
-        for day in (100, 100 + gap)
-    ]
-    chosen = Params(repurchase_min_gaps=1, repurchase_min_days=1, repurchase_quantile=0.35)
-    days = filters.days_of_pairs(history(session, rows))
-    items = session.createDataFrame(catalogue([{"item_id": "x"}]))
-    found = filters.repurchase_gaps(days, items, chosen).toArrow()["days"].to_pylist()
-    assert found == [int(np.quantile(random_gaps, 0.35, method="lower"))]
-
-
-def test_a_block_never_lasts_longer_than_its_ceiling(session):
-    rows = [*slow_item("tv", 190, 5), ("ann", "tv", "purchase", NEWEST, 1)]
-    until = blocked(session, rows, repurchase_min_gaps=5, repurchase_max_days=30)[-1][-1]
-    assert until == date(2017, 11, 27) + timedelta(days=30)
 
 
 # --- the step --------------------------------------------------------------------------------
