@@ -39,8 +39,9 @@ from jobs.retrieval import als, embeddings, exact, matrix
 from jobs.retrieval.als import Factors
 from jobs.retrieval.embeddings import Params, Predecessor
 from jobs.retrieval.matrix import Interactions
-from jobs.scoring import features
-from jobs.signals import interactions, sessions
+from jobs.scoring import examples, features
+from jobs.signals import sessions
+from jobs.signals.shop import Catalogue
 from tools import by_hand
 from tools.paired import by_night, compared, told
 
@@ -107,11 +108,13 @@ def write_cuts(lake: Lake, folder: Path) -> None:
     events = night.frame("history").where(since)
     io.kept(events.select("person_id", "item_id", "event_time", bought.alias("bought")),
             folder / "events")  # fmt: skip
+    catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
     for number in range(NIGHTS + 1):
         cut = first + DAY * number
         then = sessions.at(night, cut)
-        rows = interactions.interactions(then.history, cut, night.params_of("interactions"))
-        io.kept(rows, folder / io.label(cut))
+        record = examples.recorded(night, then, cut, catalogue)
+        persons = then.known.persons.select("person_id").toArrow()
+        io.write_arrow(folder / io.label(cut), examples.weighed(night, record, persons))
 
 
 def cuts(folder: Path) -> Iterator[Cut]:

@@ -263,7 +263,7 @@ def nominate(night: Night, ids: Ids, at: datetime) -> Named:
     record = examples.recorded(night, then, at, catalogue)
     persons = then.known.persons.select(*candidates.OF_PERSONS).toArrow()
     measured = shop.measure(record.blocks(people_of(persons)), catalogue)
-    behind = examples.weighed(night, then, at)
+    behind = examples.weighed(night, record, persons)
     seen = examples.seen_at(night, persons, ids.people, record, measured["i_gap"], behind)
     nominated = candidates.nominate(night, seen, night.params_of("candidates"))
     pairs = features.wide(features.coded(nominated, ids.people, ids.items))

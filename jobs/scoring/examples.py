@@ -32,7 +32,7 @@ from jobs.scoring import features
 from jobs.scoring.features import Ground, Pairs, Vectors
 from jobs.signals import homes, interactions, sessions
 from jobs.signals.behaviour import Keyed
-from jobs.signals.past import Past, Record, bought_pairs
+from jobs.signals.past import Past, Record, bought_pairs, people_of
 from jobs.signals.shop import Catalogue
 
 log = logging.getLogger("nightjar")
@@ -140,7 +140,7 @@ def gather(
     asked = ask(night, then, cut, horizon, params)
     record = recorded(night, then, cut, catalogue)
     persons = then.known.persons.select(*OF_PERSONS).toArrow()
-    return Known(asked, record, persons, weighed(night, then, cut))
+    return Known(asked, record, persons, weighed(night, record, persons))
 
 
 # --- who is asked, and what they answered -----------------------------------------------------
@@ -251,9 +251,10 @@ def nominated(night: Night, known: Known, past: Past, item_gap: np.ndarray) -> F
     return Found(pairs.of(near), vectors, slices.events_of(known.behind, people))
 
 
-def weighed(night: Night, then: sessions.Seen, cut: datetime) -> pa.Table:
-    """The rows of ``interactions`` as of a cut."""
-    return interactions.interactions(then.history, cut, night.params_of("interactions")).toArrow()
+def weighed(night: Night, record: Record, persons: pa.Table) -> pa.Table:
+    """The rows of ``interactions`` as of the record's instant; ``persons``: those known then."""
+    params = night.params_of("interactions")
+    return interactions.of_everybody(record, people_of(persons), params)
 
 
 def seen_at(

@@ -1,22 +1,27 @@
 """How much intent to buy an item a person's events show.
 
-Reads ``history``. Writes ``interactions`` (a row per person and item with positive net intent).
+Reads ``history``, ``persons`` and ``items``. Writes ``interactions`` (a row per person and item
+with positive net intent).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs import io
 from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
-from jobs.signals.events import EVENT_TYPES
+from jobs.retrieval import matrix
+from jobs.signals.past import BLOCK, DAY, Record, of_night, people_of, runs
+from jobs.tables import EVENT_TYPES, TABLES, TIME
+
+COLUMNS = ["person_id", "item_id", "event_type", "event_time", "value"]
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,10 @@ class Params:
 
 
 def run(night: Night, params: Params) -> None:
-    """Stage ``interactions``."""
-    night.write("interactions", interactions(night.frame("history"), night.as_of, params))
+    """Stage ``interactions``, block of people after block."""
+    record, people = of_night(night), people_of(night.arrow("persons", ["person_id"]))
+    for number, first in enumerate(range(0, max(len(people), 1), BLOCK)):
+        night.add("interactions", number, interactions(record, people.slice(first, BLOCK), params))
     if not io.count_rows(night.staged / "interactions"):
         raise Fault(
             f"interactions: no person with consent has a signal of intent before {night.as_of}; "
@@ -59,45 +66,54 @@ def run(night: Night, params: Params) -> None:
         )
 
 
-def interactions(history: DataFrame, as_of: datetime, params: Params) -> DataFrame:
-    """The table ``interactions`` from the history received before ``as_of``.
+def interactions(record: Record, people: pa.StringArray, params: Params) -> pa.Table:
+    """The table ``interactions`` of these people, sorted ids, from what they did.
 
     The weight of a pair is the sum over its events of type x recency x value; pairs whose sum is
     not positive (returned, rejected) are left out.
     """
-    bought = F.col("event_type") == "purchase"
-    returned = F.col("event_type") == "return"
-    weight = type_weight(params) * recency(as_of, params) * value_factor(params)
-    return (
-        history.where(F.col("received_time") < F.lit(as_of))
-        .groupBy("person_id", "item_id")
-        .agg(
-            # Spark adds in any order; rounding makes a rerun equal to the last bit.
-            F.round(F.sum(weight), 9).alias("weight"),
-            F.sum(F.when(bought, 1.0).when(returned, -1.0).otherwise(0.0)).alias("purchases"),
-            F.count(F.lit(1)).alias("events"),
-            F.min("event_time").alias("first_time"),
-            F.max("event_time").alias("last_time"),
-        )
-        .where(F.col("weight") > 0)
-    )
+    rows, person, item = record.read(people, COLUMNS)
+    kind = matrix.known(rows["event_type"], pa.array(EVENT_TYPES), "event type of history")
+    time = rows["event_time"].cast(TIME).cast(pa.int64()).to_numpy()
+    value = pc.fill_null(rows["value"].cast(pa.float64()), 0.0).to_numpy()
+    counts = np.zeros(len(EVENT_TYPES))
+    counts[[EVENT_TYPES.index("purchase"), EVENT_TYPES.index("return")]] = 1.0, -1.0
+    days = (int(record.as_of.timestamp() * 1_000_000) - time) / DAY
+    weight = weights(kind, days, value, params)
+    order = np.lexsort((time, item, person))
+    starts, group = runs(person[order], item[order])
+    total = np.bincount(group, weight[order], len(starts))
+    # A sum's last bits depend on its order; rounded, a rerun is equal to the last one.
+    total = np.round(total, 9)
+    first, last = order[starts], order[np.append(starts[1:], len(order))[: len(starts)] - 1]
+    found = pa.table({
+        "person_id": people.take(pa.array(person[first])),
+        "item_id": record.items.take(pa.array(item[first])),
+        "weight": total,
+        "purchases": np.bincount(group, counts[kind][order], len(starts)),
+        "events": np.bincount(group, minlength=len(starts)),
+        "first_time": pa.array(time[first]).cast(TIME),
+        "last_time": pa.array(time[last]).cast(TIME),
+    }, schema=TABLES["interactions"].schema)  # fmt: skip
+    return found.filter(pa.array(total > 0))
 
 
-def type_weight(params: Params) -> Column:
-    """The weight of the row's event type; 0 for a type without one."""
-    chosen = F.lit(0.0)
-    for name, weight in sorted(params.type_weights.items()):
-        chosen = F.when(F.col("event_type") == name, F.lit(weight)).otherwise(chosen)
-    return chosen
+def of_everybody(record: Record, people: pa.StringArray, params: Params) -> pa.Table:
+    """The rows of :func:`interactions` of all these people, sorted ids."""
+    blocks = range(0, len(people), BLOCK)
+    found = [interactions(record, people.slice(first, BLOCK), params) for first in blocks]
+    return pa.concat_tables([TABLES["interactions"].schema.empty_table(), *found])
 
 
-def recency(as_of: datetime, params: Params) -> Column:
-    """1 for the fresh days, then a smooth fall to the share that old behaviour keeps."""
-    days = (F.lit(as_of).cast("double") - F.col("event_time").cast("double")) / 86_400
-    past = F.greatest(days - params.fresh_days, F.lit(0.0))
-    return params.old_share + (1 - params.old_share) * F.exp(-past / params.fade_days)
+def weights(kind: np.ndarray, days: np.ndarray, value: np.ndarray, params: Params) -> np.ndarray:
+    """(n,) what events count towards intent. ``kind``: places in ``EVENT_TYPES``; ``days``: their
+    ages; ``value``: money, 0 where it is unknown."""
+    of_type = np.array([params.type_weights.get(name, 0.0) for name in EVENT_TYPES])
+    return of_type[kind] * recency(days, params) * (1 + params.value_weight * np.log1p(value))
 
 
-def value_factor(params: Params) -> Column:
-    """1 + value_weight * ln(1 + value); 1 where the value is unknown."""
-    return 1 + params.value_weight * F.log1p(F.coalesce("value", F.lit(0.0)))
+def recency(days: np.ndarray, params: Params) -> np.ndarray:
+    """(n,) of ages in days: 1 for the fresh days, then a smooth fall to the share that old
+    behaviour keeps."""
+    past = np.maximum(days - params.fresh_days, 0.0)
+    return params.old_share + (1 - params.old_share) * np.exp(-past / params.fade_days)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs import io, tables
+from jobs.night import Night
 from jobs.retrieval import matrix
 from jobs.tables import EVENT_TYPES
 
@@ -109,6 +110,13 @@ class Record:
         """The past of these people, ``size`` of them after the other; ``where`` as of ``of``."""
         for first in range(0, len(people), size):
             yield self.of(people.slice(first, size), where)
+
+
+def of_night(night: Night) -> Record:
+    """Everybody's history as the night published it."""
+    items = night.arrow("items", ["item_id"])["item_id"].combine_chunks()
+    folder = night.published("sessions").table("history")
+    return Record(folder, night.as_of, items.take(pc.sort_indices(items)))
 
 
 def arranged(

@@ -153,7 +153,7 @@ def examples_again(night: Night, label: str, cut: datetime, rows: pa.Table) -> M
     found = replace(found, history=history, as_published=False)
     record = examples.recorded(then, found, cut, catalogue)
     persons = found.known.persons.select(*examples.OF_PERSONS).toArrow()
-    behind = examples.weighed(then, found, cut)
+    behind = examples.weighed(then, record, persons)
     asked = io.read_arrow(
         then.published("examples").table("example_people"),
         ["person_id", *FACTS], ds.field("as_of") == pa.scalar(cut, TIME),

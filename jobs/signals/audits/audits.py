@@ -17,6 +17,7 @@ import pyarrow as pa
 from jobs.evaluation import drift
 from jobs.night import Night
 from jobs.params import check
+from jobs.signals import past
 from jobs.signals.audits import conversion, coverage, freshness, promises
 
 
@@ -124,13 +125,14 @@ class Window:
 def run(night: Night, params: Params) -> None:
     """Stage the five tables."""
     as_of, window = night.as_of, drift_window(night, params)
-    events, history = night.frame("events"), night.frame("history")
+    events = night.frame("events")
     identities, persons = night.frame("identities"), night.frame("persons")
     lag = freshness.usual_lag(night.lake, as_of, params.backfill_hours)
     night.notes["usual_publishing_lag_hours"] = lag
 
     weights = night.params_of("interactions")
-    people = freshness.of_people(history, persons, as_of, weights).toArrow()
+    who = night.arrow("persons", ["person_id", "region", "segment"])
+    people = freshness.of_people(past.of_night(night), who, weights)
     night.write("signal_freshness", freshness.signals(people, as_of, window, lag, params))
 
     days = freshness.days_of_feeds(events).toArrow()

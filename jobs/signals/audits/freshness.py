@@ -26,12 +26,20 @@ from pyspark.sql import functions as F
 from jobs.evaluation import slices
 from jobs.io import Lake
 from jobs.release import releases
+from jobs.retrieval import matrix
 from jobs.signals import interactions
-from jobs.tables import TABLES
+from jobs.signals.past import BLOCK, Record, people_of, runs
+from jobs.signals.past import DAY as MICROSECONDS
+from jobs.tables import EVENT_TYPES, TABLES, TIME, S
 
 if TYPE_CHECKING:
     from jobs.signals.audits.audits import Params, Window
 
+PEOPLE = pa.schema(
+    [(name, S) for name in ("person_id", "region", "segment")]
+    + [(name, TIME) for name in ("last_event", "last_received", "first_event")]
+    + [("weighted_age", pa.float64())]
+)
 FEED = ["event_type", "key_type", "channel"]
 ACTIVE = "active"
 MEASURES = ("last_event_age", "last_received_age", "signal_age_weighted", "time_to_release")
@@ -42,35 +50,51 @@ USUAL = 0.99
 
 
 # --- people ----------------------------------------------------------------------------------
-def of_people(
-    history: DataFrame, persons: DataFrame, as_of: datetime, weights: interactions.Params
-) -> DataFrame:
-    """A row per person: last event on two clocks, weighted age of all signals, and who it is.
+def of_people(record: Record, persons: pa.Table, params: interactions.Params) -> pa.Table:
+    """A row per person who did anything: last event on two clocks, weighted age of all signals, and
+    who it is. ``persons``: person_id, region and segment of everybody.
 
     Ages are in days. An event weighs as it does in the interactions; one that subtracts intent
     weighs nothing here.
     """
-    age = (F.lit(as_of).cast("double") - F.col("event_time").cast("double")) / DAY
-    weight = (
-        interactions.type_weight(weights)
-        * interactions.recency(as_of, weights)
-        * interactions.value_factor(weights)
-    )
-    weight = F.greatest(weight, F.lit(0.0))
-    seen = history.groupBy("person_id").agg(
-        F.max("event_time").alias("last_event"),
-        F.max("received_time").alias("last_received"),
-        F.min("event_time").alias("first_event"),
-        # Spark adds in any order; rounding makes a rerun equal to the last bit.
-        F.round(F.sum(weight * age), 6).alias("weighted"),
-        F.round(F.sum(weight), 6).alias("weight"),
-    )
-    return seen.join(
-        persons.select("person_id", "region", "segment"), on="person_id", how="inner"
-    ).select(
-        "person_id", "region", "segment", "last_event", "last_received", "first_event",
-        F.when(F.col("weight") > 0, F.col("weighted") / F.col("weight")).alias("weighted_age"),
-    )  # fmt: skip
+    persons = persons.sort_by("person_id")
+    people = people_of(persons)
+    names = ["person_id", "item_id", "event_type", "event_time", "received_time", "value"]
+    instant = int(record.as_of.timestamp() * 1_000_000)
+    parts = []
+    for first in range(0, len(people), BLOCK):
+        rows, person, _ = record.read(people.slice(first, BLOCK), names)
+        happened, received = (
+            rows[name].cast(TIME).cast(pa.int64()).to_numpy()
+            for name in ("event_time", "received_time")
+        )
+        order = np.argsort(person, kind="stable")
+        starts, group = runs(person[order])
+        if not len(starts):
+            continue
+        kind = matrix.known(rows["event_type"], pa.array(EVENT_TYPES), "event type of history")
+        value = pc.fill_null(rows["value"].cast(pa.float64()), 0.0).to_numpy()
+        age = (instant - happened) / MICROSECONDS
+        weight = np.maximum(interactions.weights(kind, age, value, params), 0.0)
+        # A sum's last bits depend on its order; rounded, a rerun is equal to the last one.
+        whole, weighted = (
+            np.round(np.bincount(group, each[order], len(starts)), 6)
+            for each in (weight, weight * age)
+        )
+        mean = np.divide(weighted, whole, out=np.full(len(starts), np.nan), where=whole > 0)
+        known = persons.take(pa.array(first + person[order][starts]))
+        parts.append(pa.table({
+            **{name: known[name] for name in ("person_id", "region", "segment")},
+            "last_event": _times(np.maximum.reduceat(happened[order], starts)),
+            "last_received": _times(np.maximum.reduceat(received[order], starts)),
+            "first_event": _times(np.minimum.reduceat(happened[order], starts)),
+            "weighted_age": pa.array(mean, from_pandas=True),
+        }, schema=PEOPLE))  # fmt: skip
+    return pa.concat_tables([PEOPLE.empty_table(), *parts])
+
+
+def _times(microseconds: np.ndarray) -> pa.Array:
+    return pa.array(microseconds).cast(TIME)
 
 
 def signals(

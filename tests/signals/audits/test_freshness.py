@@ -17,6 +17,7 @@ from jobs.release import releases
 from jobs.signals import interactions
 from jobs.signals.audits import freshness
 from jobs.signals.audits.audits import Params, Window
+from jobs.signals.past import Record
 from jobs.tables import TIME
 from tests.conftest import AS_OF
 
@@ -25,10 +26,10 @@ EVENTS = (
     "event_type string, key_type string, channel string, event_time timestamp, "
     "received_time timestamp, event_date date"
 )
-HISTORY = (
-    "person_id string, event_type string, event_time timestamp, received_time timestamp, "
-    "value double"
-)
+HISTORY = pa.schema([
+    ("person_id", pa.string()), ("item_id", pa.string()), ("event_type", pa.string()),
+    ("event_time", TIME), ("received_time", TIME), ("value", pa.float64()),
+])  # fmt: skip
 
 
 def people(*last_event_days: float, region: str = "north", first: float = 400) -> pa.Table:
@@ -130,19 +131,31 @@ def test_a_window_that_nobody_measured_is_a_warning_that_names_the_command():
     assert "run `make staleness`" in found["warning"][0]
 
 
-def test_old_signals_weigh_less_and_returns_weigh_nothing(session):
-    def event(kind, days):
+def test_old_signals_weigh_less_and_returns_weigh_nothing(tmp_path, monkeypatch):
+    def event(person, kind, days):
         moment = AS_OF - timedelta(days=days)
-        return ("p", kind, moment, moment + timedelta(hours=2), None)
+        return (person, "i", kind, moment, moment + timedelta(hours=2), None)
 
-    history = session.createDataFrame(
-        [event("purchase", 2), event("purchase", 400), event("return", 1)], HISTORY
-    )
-    persons = session.createDataFrame(
-        [("p", "north", None), ("q", "south", None)],
-        "person_id string, region string, segment string",
-    )
-    row = freshness.of_people(history, persons, AS_OF, interactions.Params()).toArrow().to_pylist()
+    rows = [event("p", "purchase", 2), event("p", "purchase", 400), event("p", "return", 1),
+            event("r", "reject", 3)]  # fmt: skip
+    columns = zip(*rows, strict=True)
+    history = pa.table([pa.array(column, field.type) for column, field in
+                        zip(columns, HISTORY, strict=True)], schema=HISTORY)  # fmt: skip
+    io.write_arrow(tmp_path, history)
+    record = Record(tmp_path, AS_OF, pa.array(["i"]))
+    persons = pa.table({
+        "person_id": ["q", "r", "p"], "region": ["south", None, "north"],
+        "segment": pa.nulls(3, pa.string()),
+    })  # fmt: skip
+    found = freshness.of_people(record, persons, interactions.Params())
+    monkeypatch.setattr(freshness, "BLOCK", 1)
+    assert freshness.of_people(record, persons, interactions.Params()).equals(found)
+    row = found.to_pylist()
+    assert row.pop() == {
+        "person_id": "r", "region": None, "segment": None, "weighted_age": None,
+        "last_event": AS_OF - timedelta(days=3), "first_event": AS_OF - timedelta(days=3),
+        "last_received": AS_OF - timedelta(days=3) + timedelta(hours=2),
+    }  # fmt: skip
     old = 0.25 + 0.75 * np.exp(-393 / 30)
     assert [r["person_id"] for r in row] == ["p"]
     assert row[0]["weighted_age"] == pytest.approx((2 + 400 * old) / (1 + old))
