@@ -118,26 +118,26 @@ class Night:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         self.notes.setdefault("files", {})[name] = digest
 
-    def frame(self, table: str) -> DataFrame:
-        """A published table as a Spark frame."""
+    def folder(self, table: str) -> Path:
+        """Where a published table lies, for who reads it part by part."""
         folder = self.published(tables.TABLES[table].step).table(table)
         self._count(table, folder)
-        return io.frame(self.spark, folder)
+        return folder
+
+    def frame(self, table: str) -> DataFrame:
+        """A published table as a Spark frame."""
+        return io.frame(self.spark, self.folder(table))
 
     def arrow(
         self, table: str, columns: list[str] | None = None, where: ds.Expression | None = None
     ) -> pa.Table:
         """A published table as an Arrow table, for the numeric core."""
-        folder = self.published(tables.TABLES[table].step).table(table)
-        self._count(table, folder)
-        return io.read_arrow(folder, columns, where)
+        return io.read_arrow(self.folder(table), columns, where)
 
     def of_people(self, table: str, people: pa.StringArray, columns: list[str]) -> pa.Table:
         """The rows of these people, whose ids are sorted, in a published table; of a few people in
         a fraction of the time that the whole takes."""
-        folder = self.published(tables.TABLES[table].step).table(table)
-        self._count(table, folder)
-        return io.read_rows(folder, people, columns)
+        return io.read_rows(self.folder(table), people, columns)
 
     def source_folder(self) -> Path:
         """The folder, in the source contract's shape, that the step ``source`` prepared."""

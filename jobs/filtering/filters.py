@@ -86,7 +86,7 @@ def run(night: Night, params: Params) -> None:
     night.write("ineligible_items", ineligible_items(items, rules))
     night.notes["restrictions_without_a_flag"] = unmatched_restrictions(items, persons)
     catalogue = Catalogue.of(night.arrow("items", ["item_id", "category"]))
-    record = Record(night.published("sessions").table("history"), night.as_of, catalogue.ids)
+    record = Record(night.folder("history"), night.as_of, catalogue.ids)
     people = people_of(night.arrow("persons", ["person_id"]))
     night.write("blocked_pairs", blocking.blocked_pairs(record, people, catalogue.narrow, params))
     if ahead := replaced.noted(night.published("catalogue")):

@@ -350,7 +350,7 @@ def decided_items(
 
 def _newest(night: Night, column: str) -> pa.Table:
     """``column``, active: when each of its values was last in the history."""
-    folder = night.published("sessions").table("history")
+    folder = night.folder("history")
     newest = [
         rows.group_by(column).aggregate([("event_time", "max")])
         for rows in io.read_chunks(folder, [column, "event_time"], CHUNK_ROWS)

@@ -199,7 +199,7 @@ def of_night(night: Night) -> Seen:
     )
     items, persons = night.arrow("items", OF_ITEMS), night.arrow("persons", OF_PERSONS)
     catalogue = Catalogue.of(items)
-    record = Record(night.published("sessions").table("history"), night.as_of, catalogue.ids)
+    record = Record(night.folder("history"), night.as_of, catalogue.ids)
     return Seen(
         as_of=night.as_of,
         record=record,

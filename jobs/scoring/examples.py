@@ -387,7 +387,7 @@ def answers_of(
 def recorded(night: Night, then: sessions.Seen, cut: datetime, catalogue: Catalogue) -> Record:
     """The history of a cut, in files sorted by person."""
     if then.as_published:
-        folder = night.published("sessions").table("history")
+        folder = night.folder("history")
     else:
         folder = night.scratch("history") / "history"
         io.kept(sessions.by_person(then.history), folder)

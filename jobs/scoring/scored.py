@@ -44,7 +44,7 @@ class Scored:
         """``persons``: person_id, household_id and personalised of everybody; ``items``: item_id
         and category of all items."""
         catalogue = Catalogue.of(items)
-        record = Record(night.published("sessions").table("history"), night.as_of, catalogue.ids)
+        record = Record(night.folder("history"), night.as_of, catalogue.ids)
         measured, living = homes.measured(record, persons, catalogue)
         params = night.params_of("ranker")
         return Scored(

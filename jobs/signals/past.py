@@ -115,8 +115,7 @@ class Record:
 def of_night(night: Night) -> Record:
     """Everybody's history as the night published it."""
     items = night.arrow("items", ["item_id"])["item_id"].combine_chunks()
-    folder = night.published("sessions").table("history")
-    return Record(folder, night.as_of, items.take(pc.sort_indices(items)))
+    return Record(night.folder("history"), night.as_of, items.take(pc.sort_indices(items)))
 
 
 def arranged(
