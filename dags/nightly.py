@@ -136,7 +136,7 @@ with DAG(
         catalogue = step("catalogue", reads=[source, events])
         identities = step("identities", reads=[source, events])
         sessions = step("sessions", reads=[source, events, identities])
-        interactions = step("interactions", reads=[sessions, catalogue])
+        interactions = step("interactions", reads=[identities, sessions, catalogue])
         with TaskGroup("audits", tooltip="Are the signals fresh, whole, kept to and in time?"):
             audits = step("audits", reads=[identities, catalogue, sessions, interactions])
 

@@ -84,6 +84,17 @@ class Pairs:
         return Pairs(*(column[chosen] for column in vars(self).values()))
 
 
+@dataclass(frozen=True)
+class Lately:
+    """Of pairs that may be just bought what has to wait for the last block: as of :class:`Pairs`,
+    in 20 bytes each; ``person``: the code among all people."""
+
+    person: np.ndarray
+    item: np.ndarray
+    bought_time: np.ndarray
+    shortest: np.ndarray
+
+
 def pairs_of(deeds: Deeds) -> tuple[Pairs, np.ndarray, np.ndarray]:
     """The pairs, and (n_gaps,) item and days of every gap between two days on which a person bought
     an item."""
@@ -199,15 +210,20 @@ def blocked_pairs(
             rows = np.flatnonzero(chosen)
             found.append(_rows(record, people, first, pairs, rows, reason, since[rows], None))
         # Nobody is kept from an item longer than this: what was bought before is over.
-        over = pairs.bought_time // DAY + params.repurchase_max_days
-        lately.append((first, pairs.of((pairs.bought_time > NEVER) & (over * DAY > instant))))
+        longest = np.minimum(params.repurchase_max_days, pairs.shortest)
+        over = (pairs.bought_time // DAY + longest) * DAY
+        waiting = pairs.of((pairs.bought_time > NEVER) & (over > instant))
+        lately.append(Lately(
+            (first + waiting.person).astype(np.int32), waiting.item.astype(np.int32),
+            waiting.bought_time, waiting.shortest.astype(np.int32),
+        ))  # fmt: skip
     wait = waits(gaps, category, params)
-    for first, pairs in lately:
-        own = np.minimum(wait[pairs.item], pairs.shortest)
-        until = (pairs.bought_time // DAY + own) * DAY
-        rows = np.flatnonzero((wait[pairs.item] > 0) & (until > instant))
-        since = pairs.bought_time[rows]
-        found.append(_rows(record, people, first, pairs, rows, JUST_BOUGHT, since, until[rows]))
+    for late in lately:
+        own = np.minimum(wait[late.item], late.shortest)
+        until = (late.bought_time // DAY + own) * DAY
+        rows = np.flatnonzero((wait[late.item] > 0) & (until > instant))
+        since = late.bought_time[rows]
+        found.append(_rows(record, people, 0, late, rows, JUST_BOUGHT, since, until[rows]))
     schema = tables.TABLES["blocked_pairs"].schema
     return pa.concat_tables([schema.empty_table(), *found])
 
@@ -218,7 +234,7 @@ def _blocks(record: Record, people: pa.StringArray) -> Iterator[tuple[int, Deeds
 
 
 def _rows(
-    record: Record, people: pa.StringArray, first: int, pairs: Pairs, rows: np.ndarray,
+    record: Record, people: pa.StringArray, first: int, pairs: Pairs | Lately, rows: np.ndarray,
     reason: str, since: np.ndarray, until: np.ndarray | None,
 ) -> pa.Table:  # fmt: skip
     ends = pa.nulls(len(rows), tables.TIME) if until is None else pa.array(until).cast(tables.TIME)

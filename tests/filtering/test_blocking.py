@@ -145,6 +145,51 @@ def test_the_low_gap_is_the_exact_lower_quantile():
     assert found.tolist() == [int(np.quantile(random_gaps, 0.35, method="lower"))]
 
 
+def test_each_items_low_gap_is_its_own_or_its_categorys_whoever_stands_beside_it():
+    random = np.random.default_rng(8)
+    category = np.array([0, 1, 0, -1, 1, -1, 2])
+    of = [random.integers(1, 90, size).tolist() for size in (37, 4, 2, 3, 23, 51, 0)]
+    chosen = Params(repurchase_min_gaps=20, repurchase_min_days=5, repurchase_quantile=0.137,
+                    repurchase_max_days=60)  # fmt: skip
+    gaps = Gaps()
+    for item, days in enumerate(of):
+        gaps.add(np.full(len(days), item), np.array(days, np.int64))
+    expected = []
+    for item, days in enumerate(of):
+        beside = [other for other in range(len(of)) if category[other] == category[item] >= 0]
+        shared = [gap for other in beside for gap in of[other]]
+        told = days if len(days) >= 20 else shared
+        low = int(np.quantile(told, 0.137, method="lower")) if len(told) >= 20 else 0
+        expected.append(min(low, 60) if low >= 5 else 0)
+    assert blocking.waits(gaps, category, chosen).tolist() == expected
+    assert len(set(expected)) > 3
+
+
+def test_days_are_what_lies_between_and_a_moment_says_which_came_last():
+    rows = [
+        # Twice on a day is no gap; what went back in between makes none either.
+        ("a", "x", "purchase", 300, 1), ("a", "x", "purchase", 300, 1),
+        ("a", "x", "return", 310, 1), ("a", "x", "purchase", 331, 1),
+        ("b", "y", "purchase", 331, 2), ("b", "y", "return", 331, 2),
+    ]  # fmt: skip
+    chosen = {"repurchase_min_gaps": 1, "repurchase_min_days": 1}
+    assert blocked(rows, **chosen) == [
+        ("a", "x", "just_bought", date(2017, 11, 27), date(2017, 12, 28)),
+        ("b", "y", "returned", date(2017, 11, 27), None),
+    ]
+
+
+def test_what_nobody_known_did_to_what_nobody_knows_is_left_out(tmp_path):
+    pairs = (("a", "x"), ("a", "new"), ("z", "x"))
+    rows = [(person, item, "reject", 300, 1) for person, item in pairs]
+    io.write_arrow(tmp_path, history(rows))
+    record = Record(tmp_path, AS_OF, pa.array(["w", "x"]))
+    found = blocking.blocked_pairs(record, pa.array(["a", "b"]), np.array([-1, -1]), Params())
+    assert [(row["person_id"], row["item_id"]) for row in found.to_pylist()] == [("a", "x")]
+    nobody = blocking.blocked_pairs(record, pa.array([], pa.string()), np.array([-1, -1]), Params())
+    assert nobody.num_rows == 0
+
+
 def test_a_block_never_lasts_longer_than_its_ceiling():
     rows = [*slow_item("tv", 190, 5), ("ann", "tv", "purchase", NEWEST, 1)]
     until = blocked(rows, repurchase_min_gaps=5, repurchase_max_days=30)[-1][-1]

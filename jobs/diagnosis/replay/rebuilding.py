@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs import io
+from jobs.errors import Fault
 from jobs.io import Published
 from jobs.night import Night
 from jobs.ordering import recommendations, rules
@@ -108,11 +109,20 @@ class CutOff(Night):
     def frame(self, table: str) -> DataFrame:
         from pyspark.sql import functions as F
 
-        rows = super().frame(table)
-        if table == "history":
-            for name in CUT_BY:
-                rows = rows.where(F.col(name) < F.lit(self.cut))
+        if table != "history":
+            return super().frame(table)
+        rows = io.frame(self.spark, super().folder(table))
+        for name in CUT_BY:
+            rows = rows.where(F.col(name) < F.lit(self.cut))
         return rows
+
+    def folder(self, table: str) -> Path:
+        if table == "history":
+            raise Fault(
+                f"replay: the history as of {self.cut} has no folder; ask for its frame, which is "
+                "cut off"
+            )
+        return super().folder(table)
 
 
 @dataclass(frozen=True)
