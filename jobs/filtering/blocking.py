@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import tables
-from jobs.retrieval import matrix
-from jobs.signals.past import BLOCK, BOUGHT, DAY, Record, runs
+from jobs.signals.past import BLOCK, BOUGHT, DAY, Record, kinds, microseconds, runs
 from jobs.tables import EVENT_TYPES
 
 if TYPE_CHECKING:
@@ -44,9 +43,8 @@ class Deeds:
     @staticmethod
     def of(rows: pa.Table, person: np.ndarray, item: np.ndarray) -> Deeds:
         """Of rows of the history; ``person`` and ``item``: (n,) their codes."""
-        time = rows["event_time"].cast(tables.TIME).cast(pa.int64()).to_numpy()
-        kind = matrix.known(rows["event_type"], pa.array(EVENT_TYPES), "event type of history")
-        columns = (person, item, kind, time, rows["quantity"].to_numpy())
+        time = microseconds(rows["event_time"])
+        columns = (person, item, kinds(rows), time, rows["quantity"].to_numpy())
         order = np.lexsort((time, item, person))
         return Deeds(*(column[order] for column in columns))
 

@@ -259,8 +259,8 @@ def touched_people(night: Night, stitched: Published, identities: Published) -> 
         .alias("reason"),
     )  # fmt: skip
     acted = _acted(night, stitched)
-    known = night.arrow("persons", ["person_id"])["person_id"]
-    acted = acted.filter(pc.is_in(acted, value_set=known.combine_chunks()))
+    there = night.arrow("persons", ["person_id"])["person_id"].combine_chunks()
+    acted = acted.filter(pc.is_in(acted, value_set=there))
     schema = tables.TABLES["touched_people"].schema
     reasons = pa.table({"person_id": acted, "reason": pa.repeat(EVENTS, len(acted))})
     found = pa.concat_tables([facts.toArrow().cast(schema), reasons.cast(schema)])

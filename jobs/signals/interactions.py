@@ -17,8 +17,16 @@ from jobs import io
 from jobs.errors import Fault
 from jobs.night import Night
 from jobs.params import check
-from jobs.retrieval import matrix
-from jobs.signals.past import BLOCK, DAY, Record, of_night, people_of, runs
+from jobs.signals.past import (
+    BLOCK,
+    Record,
+    ages,
+    kinds,
+    microseconds,
+    of_night,
+    people_of,
+    runs,
+)
 from jobs.tables import EVENT_TYPES, TABLES, TIME
 
 COLUMNS = ["person_id", "item_id", "event_type", "event_time", "value"]
@@ -73,13 +81,11 @@ def interactions(record: Record, people: pa.StringArray, params: Params) -> pa.T
     not positive (returned, rejected) are left out.
     """
     rows, person, item = record.read(people, COLUMNS)
-    kind = matrix.known(rows["event_type"], pa.array(EVENT_TYPES), "event type of history")
-    time = rows["event_time"].cast(TIME).cast(pa.int64()).to_numpy()
+    kind, time = kinds(rows), microseconds(rows["event_time"])
     value = pc.fill_null(rows["value"].cast(pa.float64()), 0.0).to_numpy()
     counts = np.zeros(len(EVENT_TYPES))
     counts[[EVENT_TYPES.index("purchase"), EVENT_TYPES.index("return")]] = 1.0, -1.0
-    days = (int(record.as_of.timestamp() * 1_000_000) - time) / DAY
-    weight = weights(kind, days, value, params)
+    weight = weights(kind, ages(time, record.as_of), value, params)
     order = np.lexsort((time, item, person))
     starts, group = runs(person[order], item[order])
     total = np.bincount(group, weight[order], len(starts))

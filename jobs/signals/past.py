@@ -112,6 +112,22 @@ class Record:
             yield self.of(people.slice(first, size), where)
 
 
+def microseconds(times: pa.ChunkedArray) -> np.ndarray:
+    """(n,) int64 since 1970 of a column of times."""
+    found: np.ndarray = times.cast(tables.TIME).cast(pa.int64()).to_numpy()
+    return found
+
+
+def kinds(rows: pa.Table) -> np.ndarray:
+    """(n,) int64: the place of each row's type in ``EVENT_TYPES``."""
+    return matrix.known(rows["event_type"], pa.array(EVENT_TYPES), "event type of history")
+
+
+def ages(times: np.ndarray, as_of: datetime) -> np.ndarray:
+    """(n,) days from int64 microseconds to an instant."""
+    return (int(as_of.timestamp() * 1_000_000) - times) / DAY
+
+
 def of_night(night: Night) -> Record:
     """Everybody's history as the night published it."""
     items = night.arrow("items", ["item_id"])["item_id"].combine_chunks()
@@ -122,9 +138,7 @@ def arranged(
     rows: pa.Table, person: np.ndarray, item: np.ndarray, n_people: int, as_of: datetime
 ) -> Past:
     """Rows of ``history`` as arrays; ``person`` and ``item``: (n,) their codes."""
-    instant = int(as_of.timestamp() * 1_000_000)
-    times = rows["event_time"].cast(tables.TIME).cast(pa.int64()).to_numpy()
-    kind = matrix.known(rows["event_type"], pa.array(EVENT_TYPES), "event type of history")
+    times, kind = microseconds(rows["event_time"]), kinds(rows)
     _, name = matrix.encode(rows["basket"])
     # A basket's name is the shop's own and may repeat across people.
     _, basket = np.unique(person * (name.max(initial=0) + 1) + name, return_inverse=True)
@@ -135,7 +149,7 @@ def arranged(
         person[order],
         item[order],
         kind[order].astype(np.int8),
-        (instant - times[order]) / DAY,
+        ages(times[order], as_of),
         basket[order].astype(np.int64),
         rows["quantity"].to_numpy()[order],
         value[order],

@@ -26,11 +26,9 @@ from pyspark.sql import functions as F
 from jobs.evaluation import slices
 from jobs.io import Lake
 from jobs.release import releases
-from jobs.retrieval import matrix
 from jobs.signals import interactions
-from jobs.signals.past import BLOCK, Record, people_of, runs
-from jobs.signals.past import DAY as MICROSECONDS
-from jobs.tables import EVENT_TYPES, TABLES, TIME, S
+from jobs.signals.past import BLOCK, Record, ages, kinds, microseconds, people_of, runs
+from jobs.tables import TABLES, TIME, S
 
 if TYPE_CHECKING:
     from jobs.signals.audits.audits import Params, Window
@@ -60,22 +58,17 @@ def of_people(record: Record, persons: pa.Table, params: interactions.Params) ->
     persons = persons.sort_by("person_id")
     people = people_of(persons)
     names = ["person_id", "item_id", "event_type", "event_time", "received_time", "value"]
-    instant = int(record.as_of.timestamp() * 1_000_000)
     parts = []
     for first in range(0, len(people), BLOCK):
         rows, person, _ = record.read(people.slice(first, BLOCK), names)
-        happened, received = (
-            rows[name].cast(TIME).cast(pa.int64()).to_numpy()
-            for name in ("event_time", "received_time")
-        )
+        happened, received = (microseconds(rows[name]) for name in ("event_time", "received_time"))
         order = np.argsort(person, kind="stable")
         starts, group = runs(person[order])
         if not len(starts):
             continue
-        kind = matrix.known(rows["event_type"], pa.array(EVENT_TYPES), "event type of history")
         value = pc.fill_null(rows["value"].cast(pa.float64()), 0.0).to_numpy()
-        age = (instant - happened) / MICROSECONDS
-        weight = np.maximum(interactions.weights(kind, age, value, params), 0.0)
+        age = ages(happened, record.as_of)
+        weight = np.maximum(interactions.weights(kinds(rows), age, value, params), 0.0)
         # A sum's last bits depend on its order; rounded, a rerun is equal to the last one.
         whole, weighted = (
             np.round(np.bincount(group, each[order], len(starts)), 6)
