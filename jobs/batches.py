@@ -162,7 +162,8 @@ def repeated(batch: Batch, keys: Sequence[str], names: Sequence[str]) -> pd.Data
     several = ordered[1:][ordered[1:] == ordered[:-1]]
     del ordered
     if not len(several):
-        return next(chunks(batch, names)).iloc[:0]
+        read = _read_for(batch, names)
+        return _frame(batch, io.schema_of(batch.folder).empty_table().select(read), names)
     # Made a second time, alike since the same files are read in their order: a sound table need not
     # be held twice.
     hashes = _hashed(batch, keys)

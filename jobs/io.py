@@ -262,6 +262,16 @@ def _span(path: str, written: int, size: int, by: str) -> tuple[str, str] | None
     return min(one.min for one in found), max(one.max for one in found)
 
 
+def greatest(path: Path, column: str) -> Any:
+    """The greatest value of a column of plain values, None where the file's footer does not say."""
+    metadata = pq.read_metadata(path)
+    place = metadata.schema.names.index(column)
+    found = [metadata.row_group(n).column(place).statistics for n in range(metadata.num_row_groups)]
+    if not found or any(one is None or not one.has_min_max for one in found):
+        return None
+    return max(one.max for one in found)
+
+
 def _within(ids: pa.StringArray, least: str, most: str) -> bool:
     """Whether one of these sorted ids may lie there, both ends included."""
     first = pc.search_sorted(ids, pa.array([least]))[0].as_py()

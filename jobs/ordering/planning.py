@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import io
 from jobs.filtering.allowed import Allowed
 from jobs.io import Published
 from jobs.night import Night
@@ -42,10 +40,10 @@ class Plan:
     short: pa.StringArray
     everybody: bool
 
-    def standing(self, base: Path, surfaces: Collection[str]) -> pa.Table:
+    def standing(self, base: relisting.Rows, surfaces: Collection[str]) -> pa.Table:
         """surface, person_id and item_id of the places of ``merged`` people in lists on these
         surfaces that nothing is done with."""
-        rows = io.read_rows(base, self.merged, relisting.PLACE)
+        rows = relisting.rows_of(base, self.merged, relisting.PLACE)
         kept = [
             rows.filter(
                 pc.and_(

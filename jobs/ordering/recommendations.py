@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 
 from jobs import io
 from jobs.filtering.allowed import Allowed
+from jobs.io import Published
 from jobs.night import Night
 from jobs.ordering import filling, lists, logged, planning, relisting, rules
 from jobs.ordering.listing import COLUMNS, Chosen, Gathered, Listing
@@ -50,6 +51,8 @@ from jobs.tables import TABLES
 
 # People whose lists are made at a time: some 700 named rows each, 150 bytes a row at the widest.
 BLOCK = 5_000
+# People whose rows in the base are held at most: some 20 kB each.
+HELD = 40_000
 # What is counted of the lists of each surface.
 EVIDENCE = ("overrides", "explore_shares", "delivery", "shortfalls")
 
@@ -112,10 +115,8 @@ def refresh(night: Night, params: Params) -> None:
     may = planning.lawful(night, items, known)
     plan = planning.planned(night, base, surfaces, may)
     apart = onward.both(plan.people, changes.gone(night))
-    writer = onward.Writer(night, {
-        name: onward.without(base.table(name), night.staged / name, apart)
-        for name in relisting.OF_PERSONS
-    })  # fmt: skip
+    first, before = parted(night, base, apart)
+    writer = onward.Writer(night, first)
     for name in relisting.OF_PERSONS:
         writer.add(name, TABLES[name].schema.empty_table())
     # Whoever spreads lists over the catalogue counts what the others show.
@@ -126,11 +127,11 @@ def refresh(night: Night, params: Params) -> None:
     )
     stand = pa.concat_tables([
         io.read_arrow(night.staged / "recommendations", columns, others),
-        plan.standing(base.table("recommendations"), spread).select(columns),
+        plan.standing(before["recommendations"], spread).select(columns),
     ], promote_options="default")  # fmt: skip
     scored = [name for name, one in surfaces.items() if one.scored]
     merging = relisting.Merging(
-        base, plan.merged, plan.lost, plan.anew, plan.remodelled, scored, writer.add
+        before, plan.merged, plan.lost, plan.anew, plan.remodelled, scored, writer.add
     )
     listings = make(
         night, surfaces, items, shared, known, merging.add, plan.people, stand=stand, plan=plan,
@@ -153,6 +154,23 @@ def refresh(night: Night, params: Params) -> None:
     everybody = people_of(night.arrow("persons", ["person_id"]))
     night.write("list_work", work(everybody, plan.anew.people, plan.short))
     night.notes["places_lost"] = plan.lost.num_rows
+
+
+def parted(
+    night: Night, base: Published, apart: pa.StringArray
+) -> tuple[dict[str, int], dict[str, relisting.Rows]]:
+    """Stage the base's tables of persons without these people, whose ids are sorted; returns the
+    number of each one's next part, and where the rows of these people are: held, if they are few
+    enough, which saves reading them again."""
+    first: dict[str, int] = {}
+    before: dict[str, relisting.Rows] = {}
+    for name in relisting.OF_PERSONS:
+        folder, staged = base.table(name), night.staged / name
+        if len(apart) <= HELD:
+            first[name], before[name] = onward.parted(folder, staged, apart)
+        else:
+            first[name], before[name] = onward.without(folder, staged, apart), folder
+    return first, before
 
 
 def work(people: pa.StringArray, anew: pa.StringArray, short: pa.StringArray) -> pa.Table:

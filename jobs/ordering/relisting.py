@@ -5,10 +5,11 @@ filled from the person's own deeper candidates; nothing else moves.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,6 @@ import pyarrow.compute as pc
 
 from jobs import io
 from jobs.filtering.allowed import Allowed
-from jobs.io import Published
 from jobs.ordering import rules
 from jobs.ordering.rules import Rule
 from jobs.refresh.onward import among, both
@@ -29,6 +29,8 @@ OF_LISTS = ("recommendations", "model_lists")
 OF_PERSONS = (*OF_LISTS, "features")
 # Where a part of a table goes: its name, the rows.
 Add = Callable[[str, pa.Table], None]
+# A table of persons: in its folder, or held.
+Rows: TypeAlias = "Path | pa.Table"
 LIST = ["surface", "person_id"]
 PLACE = [*LIST, "item_id"]
 PAIR = ["person_id", "item_id"]
@@ -136,12 +138,13 @@ class Merging:
     """The lists of ``people``, of which some stand, written for a block of them after the other, so
     memory does not grow with their number; those of all others are handed on as they are made.
 
-    ``base``: what the lists go on from; ``lost``, ``anew``, ``remodelled``, ``scored``: as in
-    :func:`merged`, of everybody; ``written``: where parts of tables go. Of each block it is told
-    first who it is (:meth:`open`), and that all of it was added last (:meth:`close`).
+    ``before``: the base's tables, or of each the rows of these people at least; ``lost``, ``anew``,
+    ``remodelled``, ``scored``: as in :func:`merged`, of everybody; ``written``: where parts of
+    tables go. Of each block it is told first who it is (:meth:`open`), and that all of it was added
+    last (:meth:`close`).
     """
 
-    base: Published
+    before: Mapping[str, Rows]
     people: pa.StringArray
     lost: pa.Table
     anew: Anew
@@ -156,7 +159,7 @@ class Merging:
         model's, of those among these people of whose lists some stand."""
         mine = _among(self.people, people)
         for name in OF_LISTS:
-            self._before[name] = io.read_rows(self.base.table(name), mine)
+            self._before[name] = rows_of(self.before[name], mine)
         published, model = (self._before[name].select(PLACE) for name in OF_LISTS)
         return published, model
 
@@ -175,7 +178,7 @@ class Merging:
         before = {name: self._before.pop(name) for name in OF_LISTS}
         if len(mine) == 0:
             return
-        before["features"] = io.read_rows(self.base.table("features"), mine)
+        before["features"] = rows_of(self.before["features"], mine)
         now = {
             name: pa.concat_tables([TABLES[name].schema.empty_table(), *found])
             for name, found in parts.items()
@@ -184,6 +187,13 @@ class Merging:
         whole = merged(before, now, lost, self.anew.among(mine), remodelled, self.scored)
         for name, rows in whole.items():
             self.written(name, rows.sort_by("person_id"))
+
+
+def rows_of(rows: Rows, people: pa.StringArray, columns: list[str] | None = None) -> pa.Table:
+    """The rows of these people, whose ids are sorted, in a table of persons."""
+    if isinstance(rows, Path):
+        return io.read_rows(rows, people, columns)
+    return _theirs(rows, people).select(columns or rows.column_names)
 
 
 def _among(ids: pa.StringArray, people: pa.StringArray) -> pa.StringArray:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ PEOPLE = 500
 # Where more than this share of a table's rows is touched, all of them anew are quicker.
 MOST = 0.2
 THREADS = 4  # that write files again
+PIECES = 64  # of a file, that are written as they stand
 LARGE = 1 << 25  # bytes of a file that is written again alone
 
 
@@ -67,23 +68,41 @@ def without(
     Files without any of them are shared. Returns the number of the next part: what is added begins
     there, behind the base's own files.
     """
-    gone = {by: ids, **(also or {})}
+    return _parted(base, staged, {by: ids, **(also or {})}, taking=False)[0]
+
+
+def parted(
+    base: Path, staged: Path, ids: pa.StringArray, by: str = "person_id"
+) -> tuple[int, pa.Table]:
+    """Do what :func:`without` does, and return the rows that are left out, too, which the same
+    reading gives."""
+    first, taken = _parted(base, staged, {by: ids}, taking=True)
+    return first, _together(taken, base)
+
+
+def _parted(
+    base: Path, staged: Path, gone: Mapping[str, pa.StringArray], taking: bool
+) -> tuple[int, list[pa.Table]]:
     staged.mkdir(parents=True, exist_ok=True)
     files = io.parquet_files(base)
     # Reading, compressing and writing leave Python to others; of large files one is held at a time.
     large = {path for path in files if path.stat().st_size > LARGE}
+
+    def leave(path: Path) -> list[pa.Table]:
+        return _leave(path, staged / path.relative_to(base), gone, taking)
+
     with ThreadPoolExecutor(THREADS) as pool:
-        small = (path for path in files if path not in large)
-        for _ in pool.map(lambda path: _leave(path, staged / path.relative_to(base), gone), small):
-            pass
-    for path in sorted(large):
-        _leave(path, staged / path.relative_to(base), gone)
+        taken = list(chain.from_iterable(pool.map(leave, (f for f in files if f not in large))))
+    taken += chain.from_iterable(map(leave, sorted(large)))
     places = (re.match(r"part-(\d+)", path.name) for path in files)
-    return max((int(place[1]) + 1 for place in places if place), default=0)
+    return max((int(place[1]) + 1 for place in places if place), default=0), taken
 
 
-def _leave(path: Path, target: Path, gone: Mapping[str, pa.StringArray]) -> None:
-    """Stage a file without the rows that hold one of the sorted ids ``gone`` in their column."""
+def _leave(
+    path: Path, target: Path, gone: Mapping[str, pa.StringArray], taking: bool
+) -> list[pa.Table]:
+    """Stage a file without the rows that hold one of the sorted ids ``gone`` in their column;
+    returns those rows, if they are asked for."""
     with pq.ParquetFile(path) as file:
         stays = np.ones(file.metadata.num_rows, bool)
         sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
@@ -94,9 +113,25 @@ def _leave(path: Path, target: Path, gone: Mapping[str, pa.StringArray]) -> None
                 stays[begins[group] : begins[group + 1]] &= ~held.to_numpy(zero_copy_only=False)
         if stays.all():
             releases.link(path, target)
-        elif stays.any():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            io.write_file(file.read().filter(pa.array(stays)), target)
+            return []
+        if not (stays.any() or taking):
+            return []
+        rows = file.read()
+    if stays.any():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        io.write_file(_chosen(rows, stays), target)
+    return [_chosen(rows, ~stays)] if taking else []
+
+
+def _chosen(rows: pa.Table, which: np.ndarray) -> pa.Table:
+    """The rows that ``which`` (n_rows,) bool says; those that stand together are not copied, where
+    these are few pieces."""
+    edges = np.flatnonzero(np.diff(which, prepend=False, append=False))
+    if len(edges) > 2 * PIECES or not len(edges):
+        return rows.filter(pa.array(which))
+    return pa.concat_tables(
+        rows.slice(first, last - first) for first, last in edges.reshape(-1, 2).tolist()
+    )
 
 
 def moved(base: Path, staged: Path, by: str) -> tuple[pa.Table, pa.Table]:

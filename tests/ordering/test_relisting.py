@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 
 from jobs import io
 from jobs.filtering.allowed import Allowed
-from jobs.io import Published
 from jobs.ordering import planning, relisting
 from jobs.ordering.rules import Rule
 from jobs.tables import FEATURES, TABLES
@@ -161,7 +161,10 @@ def test_a_pin_or_cap_counts_places_of_its_own_surface_or_of_all() -> None:
     assert planning.counts_places([rule("cap", None)], "digest")
 
 
-def test_lists_that_are_written_block_by_block_are_those_of_all_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [True, False])
+def test_lists_that_are_written_block_by_block_are_those_of_all_at_once(
+    tmp_path: Path, held: bool
+) -> None:
     people = ("p", "q", "r", "s")
     kept = places(*(("digest", one, item, 0.9) for one in people for item in ("a", "b")))
     offered = places(*(("digest", one, item, 0.5) for one in people for item in ("b", "c")))
@@ -174,7 +177,6 @@ def test_lists_that_are_written_block_by_block_are_those_of_all_at_once(tmp_path
     )
     for name, rows in before.items():
         io.write_arrow(tmp_path / name, rows)
-    base = Published("recommendations", "2017-12-01", "run", tmp_path)
     gone = lost(*(("digest", one, "a") for one in ("p", "r")))
     anew = relisting.Anew(pa.array(["q"]), pa.array(["s"]), ("homepage",), gone.slice(1))
     gone, none = gone.slice(0, 1), gone.slice(0, 0)
@@ -182,7 +184,8 @@ def test_lists_that_are_written_block_by_block_are_those_of_all_at_once(tmp_path
     written: dict[str, list[pa.Table]] = {name: [] for name in before}
     # Nothing of r's lists is looked at apart, since all of them are handed on.
     merging = relisting.Merging(
-        base, pa.array(["p", "q", "s"]), gone, anew, none, ["digest"],
+        before if held else {name: tmp_path / name for name in before},
+        pa.array(["p", "q", "s"]), gone, anew, none, ["digest"],
         lambda name, rows: written[name].append(rows),
     )  # fmt: skip
     for block in (["p", "q"], ["r", "s"]):

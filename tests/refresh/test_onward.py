@@ -101,6 +101,34 @@ def test_rows_go_from_the_groups_that_hold_them_and_all_others_keep_their_places
     again = tmp_path / "again"
     onward.without(base, again, gone)
     assert io.read_arrow(again)["value"].to_pylist() == [*range(8), *range(12, 38)]
+    first, taken = onward.parted(base, tmp_path / "parted", gone)
+    assert first == 2
+    assert io.read_arrow(tmp_path / "parted").equals(io.read_arrow(again))
+    assert taken.equals(io.read_rows(base, gone))
+
+
+def test_rows_in_few_pieces_and_in_many_are_written_alike(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = pa.array([f"p{number:03d}" for number in range(0, 100, 2)])
+    found = []
+    for pieces in (0, 64):
+        monkeypatch.setattr(onward, "PIECES", pieces)
+        onward.without(base, tmp_path / str(pieces), gone)
+        found.append(io.read_arrow(tmp_path / str(pieces)))
+        (first, *_) = io.parquet_files(tmp_path / str(pieces))
+        assert pq.read_metadata(first).num_row_groups == 1
+    assert found[0].equals(found[1])
+    assert found[0].num_rows == 150
+
+
+def test_what_is_left_out_of_a_whole_file_is_returned(base: Path, tmp_path: Path) -> None:
+    gone = pa.array([f"p{number:03d}" for number in range(5, 20)])
+    first, taken = onward.parted(base, tmp_path / "staged", gone)
+    assert first == 10
+    assert taken.equals(io.read_rows(base, gone))
+    assert "part-00001.parquet" not in {p.name for p in io.parquet_files(tmp_path / "staged")}
+    assert onward.parted(base, tmp_path / "none", pa.array(["z"]))[1].num_rows == 0
 
 
 def test_a_file_that_held_nobody_else_is_gone(tmp_path: Path) -> None:

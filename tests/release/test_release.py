@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import lmdb
@@ -24,6 +25,7 @@ from jobs.io import Lake
 from jobs.refresh.route import Refresh
 from jobs.release import checks, release, releases, rollback, stores
 from jobs.retrieval import index
+from jobs.scoring import features
 from tests.release import nights
 
 
@@ -284,6 +286,39 @@ def test_places_are_judged_alike_in_one_file_and_in_many(lake, monkeypatch):
     assert found[0] == found[1]
     for sentence in ("region excludes", "restriction excludes", "blocked_pairs forbids"):
         assert any(sentence in one for one in found[0])
+
+
+def test_pairs_that_stand_are_scored_again_in_turn_and_those_of_now_always(lake, monkeypatch):
+    monkeypatch.setattr(checks, "TURNS", 4)
+    monkeypatch.setattr(checks, "WIDE_FILES", 2)
+    nights.publish(lake)
+    release_of_now = releases.load(nights.stage(lake).staged / "release")
+    folder = release_of_now.path("features")
+    rows = io.read_arrow(folder)
+    shutil.rmtree(folder)
+    place = rows.schema.get_field_index("event_timestamp")
+    stamp = rows.schema.field(place)
+    each = -(-rows.num_rows // 6)
+    listed = []  # of each file, places of scored lists
+    lists = io.read_arrow(release_of_now.path("recommendations"), ["person_id", "item_id"])
+    lists = set(zip(*(column.to_pylist() for column in lists.columns), strict=True))
+    for number in range(6):
+        part = rows.slice(number * each, each)
+        pairs = zip(part["person_id"].to_pylist(), part["item_id"].to_pylist(), strict=True)
+        listed.append(sum(pair in lists for pair in pairs))
+        old = release_of_now.as_of - timedelta(hours=1)
+        times = [old if number < 4 else release_of_now.as_of] * part.num_rows
+        # From these the scorer gives what is no number.
+        part = part.set_column(place, stamp, pa.array(times, stamp.type))
+        for name in features.COLUMNS:
+            column = part.schema.get_field_index(name)
+            part = part.set_column(
+                column, part.schema.field(column), pa.nulls(part.num_rows, pa.float32())
+            )
+        io.write_arrow(folder, part, number)
+    turn = int(release_of_now.as_of.timestamp()) // 3600 % 4
+    (found,) = [one for one in checks.faults(release_of_now) if "scores that" in one]
+    assert int(found.split()[1]) == listed[turn] + listed[4] + listed[5]
 
 
 @pytest.mark.parametrize(
