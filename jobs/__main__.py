@@ -31,7 +31,7 @@ import pyarrow as pa
 from jobs import io, lock, params, spark, steps
 from jobs.errors import Busy, Fault, exit_code
 from jobs.io import Lake
-from jobs.night import Night, engine_file, scratch_folder
+from jobs.night import Night, engine_file, scratch_folder, standing_file
 from jobs.refresh import route
 from jobs.release import replaced
 
@@ -100,11 +100,31 @@ def _open(chosen: argparse.Namespace, brief: bool = False) -> Lake:
 
 
 def _start_engine(chosen: argparse.Namespace, lake: Lake) -> None:
-    engine = spark.start(chosen.master, lake.root / ".night" / "spark.log", dict(chosen.conf or []))
+    conf = dict(chosen.conf or [])
+    engine = spark.standing(standing_file(lake), chosen.master, conf)
+    if engine is None:
+        engine = spark.start(chosen.master, lake.root / ".night" / "spark.log", conf)
     engine.save(engine_file(lake))
     # Behind the ; of an address there may be a token.
     shown = [text.partition(";")[0] for text in (engine.url, engine.master)]
     log.info("engine=%s master=%s", *shown)
+
+
+def stand_by(chosen: argparse.Namespace) -> None:
+    """Keep an engine for the runs on this lake, which find it warm, until this process is stopped.
+
+    Raises ``Fault`` where one stands already, and where it ends by itself.
+    """
+    lake = Lake(chosen.lake).open()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engine is ended
+    log_file = lake.root / ".night" / "standing.log"
+    conf = dict(chosen.conf or [])
+    with spark.stand(standing_file(lake), chosen.master, log_file, conf) as engine:
+        log.info("engine=%s master=%s stands_for=%s", engine.url, engine.master, lake.root)
+        with contextlib.suppress(KeyboardInterrupt):
+            while engine.alive():
+                time.sleep(PAUSE_SECONDS)
+            raise engine.ended()
 
 
 def _stop_engine(lake: Lake) -> None:
@@ -337,8 +357,8 @@ def _parser() -> argparse.ArgumentParser:
         add_redis(sub)
         return sub
 
-    def add_engine(name: str, function: Any, text: str) -> None:
-        sub = add_run(name, function, text)
+    def add_engine(name: str, function: Any, text: str, add: Any = add_run) -> None:
+        sub = add(name, function, text)
         sub.add_argument("--master", default="local[*]", help="local[*], spark://… or sc://…")
         sub.add_argument(
             "--conf", action="append", type=_pair, metavar="NAME=VALUE", help="Spark settings"
@@ -347,6 +367,7 @@ def _parser() -> argparse.ArgumentParser:
     add_engine("open-night", open_night, "take the lake and start the engine")
     add_engine("open-refresh", open_refresh, "take the lake and choose what a refresh goes on from")
     add_engine("staleness", measure_staleness, "what lists lose as tables age")
+    add_engine("engine", stand_by, "keep an engine for the runs on a lake, until stopped", add)
     add_run("close-night", close_night, "end the engine and let the lake go")
     add_run("run", run_step, "do a step").add_argument("step", choices=steps.EVERY)
     add_run("gate", gate_step, "judge and publish a step").add_argument("step", choices=steps.EVERY)

@@ -243,6 +243,11 @@ def engine_file(lake: Lake) -> Path:
     return lake.root / ".night" / "engine.json"
 
 
+def standing_file(lake: Lake) -> Path:
+    """Where the address of an engine that stands for a lake is kept."""
+    return lake.root / ".night" / "standing.json"
+
+
 def scratch_folder(lake: Lake) -> Path:
     """Where the steps of a night keep what nobody else reads."""
     return lake.root / ".night" / "scratch"

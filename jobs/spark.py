@@ -3,7 +3,7 @@
 ``start`` runs Spark's own Connect server as a child in its own process group, bound to loopback
 and guarded by a token; ``Engine.stop`` ends exactly that group. With a ``spark://host:port``
 master the same server is the driver of a cluster; with a ``sc://host:port`` address an engine
-that somebody else runs is used and left alone.
+that somebody else runs is used and left alone, and so is one that :func:`stand` runs for a lake.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,14 +50,17 @@ FIXED_CONF = {
 
 @dataclass(frozen=True)
 class Engine:
-    """How to reach a running engine; ``pid`` is 0 where it is not ours to end, ``log`` the file
-    that it writes."""
+    """How to reach a running engine; ``pid`` is 0 where its process is not known, ``log`` the file
+    that it writes, ``conf`` what it was started with beyond our own, ``ours`` whether it is ours to
+    end."""
 
     url: str
     token: str
     pid: int
     master: str
     log: str = ""
+    conf: Mapping[str, str] = field(default_factory=dict)
+    ours: bool = True
 
     @property
     def address(self) -> str:
@@ -85,7 +88,7 @@ class Engine:
             ) from None
 
     def alive(self) -> bool:
-        """Whether the process that we started still runs (always true for a foreign engine)."""
+        """Whether its process still runs (always true where that is not known)."""
         if not self.pid:
             return True
         try:
@@ -132,8 +135,8 @@ class Engine:
         )
 
     def stop(self) -> None:
-        """End the server that we started, and wait until it is gone."""
-        if not self.pid or not self.alive():
+        """End the server, if it is ours, and wait until it is gone."""
+        if not self.pid or not self.ours or not self.alive():
             return
         for signal_number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
             with contextlib.suppress(ProcessLookupError):
@@ -232,7 +235,8 @@ def start(master: str, log: Path, conf: Mapping[str, str] | None = None) -> Engi
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    engine = Engine(f"sc://localhost:{port}", token, server.pid, master, str(log))
+    url = f"sc://localhost:{port}"
+    engine = Engine(url, token, server.pid, master, str(log), dict(conf or {}))
     deadline = time.monotonic() + START_SECONDS
     up = False
     try:
@@ -249,6 +253,39 @@ def start(master: str, log: Path, conf: Mapping[str, str] | None = None) -> Engi
     if up:
         return engine
     raise Fault(f"spark: the engine on {master} did not start. {tail(log)}")
+
+
+@contextlib.contextmanager
+def stand(file: Path, master: str, log: Path, conf: Mapping[str, str]) -> Iterator[Engine]:
+    """An engine that :func:`standing` finds by this file for as long as the context lasts.
+
+    Raises ``Fault`` where one stands there already, and for an address of somebody else's.
+    """
+    if master.startswith("sc://"):
+        raise Fault(f"engine: {master} is run elsewhere; give runs this MASTER, they need no other")
+    if file.exists() and (there := Engine.load(file)).alive():
+        raise Fault(
+            f"engine: one stands for this lake already (process {there.pid}, {file}); end it first"
+        )
+    engine = start(master, log, conf)
+    try:
+        engine.save(file)
+        yield engine
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            file.unlink()
+        engine.stop()
+
+
+def standing(file: Path, master: str, conf: Mapping[str, str]) -> Engine | None:
+    """The engine that stands by this file, which is not ours to end; None where there is none, or
+    it has ended, or was started otherwise."""
+    if not file.exists():
+        return None
+    found = Engine.load(file)
+    if not found.alive() or (found.master, dict(found.conf)) != (master, dict(conf)):
+        return None
+    return replace(found, ours=False)
 
 
 def free_port() -> int:

@@ -18,7 +18,11 @@ from tools import night
 ROOT = Path(__file__).resolve().parent.parent
 # Variables that become options, and the commands that know them.
 OPTIONS = {
-    "LAKE": ("--lake", {"show", "why", "docs", "lineage", "rollback", "shadow", "plan", "assign"}),
+    "LAKE": (
+        "--lake",
+        {"show", "why", "docs", "lineage", "rollback", "shadow", "plan", "assign", "engine"},
+    ),
+    "MASTER": ("--master", {"engine"}),
     "SURFACE": ("--surface", {"show"}),
     "AS_OF": ("--as-of", {"lineage"}),
     "TO": ("--to", {"rollback"}),

@@ -9,7 +9,7 @@ Part ``persons``: how well persons are found in the simulator's noise, and in tw
 Part ``topk``: the exact best items that each person may get, beside FAISS and implicit.
 Part ``scoring``: features and scores of 200 candidates a person, for rising numbers of people.
 Part ``index``: an hourly refresh of an index of 500,000 items beside building it again.
-Part ``refresh``: a refresh 22 hours after a night, beside that night, at each of ``EVENTS``.
+Part ``refresh``: two refreshes of a day beside its night, at each of ``EVENTS``.
 Part ``als``: nights fitted from the night before beside cold fits, and people folded in.
 Part ``diagnosis``: every step of the daily diagnosis, for logs of rising size.
 Part ``reader``: how long serving waits for an answer from LMDB, from Redis and from the index.
