@@ -33,11 +33,13 @@ from jobs.signals import (
     households,
     identity_counts,
     links,
+    named,
     resolution,
 )
 from jobs.signals.components import Caps
 from jobs.signals.continuing import Before
 from jobs.signals.links import KEY, PAIR
+from jobs.signals.named import Named
 from jobs.sources import contract
 
 IDS = ("person_id", "household_id", "component")
@@ -189,11 +191,11 @@ class Known:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Events received before a cut, what is known of people, and the links of the source:
-    ``rows`` as they came (None where there is no such table), ``links`` those that are usable."""
+    """What events received before a cut and the people table ``named``, and the links of the
+    source: ``rows`` as they came (None where there is no such table), ``links`` those that are
+    usable."""
 
-    events: DataFrame
-    people: DataFrame | None
+    named: Named
     rows: DataFrame | None
     links: DataFrame
 
@@ -201,9 +203,10 @@ class Inputs:
     def read(night: Night, cut: datetime) -> Inputs:
         source = night.source_folder()
         rows = contract.read(night.spark, source, "identity_links")
+        people = contract.read(night.spark, source, "people")
+        told = None if people is None else people.select(*named.PEOPLE.names).toArrow()
         return Inputs(
-            events=night.frame("events").where(F.col("first_received") < F.lit(cut)),
-            people=contract.read(night.spark, source, "people"),
+            named=Named(night.folder("events"), told, cut),
             rows=rows,
             links=night.spark.createDataFrame([], USABLE) if rows is None else links.usable(rows),
         )
@@ -234,7 +237,7 @@ def run(night: Night, params: Params) -> None:
     identities, judged = (
         io.frame(night.spark, night.staged / name) for name in ("identities", "identity_links")
     )
-    night.write("persons", persons(identities, inputs.events, inputs.people))
+    night.write("persons", inputs.named.persons(io.read_arrow(night.staged / "identities")))
     if before is None:
         night.write("identity_changes", night.spark.createDataFrame([], changes.SCHEMA))
     else:
@@ -272,26 +275,31 @@ def at(night: Night, cut: datetime) -> Known:
     logins = links.logins(inputs.links, cut, params)
     if cut == night.as_of:
         return Known(published, night.frame("persons"), logins, True)
-    named = known_keys(inputs.events, inputs.people)
-    if inputs.rows is not None:  # it is then read several times
-        named = io.kept(named, night.scratch("cut") / "named")
+    home = night.scratch("cut")
+    keys = _held(night, inputs.named.keys(), home / "named")
     merging = judged.where(F.col("outcome").isin(*components.OUTCOMES))
     same = inputs.rows is None
     if not same:
         grouping = judged.where(F.col("outcome").isin(*GROUPING))
-        states = links.judge(links.state(inputs.links, cut, params), named, params)
+        states = links.judge(links.state(inputs.links, cut, params), keys, params)
         then = states.where(F.col("outcome").isNull() | (F.col("outcome") == "household"))
-        same = fingerprint(then, named) == fingerprint(merging.unionAll(grouping), published)
+        same = fingerprint(then, keys) == fingerprint(merging.unionAll(grouping), published)
     if same:
-        keys = with_linking_keys(named, merging, params)
+        keys = with_linking_keys(keys, merging, params)
         of_key = published.select(*KEY, *IDS)
         identities = keys.join(of_key, on=KEY, how="inner").select(*published.columns)
     else:
         identities = resolve(night, inputs, cut, params).identities
     # Written once: whoever looks at a cut reads persons and keys many times over.
-    identities = io.kept(identities, night.scratch("cut") / "identities")
-    found = persons(identities, inputs.events, inputs.people)
-    return Known(identities, io.kept(found, night.scratch("cut") / "persons"), logins, same)
+    identities = io.kept(identities, home / "identities")
+    persons = inputs.named.persons(io.read_arrow(home / "identities"))
+    return Known(identities, _held(night, persons, home / "persons"), logins, same)
+
+
+def _held(night: Night, rows: pa.Table, folder: Path) -> DataFrame:
+    """Rows of Arrow as a Spark frame, by way of a file."""
+    io.write_arrow(folder, rows)
+    return io.frame(night.spark, folder)
 
 
 def fingerprint(candidates: DataFrame, keys: DataFrame) -> tuple[int, ...]:
@@ -323,9 +331,9 @@ class Resolution:
 def resolve(night: Night, inputs: Inputs, cut: datetime, params: Params) -> Resolution:
     """Persons and households as known at ``cut``, all of them anew."""
     home = night.scratch("graph")
-    named = io.kept(known_keys(inputs.events, inputs.people), home / "named")
+    keys = _held(night, inputs.named.keys(), home / "named")
     if inputs.rows is None:
-        alone = named.select("*", *[resolution.key_id().alias(name) for name in IDS])
+        alone = keys.select("*", *[resolution.key_id().alias(name) for name in IDS])
         none = inputs.links.select(
             *PAIR, "source", "confidence", "observed_time", "known_time",
             *[F.col("action").alias(name) for name in ("outcome", "detail")],
@@ -333,10 +341,10 @@ def resolve(night: Night, inputs: Inputs, cut: datetime, params: Params) -> Reso
         size = io.count_rows(home / "named")
         touched = {"keys": size, "links": 0, "components": size}
         return Resolution(alone, none, "full", "none", touched)
-    judged = links.judge(links.state(inputs.links, cut, params), named, params)
+    judged = links.judge(links.state(inputs.links, cut, params), keys, params)
     judged = io.kept(judged, home / "links")
     merging = judged.where(F.col("outcome").isNull())
-    found = _connect(night, with_linking_keys(named, merging, params), merging, home, params)
+    found = _connect(night, with_linking_keys(keys, merging, params), merging, home, params)
     states = judged.withColumns(dict.fromkeys(("was", "was_detail"), F.lit(None).cast("string")))
     return _finish(night, found, found.keys, states, home / "links", "full", params)
 
@@ -344,8 +352,8 @@ def resolve(night: Night, inputs: Inputs, cut: datetime, params: Params) -> Reso
 def resume(night: Night, inputs: Inputs, before: Before, params: Params) -> Resolution:
     """Persons and households of the night, anew only where the night touches them."""
     home = night.scratch("graph")
-    named = io.kept(known_keys(inputs.events, inputs.people), home / "named")
-    part = continuing.touched(before, named, inputs.links, night.as_of, params, home)
+    keys = _held(night, inputs.named.keys(), home / "named")
+    part = continuing.touched(before, keys, inputs.links, night.as_of, params, home)
     keys = with_linking_keys(part.keys, part.candidates, params)
     found = _connect(night, keys, part.candidates, home, params)
     resolved = found.keys.unionByName(part.copied.select(*found.keys.columns))
@@ -424,64 +432,7 @@ def _finish(
     return Resolution(grouped.identities, every, mode, found.engine, found.touched)
 
 
-def known_keys(events: DataFrame, people: DataFrame | None) -> DataFrame:
-    """Every key that an event or the people table names: key_type, key, first_seen (when its
-    first event came; null where it has none)."""
-    of_events = events.groupBy(*KEY).agg(F.min("first_received").alias("first_seen"))
-    if people is None:
-        return of_events
-    filled = (F.trim("key") != "") & (F.trim("key_type") != "")
-    return of_events.join(people.where(filled).select(*KEY).distinct(), on=KEY, how="full")
-
-
 def with_linking_keys(named: DataFrame, merging: DataFrame, params: Params) -> DataFrame:
     """The keys, and those that exist only to link: key_type, key, first_seen."""
     only = links.ends(merging).where(F.col("key_type").isin(*params.linking_types))
     return named.join(only, on=KEY, how="full").select(*KEY, "first_seen")
-
-
-# --- persons ---------------------------------------------------------------------------------
-def persons(identities: DataFrame, events: DataFrame, people: DataFrame | None) -> DataFrame:
-    """The table ``persons``: what is known of each, over all of its keys.
-
-    Where keys disagree the stricter word counts: one refused consent is a refusal, restrictions
-    add up. A region that the people table does not give is the one most of the events name.
-    """
-    mine = events.join(identities.select(*KEY, "person_id"), on=KEY, how="inner")
-    seen = mine.groupBy("person_id").agg(
-        F.min("event_time").alias("first_seen"),
-        F.max("event_time").alias("last_seen"),
-        F.mode("region", deterministic=True).alias("seen_region"),
-    )
-    keys = identities.groupBy("person_id").agg(
-        F.count(F.lit(1)).cast("int").alias("keys"), F.min("household_id").alias("household_id")
-    )
-    rows = keys.join(seen, on="person_id", how="left")
-    none = F.array().cast("array<string>")
-    if people is None:
-        return rows.select(
-            "person_id", "household_id", F.col("seen_region").alias("region"),
-            F.lit(None).cast("string").alias("segment"), F.lit(True).alias("personalised"),
-            none.alias("restrictions"), "keys", "first_seen", "last_seen",
-        )  # fmt: skip
-    # Of a list with a null in it ``array_contains`` says null where it should say no.
-    given = F.coalesce(F.array_contains("consents", "personalisation"), F.lit(False))
-    consented = F.col("consents").isNull() | given
-    told = (
-        people.join(identities.select(*KEY, "person_id"), on=KEY, how="inner")
-        .groupBy("person_id")
-        .agg(
-            F.min("region").alias("region"),
-            F.min("segment").alias("segment"),
-            F.min(consented).alias("personalised"),
-            F.array_sort(F.array_distinct(F.flatten(F.collect_list("restrictions")))).alias(
-                "restrictions"
-            ),
-        )
-    )
-    return rows.join(told, on="person_id", how="left").select(
-        "person_id", "household_id", F.coalesce("region", "seen_region").alias("region"),
-        "segment", F.coalesce("personalised", F.lit(True)).alias("personalised"),
-        F.coalesce("restrictions", none).alias("restrictions"),
-        "keys", "first_seen", "last_seen",
-    )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pyarrow as pa
 import pytest
@@ -114,60 +114,6 @@ def test_without_links_everybody_is_alone(shop):
     assert persons(made.run()) == {"account:1": "account:1", "cookie:c": "cookie:c"}
     again = made.run(AS_OF + DAY)
     assert again["identity_links"] == again["identity_changes"] == []
-
-
-def test_the_stricter_word_counts_where_keys_of_one_person_disagree(session):
-    resolved = session.createDataFrame(
-        [
-            ("account", "1", "account:1", "h"),
-            ("device", "d", "account:1", "h"),
-            ("account", "2", "account:2", "h"),
-        ],
-        "key_type string, key string, person_id string, household_id string",
-    )
-    told = pa.Table.from_pylist(
-        [
-            {"key_type": "account", "key": "1", "region": "north", "restrictions": ["alcohol"]},
-            {"key_type": "device", "key": "d", "consents": ["email"], "restrictions": ["tobacco"]},
-        ],
-        contract.schema("people"),
-    )
-    day = datetime(2017, 11, 1, tzinfo=UTC)
-    events = session.createDataFrame(
-        [("account", "2", day, region) for region in ("south", "south", "east")],
-        "key_type string, key string, event_time timestamp, region string",
-    )
-    rows = identities.persons(resolved, events, session.createDataFrame(told)).toArrow()
-    found = {row["person_id"]: row for row in rows.to_pylist()}
-    assert found["account:1"]["personalised"] is False
-    assert found["account:1"]["restrictions"] == ["alcohol", "tobacco"]
-    assert (found["account:1"]["region"], found["account:1"]["keys"]) == ("north", 2)
-    assert (found["account:2"]["region"], found["account:2"]["personalised"]) == ("south", True)
-
-
-def test_only_consents_that_are_null_as_a_whole_are_all_given(session):
-    given = {
-        "none": None, "empty": [], "null": [None], "other": ["analytics", None],
-        "named": [None, "personalisation"],
-    }  # fmt: skip
-    keys = [(name, f"account:{name}") for name in given]
-    keys += [("one", "account:both"), ("two", "account:both")]
-    resolved = session.createDataFrame(
-        [("account", key, person, person) for key, person in keys],
-        "key_type string, key string, person_id string, household_id string",
-    )
-    told = [
-        {"key_type": "account", "key": key, "consents": consents}
-        for key, consents in (given | {"one": [None], "two": ["personalisation"]}).items()
-    ]
-    people = session.createDataFrame(pa.Table.from_pylist(told, contract.schema("people")))
-    events = session.createDataFrame(
-        [], "key_type string, key string, event_time timestamp, region string"
-    )
-    rows = identities.persons(resolved, events, people).toArrow().to_pylist()
-    assert {row["person_id"].removeprefix("account:"): row["personalised"] for row in rows} == {
-        "none": True, "empty": False, "null": False, "other": False, "named": True, "both": False,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["array", "spark"])
