@@ -220,12 +220,16 @@ def read_arrow(
 ) -> pa.Table:
     """A table folder as an Arrow table; columns of texts that are ``coded`` come as a dictionary's
     places, a fraction of their size where values repeat."""
+    return dataset(folder, coded).to_table(columns=columns, filter=where)
+
+
+def dataset(folder: Path, coded: Collection[str] = ()) -> ds.Dataset:
+    """A table folder for who reads it more than once: the files' footers are then read once."""
     files = [str(path) for path in parquet_files(folder)]
     if not files:
         raise Fault(f"{folder}: holds no Parquet file; run the step that writes it again")
     options = ds.ParquetReadOptions(dictionary_columns=set(coded))
-    found = ds.dataset(files, format=ds.ParquetFileFormat(read_options=options))
-    return found.to_table(columns=columns, filter=where)
+    return ds.dataset(files, format=ds.ParquetFileFormat(read_options=options))
 
 
 def read_rows(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def codes(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
@@ -22,6 +23,17 @@ def in_order(group: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarr
     places = np.lexsort((ranks, group))
     starts = np.flatnonzero(np.diff(group[places], prepend=-1))
     return places, starts
+
+
+def runs(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Where each run of rows begins that agree in the columns ``names``."""
+    begins = np.ones(rows.num_rows, bool)
+    begins[1:] = False
+    for name in names:
+        column = one(rows[name])
+        differ = pc.not_equal(column[1:], column[:-1]).fill_null(True)
+        begins[1:] |= differ.to_numpy(zero_copy_only=False)
+    return np.flatnonzero(begins)
 
 
 def ranked(starts: np.ndarray, size: int) -> np.ndarray:

@@ -41,6 +41,7 @@ from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
 from jobs.io import Lake
 from jobs.night import Night
 from jobs.ordering import rules
+from jobs.ordering.surfaces import PERSON
 from jobs.params import check
 from jobs.refresh import route
 from jobs.release import checks, excluded, groups, releases, replaced, stores
@@ -308,16 +309,14 @@ def _frames(night: Night, ineligible: pa.Table) -> dict[str, pa.Table]:
 
 
 def _recommended(night: Night) -> dict[str, Callable[[], pa.Table]]:
-    """By surface, what reads the lists of persons; their propensities where one is below 1."""
+    """By surface of persons, what reads their lists; their propensities where one is below 1."""
     columns = ["surface", "person_id", "rank", "item_id", "score", "sources"]
-    home = night.published("recommendations").table("recommendations")
-    if io.count_rows(home, ds.field("propensity") < 1.0):
+    found = io.dataset(night.folder("recommendations"))
+    if found.count_rows(filter=ds.field("propensity") < 1.0):
         columns.append("propensity")
     return {
-        surface: partial(
-            night.arrow, "recommendations", columns, where=ds.field("surface") == surface
-        )
-        for surface in night.params_of("recommendations").surfaces
+        surface: partial(found.to_table, columns, ds.field("surface") == surface)
+        for surface in night.params_of("recommendations").of_grain(PERSON)
     }
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
+from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import lmdb
 import pyarrow as pa
@@ -12,6 +16,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs import tables
 from jobs.errors import Fault
 from jobs.release import release, releases, stores
 from jobs.release.reader import Reader, Scoped
@@ -56,6 +61,183 @@ def test_numbers_are_json_with_single_precision():
 def test_a_score_without_a_number_is_refused(bad):
     with pytest.raises(Fault, match="null or not finite"):
         stores.json_numbers(pa.array([1.0, bad], pa.float64()))
+
+
+# Letters that keys escape, that JSON escapes, around the slash, and whose order in UTF-16 is not
+# that of their bytes; a text of them may be empty, or as long as a key may be and a little longer.
+LETTERS = ("%", "/", "%2F", "%25", ".", "-", "0", "a", '"', "\\", "\0", "\n", "\x1f", "\x7f", "é",
+           "漢", "\u2028", "\ufb01", "\uffff", "🦉", "\U0010ffff")  # fmt: skip
+LONG = (450, 520)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_entries_are_those_that_the_format_describes(seed, monkeypatch):
+    monkeypatch.setattr(stores, "LISTS", 3)
+    monkeypatch.setattr(stores, "BATCH", 4)
+    frames, surfaces = nasty(random.Random(seed), drawn=bool(seed % 2))
+    meta = {"release_id": "é", "surfaces": {}}
+    found = list(stores.entries(frames, {k: lambda v=v: v for k, v in surfaces.items()}, meta))
+    assert found == described(frames, surfaces, meta)
+    hashed = [key.startswith(b"z/") for key, _ in found]
+    assert hashed == sorted(hashed)
+    assert any(hashed)
+
+
+def nasty(rng: random.Random, drawn: bool) -> tuple[dict[str, pa.Table], dict[str, pa.Table]]:
+    """Tables of a release whose ids are hard to write, some in order and some in none; and by
+    surface the lists of persons."""
+
+    def texts(count: int) -> list[str]:
+        found = {
+            "",
+            "a",
+            "a/",
+            "a%2F",
+            "x" * rng.randrange(*LONG),
+            "é" * (rng.randrange(*LONG) // 2),
+        }
+        while len(found) < count:
+            found.add("".join(rng.choices(LETTERS, k=rng.randrange(6))))
+        return rng.sample(sorted(found), count)
+
+    def some(of: list[str], most: int) -> list[str]:
+        return rng.sample(of, rng.randrange(most))
+
+    def table(name: str, rows: list[tuple], columns: str) -> pa.Table:
+        names = columns.split()
+        schema = pa.schema([tables.TABLES[name].schema.field(one) for one in names])
+        order = rng.choice([sorted, lambda rows, key: rng.sample(rows, len(rows))])
+        rows = order(rows, key=repr)
+        halves = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+        return pa.concat_tables(
+            pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in half], schema)
+            for half in halves
+        )
+
+    def places(length: int) -> list[tuple]:
+        return [
+            (rank, rng.choice(items), rng.choice([1.0, 1e-30, -2e9, rng.random()]),
+             some(["popular", 'so"urce', ""], 3), rng.random() if drawn else 1.0)
+            for rank in range(1, length + 1)
+        ]  # fmt: skip
+
+    people, items, kinds = texts(20), texts(20), texts(9)
+    place = "rank item_id score sources"
+    own = {
+        surface: table(
+            "recommendations",
+            [(surface, one, *at[: 5 if drawn else 4])
+             for one in people for at in places(rng.randrange(4))],
+            f"surface person_id {place} propensity" if drawn else f"surface person_id {place}",
+        )
+        for surface in kinds
+    }  # fmt: skip
+    return {
+        "identities": table(
+            "identities",
+            [(kind, key, rng.choice(people)) for kind in kinds for key in some(people, 9)],
+            "key_type key person_id",
+        ),
+        "persons": table(
+            "persons",
+            [(one, rng.choice([None, *kinds]), rng.choice([None, "s"]), rng.random() < 0.5,
+              rng.choice([None, [], [None], some(kinds, 4)])) for one in people],
+            "person_id region segment personalised restrictions",
+        ),
+        "blocked_pairs": table(
+            "blocked_pairs", [(one, item) for one in people[:9] for item in some(items, 4)],
+            "person_id item_id",
+        ),
+        "context_lists": table(
+            "context_lists",
+            [(surface, kind, context, *at) for surface in kinds[:4] for kind in kinds[2:5]
+             for context in some(people, 4) for at in places(2)],
+            f"surface context_kind context {place} propensity",
+        ),
+        "item_lists": table(
+            "item_lists",
+            [(surface, item, *at[:3]) for surface in kinds[:4] for item in some(items, 9)
+             for at in places(3)],
+            "surface item_id rank listed_item_id score",
+        ),
+        "ineligible_items": table(
+            "ineligible_items",
+            [(item, kind, value) for item in [*items, *texts(9)] for kind in some(kinds, 3)
+             for value in some(kinds, 3)],
+            "item_id kind value",
+        ),
+    }, own  # fmt: skip
+
+
+def described(
+    frames: dict[str, pa.Table], surfaces: dict[str, pa.Table], meta: dict[str, Any]
+) -> list[stores.Entry]:
+    """The entries as docs/release-format.md describes them, row by row."""
+    rows = {name: frame.to_pylist() for name, frame in frames.items()}
+    own = [row for frame in surfaces.values() for row in frame.to_pylist()]
+    beside = [{**row, "for": row["item_id"], "item_id": row["listed_item_id"]}
+              for row in rows["item_lists"]]  # fmt: skip
+    shared = rows["context_lists"]
+    listed = {row["item_id"] for row in shared + beside}
+    excluded = [row for row in rows["ineligible_items"] if row["item_id"] in listed]
+    lists: dict[tuple[str, ...], dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    place = ["item_id", "score", "sources"]
+    for kind, some, key, members in (
+        ("b", rows["blocked_pairs"], ["person_id"], ["item_id"]),
+        ("r", own, ["surface", "person_id"], place),
+        ("c", shared, ["surface", "context_kind", "context"], place),
+        ("s", beside, ["surface", "for"], ["item_id", "score"]),
+        ("e", excluded, ["item_id"], ["kind", "value"]),
+    ):
+        for row in sorted(some, key=lambda row: row.get("rank", 0)):
+            explores = members is place and any(one.get("propensity", 1.0) < 1.0 for one in some)
+            for name in [*members, *(["propensity"] if explores else [])]:
+                lists[kind, *(row[part] for part in key)][name].append(row[name])
+    found: dict[tuple[str, ...], Any] = {("m",): meta, **lists}
+    for row in rows["identities"]:
+        found["i", row["key_type"], row["key"]] = row["person_id"]
+    for row in rows["persons"]:
+        found["n", row.pop("person_id")] = row
+    entries = [
+        (described_key(key), described_value(value).encode()) for key, value in found.items()
+    ]
+    return sorted(entries, key=lambda entry: (entry[0].startswith(b"z/"), entry))
+
+
+def described_key(parts: tuple[str, ...]) -> bytes:
+    kind, *rest = parts
+    escaped = [part.replace("%", "%25").replace("/", "%2F") for part in rest[:-1]]
+    whole = "/".join([kind, *escaped, *rest[-1:]]).encode()
+    return whole if len(whole) <= 511 else b"z/" + hashlib.sha256(whole).hexdigest().encode()
+
+
+def described_value(value: Any) -> str:
+    if isinstance(value, dict):
+        members = (f"{json.dumps(name)}:{described_value(one)}" for name, one in value.items())
+        return "{" + ",".join(members) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(described_value(one) for one in value) + "]"
+    if isinstance(value, float):
+        return pa.scalar(value, pa.float32()).cast(pa.string()).as_py()
+    return json.dumps(value, ensure_ascii=False)
+
+
+def test_rows_in_any_order_make_the_same_lists():
+    rows = pa.table({"person_id": ["b", "a", "b", "a"], "rank": [2, 1, 1, 2], "item_id": [*"wxyz"]})
+    for order in ([0, 1, 2, 3], [1, 3, 2, 0], [3, 1, 0, 2], [2, 0, 1, 3]):
+        found = stores.lists(
+            "r", rows.take(order), ["person_id"], "rank", stores.strings("item_id")
+        )
+        keys, values = (column.to_pylist() for column in found)
+        assert dict(zip(keys, values, strict=True)) == {
+            b"r/a": b'{"item_id":["x","z"]}', b"r/b": b'{"item_id":["y","w"]}',
+        }  # fmt: skip
+
+
+def test_a_key_without_one_of_its_parts_is_refused():
+    rows = pa.table({"key_type": ["account", None], "key": ["1", "2"]})
+    with pytest.raises(Fault, match=r"1 entries i/… lack one of key_type, key"):
+        stores.keys("i", rows)
 
 
 def test_two_entries_with_one_key_are_refused(tmp_path):
