@@ -3,171 +3,220 @@
 A *merge* is a person whose keys all belong to another now; a *split* is a part of a person that is
 another person now. The link named is the one through which it happened: of several, the one known
 first (ties by its keys).
+
+Two nights' tables are compared on arrays: keys, persons and links as codes, and only the links that
+changed as rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from jobs.signals import components
+from jobs import io
+from jobs.retrieval import matrix
+from jobs.signals import codes, components
 from jobs.signals.links import KEY, PAIR
 
-SCHEMA = (
-    "kind string, from_person string, to_person string, changed_at timestamp, key_type_a string, "
-    "key_a string, key_type_b string, key_b string, link_source string, cause string, "
-    "as_of timestamp"
-)
-COLUMNS = [part.split()[0] for part in SCHEMA.split(", ")]
 LINK = [*PAIR, "source"]
-CAPPED = components.OUTCOMES[1:]
+KEYS = [*KEY, "person_id", "household_id", "component"]
+LINKS = [*LINK, "known_time", "outcome"]
+CODED = ("key_type", "key_type_a", "key_type_b", "source", "outcome")
+ADMITTED, CAPPED = components.OUTCOMES[0], components.OUTCOMES[1:]
+TIME = pa.timestamp("us", tz="UTC")
+CHANGED = pa.schema(
+    [(name, pa.string()) for name in LINK]
+    + [("known_time", TIME), ("outcome", pa.string()), ("was", pa.string()), ("is_new", pa.bool_())]
+)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """One night's ``keys`` (key_type, key, person_id, component) and ``links`` (identity_links)."""
+    """One night's ``keys`` (``KEYS``, a row per key) and ``links`` (``LINKS``, a row per pair of
+    keys and source)."""
 
-    keys: DataFrame
-    links: DataFrame
+    keys: pa.Table
+    links: pa.Table
+
+    @staticmethod
+    def read(folder: Path) -> Graph:
+        """From the folder of a night's tables."""
+        return Graph(
+            io.read_arrow(folder / "identities", KEYS, coded=CODED),
+            io.read_arrow(folder / "identity_links", LINKS, coded=CODED),
+        )
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """Where the keys of persons of the night before went: ``source``, ``target`` (n,) int64 codes
+    of two different persons, each pair once, and ``split`` (n,) bool: whether not all of them."""
+
+    source: np.ndarray
+    target: np.ndarray
+    split: np.ndarray
 
 
 def between(
     before: Graph, after: Graph, earlier: datetime, as_of: datetime, differs: str | None
-) -> DataFrame:
+) -> pa.Table:
     """The rows of ``identity_changes`` that this night adds.
 
     ``earlier``: the run date of the night before. ``differs``: ``policy`` or ``data`` where the
     two nights do not rest on the same policy or past. The cause of a change is then that, unless a
     link that became known since explains it.
     """
-    moved = _moved(before.keys, after.keys)
-    was = before.links.select(*LINK, F.col("outcome").alias("was"))
-    states = after.links.join(was, on=LINK, how="full").withColumn(
-        "is_new", F.coalesce(F.col("known_time") >= F.lit(earlier), F.lit(False))
-    )
-    is_in, was_in = (
-        F.coalesce(F.col(name) == components.OUTCOMES[0], F.lit(False))
-        for name in ("outcome", "was")
-    )
-    joins = _between(states.where(is_in & ~was_in), before.keys)
-    parts = _between(states.where(was_in & ~is_in), after.keys)
-    merges = moved.where(F.col("kind") == "merge").join(
-        _first(joins, "from_person"), on="from_person", how="left"
-    )
-    splits = moved.where(F.col("kind") == "split").join(
-        _first(_of_person(parts, before.keys), "from_person", "to_person"),
-        on=["from_person", "to_person"], how="left",
+    ids, (then, now) = codes.of_texts(before.keys["person_id"], after.keys["person_id"])
+    moves = _moves(before.keys, after.keys, then, now)
+    links = _changed(before.links, after.links, earlier)
+    # A link is its place in ``links``; -1, no link at all, is none of these.
+    admitted, was_admitted, capped, was_capped, unlinked = (
+        np.append(_is(links[name], *outcomes), False)
+        for name, outcomes in (
+            ("outcome", [ADMITTED]), ("was", [ADMITTED]), ("outcome", CAPPED), ("was", CAPPED),
+            ("outcome", ["unlinked"]),
+        )
     )  # fmt: skip
-    capped = F.coalesce(F.col("link.outcome").isin(*CAPPED), F.lit(False))
-    triggers = _triggers(states, after.keys)
-    splits = splits.join(triggers, on="to_person", how="left").withColumn(
-        "by_trigger", capped & F.col("trigger").isNotNull()
+    fresh = np.append(pc.fill_null(links["is_new"], False).to_numpy(), False)
+    held, holds = (
+        [_at(links, end, keys, persons) for end in ("a", "b")]
+        for keys, persons in ((before.keys, then), (after.keys, now))
     )
-    why = F.lit(differs).cast("string")
-    fresh = F.coalesce(F.col("link.is_new"), F.lit(False))
-    cause_of_merge = (
-        F.when(fresh, "link")
-        .when(why.isNotNull(), why)
-        .when(F.col("link.was").isin(*CAPPED), "cap")
-        .otherwise("data")
+    joins = np.flatnonzero((admitted & ~was_admitted)[:-1] & (held[0] != held[1]))
+    parts = np.flatnonzero((was_admitted & ~admitted)[:-1] & (holds[0] != holds[1]))
+    split = moves.split
+    link = np.where(
+        split,
+        _first_apart(moves, parts, held[0], holds, len(ids)),
+        _first(moves.source, [held[0][joins], held[1][joins]], joins),
     )
-    cause_of_split = (
-        F.when(fresh & (F.col("link.outcome") == "unlinked"), "unlink")
-        .when(F.col("by_trigger"), "cap")
-        .when(why.isNotNull(), why)
-        .when(capped, "cap")
-        .when(fresh, "link")
-        .otherwise("data")
+    trigger = _triggers(
+        moves.target, np.flatnonzero((fresh & capped)[:-1]), links, after.keys, now, len(ids)
     )
-    named = F.when(F.col("by_trigger"), F.col("trigger")).otherwise(F.col("link"))
-    rows = merges.select(*_KEPT, "link", cause_of_merge.alias("cause")).unionAll(
-        splits.select(*_KEPT, named.alias("link"), cause_of_split.alias("cause"))
-    )
-    known = F.when(F.col("link.is_new"), F.col("link.known_time"))
-    return rows.select(
-        "kind", "from_person", "to_person",
-        F.coalesce(known, F.lit(as_of)).alias("changed_at"),
-        *[F.col(f"link.{name}").alias(name) for name in PAIR],
-        F.col("link.source").alias("link_source"), "cause", F.lit(as_of).alias("as_of"),
+    by_trigger = split & capped[link] & (trigger >= 0)
+    another = np.full(len(link), differs is not None)
+    # The first that holds.
+    cause = np.select(
+        [
+            split & fresh[link] & unlinked[link], by_trigger, ~split & fresh[link], another,
+            np.where(split, capped[link], was_capped[link]), split & fresh[link],
+        ],
+        ["unlink", "cap", "link", differs or "", "cap", "link"],
+        "data",
     )  # fmt: skip
+    named = np.where(by_trigger, trigger, link)
+    of_link = links.take(pa.array(named, mask=named < 0))
+    made = pa.scalar(as_of, TIME)
+    return pa.table({
+        "kind": pa.array(np.where(split, "split", "merge")),
+        "from_person": ids.take(pa.array(moves.source)).cast(pa.string()),
+        "to_person": ids.take(pa.array(moves.target)).cast(pa.string()),
+        "changed_at": pc.if_else(pa.array(fresh[named]), of_link["known_time"], made),
+        **{name: of_link[name] for name in PAIR},
+        "link_source": of_link["source"],
+        "cause": pa.array(cause),
+        "as_of": pa.repeat(made, len(link)),
+    })  # fmt: skip
 
 
-_KEPT = ["kind", "from_person", "to_person"]
-_LINK = [*PAIR, "source", "outcome", "was", "is_new"]
+def _moves(before: pa.Table, after: pa.Table, then: np.ndarray, now: np.ndarray) -> _Moves:
+    """``then``, ``now``: the person of each key of the two nights."""
+    ours, theirs = codes.of_rows(KEY, after, before)
+    place = codes.places(ours, theirs)
+    known = pc.is_valid(place).to_numpy(zero_copy_only=False)
+    width = int(max(then.max(initial=0), now.max(initial=0))) + 1
+    pairs = matrix.distinct(then[place.drop_null().to_numpy()] * width + now[known])
+    source, target = np.divmod(pairs, width)
+    moved = source != target
+    parts = np.bincount(source)[source[moved]]
+    return _Moves(source[moved], target[moved], parts > 1)
 
 
-def _moved(before: DataFrame, after: DataFrame) -> DataFrame:
-    """kind, from_person, to_person: where the keys of each person of the night before went."""
-    pairs = (
-        before.select(*KEY, F.col("person_id").alias("from_person"))
-        .join(after.select(*KEY, F.col("person_id").alias("to_person")), on=KEY, how="inner")
-        .select("from_person", "to_person")
-        .distinct()
+def _changed(before: pa.Table, after: pa.Table, earlier: datetime) -> pa.Table:
+    """The links that were admitted in one of two nights alone, and those that are new and broke a
+    cap, as ``CHANGED``: sorted by when they were known, then by their keys.
+
+    ``was``: the outcome of the night before, null where there was none; ``outcome``,
+    ``known_time`` and ``is_new``, whether it became known since ``earlier``, are null where there
+    is none now.
+    """
+    then, now = codes.of_rows(LINK, before, after)
+    was = before["outcome"].cast(pa.string()).take(codes.places(now, then))
+    is_new = pc.greater_equal(after["known_time"], pa.scalar(earlier, TIME))
+    is_new = np.asarray(pc.fill_null(is_new, False), bool)
+    turned = _is(after["outcome"], ADMITTED) != _is(was, ADMITTED)
+    chosen = pa.array(turned | (is_new & _is(after["outcome"], *CAPPED)))
+    still = after.append_column("was", was).append_column("is_new", pa.array(is_new))
+    left = pc.is_null(codes.places(then, now)).to_numpy(zero_copy_only=False)
+    gone = before.rename_columns({"outcome": "was"}).select([*LINK, "was"])
+    gone = gone.filter(pa.array(left & _is(before["outcome"], ADMITTED)))
+    parts = [
+        part.cast(pa.schema([CHANGED.field(name) for name in part.schema.names]))
+        for part in (still.filter(chosen).select(CHANGED.names), gone)
+    ]
+    rows = pa.concat_tables(parts, promote_options="default")
+    by = [(name, "ascending", "at_start") for name in ("known_time", *LINK)]
+    return rows.take(pc.sort_indices(rows, sort_keys=by))
+
+
+def _is(outcomes: pa.ChunkedArray, *some: str) -> np.ndarray:
+    """(n,) bool: which outcomes are one of some; null is none."""
+    found = pc.is_in(outcomes.cast(pa.string()), value_set=pa.array(some, pa.string()))
+    return np.asarray(found, bool)
+
+
+def _at(links: pa.Table, end: str, keys: pa.Table, values: np.ndarray) -> np.ndarray:
+    """(n_links,) int64: the value of the key at this end of each link, by ``values`` (n_keys,)
+    int64; -1 for a key that is not among the keys."""
+    ends = links.select([f"key_type_{end}", f"key_{end}"]).rename_columns(KEY)
+    near = pc.is_in(keys["key"], value_set=pc.unique(ends["key"]))
+    asked, known = codes.of_rows(KEY, ends, keys.select(KEY).filter(near))
+    found = pa.array(values[np.asarray(near, bool)]).take(codes.places(asked, known))
+    return pc.fill_null(found, -1).to_numpy()
+
+
+def _first(asked: np.ndarray, owners: list[np.ndarray], links: np.ndarray) -> np.ndarray:
+    """(n_asked,) int64: the first link of each owner; -1 of one who has none.
+
+    ``links``: (n,) int64 ascending; ``owners``: some (n,) int64, each link has one in every array.
+    """
+    known, first = np.unique(np.stack(owners, axis=1), return_index=True)
+    found = pa.array(links[first // len(owners)]).take(
+        codes.places(pa.array(asked), pa.array(known))
     )
-    parts = pairs.groupBy("from_person").agg(F.count(F.lit(1)).alias("parts"))
-    kind = F.when(F.col("parts") > 1, "split").otherwise("merge").alias("kind")
-    return (
-        pairs.where(F.col("from_person") != F.col("to_person"))
-        .join(parts, on="from_person", how="inner")
-        .select(kind, "from_person", "to_person")
-    )
+    return pc.fill_null(found, -1).to_numpy()
 
 
-def _between(states: DataFrame, keys: DataFrame) -> DataFrame:
-    """A row per end of a link whose ends belong to different persons of ``keys``: the end's
-    ``person`` and the ``link``. A key that is not there is of no person."""
-    for end in ("a", "b"):
-        owner = keys.select(
-            F.col("key_type").alias(f"key_type_{end}"), F.col("key").alias(f"key_{end}"),
-            F.col("person_id").alias(f"person_{end}"),
-        )  # fmt: skip
-        states = states.join(owner, on=[f"key_type_{end}", f"key_{end}"], how="left")
-    apart = ~F.col("person_a").eqNullSafe(F.col("person_b"))
-    return states.where(apart).select(
-        F.explode(F.array("person_a", "person_b")).alias("person"), _link().alias("link")
-    )
+def _first_apart(
+    moves: _Moves, parts: np.ndarray, held: np.ndarray, holds: list[np.ndarray], persons: int
+) -> np.ndarray:
+    """(n_moves,) int64: the first link between the source's keys that came apart and has one end in
+    the target; -1 where there is none.
+
+    ``parts``: such links; by link ``held``, the person who held its first key, and ``holds``, those
+    who hold its two ends now.
+    """
+    pairs = [
+        # A key that is not there is of no person, and so the pair is none.
+        np.where((held[parts] < 0) | (end[parts] < 0), -1, held[parts] * persons + end[parts])
+        for end in holds
+    ]
+    return _first(moves.source * persons + moves.target, pairs, parts)
 
 
-def _link() -> Column:
-    """A link as a struct that sorts by when it was known, then by its keys."""
-    return F.struct(F.coalesce("known_time", F.lit(None)).alias("known_time"), *_LINK)
-
-
-def _of_person(parts: DataFrame, before: DataFrame) -> DataFrame:
-    """The links that came apart, with the person of the night before that held them."""
-    held = before.select(
-        F.col("key_type").alias("held_type"), F.col("key").alias("held_key"),
-        F.col("person_id").alias("from_person"),
-    )  # fmt: skip
-    return parts.join(
-        held,
-        on=(F.col("link.key_type_a") == F.col("held_type"))
-        & (F.col("link.key_a") == F.col("held_key")),
-        how="inner",
-    ).select("from_person", F.col("person").alias("to_person"), "link")
-
-
-def _first(rows: DataFrame, *by: str) -> DataFrame:
-    """The first link per ``by``."""
-    if "person" in rows.columns:
-        rows = rows.withColumnRenamed("person", by[0])
-    return rows.groupBy(*by).agg(F.min("link").alias("link"))
-
-
-def _triggers(states: DataFrame, keys: DataFrame) -> DataFrame:
-    """``to_person``, ``trigger``: the first link of a person's raw component that is new and broke
-    a cap."""
-    new = states.where(F.col("is_new") & F.col("outcome").isin(*CAPPED))
-    of_a = keys.select(
-        F.col("key_type").alias("key_type_a"), F.col("key").alias("key_a"), "component"
-    )
-    first = (
-        new.join(of_a, on=["key_type_a", "key_a"], how="inner")
-        .groupBy("component")
-        .agg(F.min(_link()).alias("trigger"))
-    )
-    persons = keys.select(F.col("person_id").alias("to_person"), "component").distinct()
-    return persons.join(first, on="component", how="inner").select("to_person", "trigger")
+def _triggers(
+    targets: np.ndarray, broke: np.ndarray, links: pa.Table, keys: pa.Table, now: np.ndarray,
+    persons: int,
+) -> np.ndarray:  # fmt: skip
+    """(n_targets,) int64: the first link of a person's raw component that is new and broke a cap;
+    -1 where there is none. ``broke``: such links; ``now``: the person of each key."""
+    _, (component,) = codes.of_texts(keys["component"])
+    of_person = np.full(persons, -1)
+    of_person[now] = component
+    new = links.take(pa.array(broke))
+    return _first(of_person[targets], [_at(new, "a", keys, component)], broke)

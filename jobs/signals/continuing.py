@@ -41,9 +41,11 @@ PLACES = (
 
 @dataclass(frozen=True)
 class Before:
-    """The newest earlier night: its tables and what its manifest says of them."""
+    """The newest earlier night: its tables, the ``folder`` that they lie in, and what its manifest
+    says of them."""
 
     as_of: datetime
+    folder: Path
     keys: DataFrame
     links: DataFrame
     changes: pa.Table
@@ -58,6 +60,7 @@ class Before:
             return None
         return Before(
             io.parse_as_of(manifest["as_of"]),
+            found.folder,
             io.frame(night.spark, found.table("identities")),
             io.frame(night.spark, found.table("identity_links")),
             io.read_arrow(found.table("identity_changes")),

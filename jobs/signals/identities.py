@@ -23,7 +23,7 @@ import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs import io, limits
+from jobs import io, limits, tables
 from jobs.night import Night
 from jobs.params import OPEN, check
 from jobs.signals import (
@@ -234,23 +234,21 @@ def run(night: Night, params: Params) -> None:
     }  # fmt: skip
     night.write("identities", found.identities)
     night.write("identity_links", found.links)
-    identities, judged = (
-        io.frame(night.spark, night.staged / name) for name in ("identities", "identity_links")
-    )
     night.write("persons", inputs.named.persons(io.read_arrow(night.staged / "identities")))
+    now = changes.Graph.read(night.staged)
     if before is None:
-        night.write("identity_changes", night.spark.createDataFrame([], changes.SCHEMA))
+        night.write("identity_changes", tables.TABLES["identity_changes"].schema.empty_table())
     else:
-        then, now = changes.Graph(before.keys, before.links), changes.Graph(identities, judged)
+        then = changes.Graph.read(before.folder)
         made = changes.between(then, now, before.as_of, night.as_of, differs)
         night.write("identity_changes", before.changes, made)
-    more = {f"rows: {name}": rows for name, rows in tallied.items()}
-    more |= {f"mode: {found.mode}": 1, f"engine: {found.engine}": 1}
-    more |= {f"touched: {name}": rows for name, rows in found.touched.items()}
+    counts = identity_counts.of_tables(now.keys, now.links, params)
+    counts |= {f"rows: {name}": rows for name, rows in tallied.items()}
+    counts |= {f"mode: {found.mode}": 1, f"engine: {found.engine}": 1}
+    counts |= {f"touched: {name}": rows for name, rows in found.touched.items()}
     night.write(
         "identity_counts",
-        identity_counts.of_tables(identities, judged, params),
-        pa.table({"outcome": list(more), "rows": pa.array(list(more.values()), pa.int64())}),
+        pa.table({"outcome": list(counts), "rows": pa.array(list(counts.values()), pa.int64())}),
     )
 
 

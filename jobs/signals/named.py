@@ -208,4 +208,3 @@ def _least(person: pa.ChunkedArray, values: pa.ChunkedArray, n: int) -> pa.Array
     place = np.full(n, -1)
     place[whose[firsts]] = firsts
     return groups.one(least["value"]).take(pa.array(place, mask=place < 0))
-
