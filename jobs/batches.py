@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # A million places of lists with all that their gate looks at are about 1.5 GB.
 CHUNK_ROWS = 1_000_000
+# Values are few beside others that are as many times as many.
+FEW = 4
 HOUR_MICROSECONDS = 3_600e6
 # A hash of several columns: that of the columns before, times an odd number, plus the next one's.
 SPREAD, NO_VALUE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)
@@ -44,6 +46,14 @@ class Others:
         self._folder_of = folder_of
         self._read: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
         self._keys: dict[Found, Keys] = {}
+
+    @cached_property
+    def bans(self) -> Bans:
+        """Which items are not for which people."""
+        return Bans.of(
+            self.read("persons", ["person_id", "region", "restrictions"]),
+            self.read("ineligible_items", ["item_id", "kind", "value"]),
+        )
 
     def read(self, table: str, columns: Sequence[str]) -> pa.Table:
         """These columns of a table."""
@@ -67,7 +77,7 @@ class Others:
 
 @dataclass(frozen=True)
 class Keys:
-    """Rows of some columns: the different values of each, and the rows as ascending integers."""
+    """Rows of some columns, as ascending integers, and the different values of each, ascending."""
 
     values: list[pa.Array]
     codes: np.ndarray
@@ -75,8 +85,11 @@ class Keys:
     @staticmethod
     def of(columns: Sequence[pa.ChunkedArray]) -> Keys:
         each = [encoded(column) for column in columns]
-        values = [column.dictionary for column in each]
-        stand = (pc.fill_null(column.indices, -1).to_numpy() for column in each)
+        orders = [pc.sort_indices(column.dictionary) for column in each]
+        values = [x.dictionary.take(order) for x, order in zip(each, orders, strict=True)]
+        # Where a value stands once they ascend; null stands last, at -1.
+        ranks = (np.append(np.argsort(order.to_numpy()), -1) for order in orders)
+        stand = (rank[places(x)] for rank, x in zip(ranks, each, strict=True))
         codes, known = _together(stand, values)
         distinct = matrix.distinct(codes[known])
         if len(columns) == 1:  # of these only the values that some row has
@@ -86,11 +99,44 @@ class Keys:
 
     def hold(self, columns: Sequence[pa.ChunkedArray]) -> np.ndarray:
         """(n_rows,) bool: which rows of these columns are among them; null is not."""
-        stand = (_places(column, own) for column, own in zip(columns, self.values, strict=True))
+        stand = (_stand(column, own) for column, own in zip(columns, self.values, strict=True))
         if len(self.values) == 1:  # each of them is a key
             return next(stand) >= 0
         codes, known = _together(stand, self.values)
         return known & matrix.among(codes, self.codes)
+
+
+@dataclass(frozen=True)
+class Bans:
+    """What is not for whom. Of each rule ``ruled`` is (n_people + 1,) bool, who is under it, and
+    ``banned`` (n_items + 1,) bool, what it bans, both in the order of the ascending ids; the last
+    stands for whoever and whatever is unknown."""
+
+    people: pa.Array
+    items: pa.Array
+    rules: list[tuple[np.ndarray, np.ndarray]]
+
+    @staticmethod
+    def of(people: pa.Table, banned: pa.Table) -> Bans:
+        """Region and restriction alike: a person under a rule and an item that the rule bans."""
+        people = people.sort_by("person_id")
+        items = _values(banned["item_id"]).sort()
+        listed = _whole(people["restrictions"])
+        under = {
+            "region": (np.arange(people.num_rows), people["region"]),
+            "restriction": (pc.list_parent_indices(listed).to_numpy(), pc.list_flatten(listed)),
+        }
+        rules = []
+        for kind, (holder, value) in under.items():
+            of_kind = banned.filter(pc.equal(banned["kind"], kind))
+            for rule in _values(of_kind["value"]):
+                of_rule = of_kind.filter(pc.equal(of_kind["value"], rule))
+                ruled = np.zeros(people.num_rows + 1, bool)
+                ruled[holder[pc.fill_null(pc.equal(value, rule), False).to_numpy(False)]] = True
+                bans = np.zeros(len(items) + 1, bool)
+                bans[_places(of_rule["item_id"], items)] = True
+                rules.append((ruled, bans))
+        return Bans(_whole(people["person_id"]), items, rules)
 
 
 def _together(
@@ -103,7 +149,8 @@ def _together(
     codes, known = np.zeros(1, np.int64), np.ones(1, bool)
     for place, own in zip(stand, values, strict=True):
         known = known & (place >= 0)
-        codes = codes * (len(own) + 1) + place + 1
+        codes = codes * (len(own) + 1) + place
+        codes += 1
     return codes, known
 
 
@@ -118,14 +165,23 @@ class Batch:
     where: str | None = None
 
     @cached_property
+    def _footers(self) -> tuple[int, frozenset[str]]:
+        return io.footers(self.folder)
+
+    @property
     def rows(self) -> int:
         """Rows of the table, those that do not count included; asked of the files' footers once."""
-        return io.count_rows(self.folder)
+        return self._footers[0]
 
     @cached_property
+    def schema(self) -> pa.Schema:
+        """The table's own columns."""
+        return io.schema_of(self.folder)
+
+    @property
     def required(self) -> frozenset[str]:
-        """The columns that hold no null in any file, by the files' own schemas."""
-        return io.required(self.folder)
+        """The columns that can hold no null in any file."""
+        return self._footers[1]
 
 
 def locate(night: Night) -> Locate:
@@ -173,7 +229,7 @@ def coded(batch: Batch, names: Sequence[str], presence: Collection[str] = ()) ->
 
 def _is_there_or_null(batch: Batch, name: str) -> bool:
     """Whether a column is the table's own, of a kind without a NaN, which counts as missing too."""
-    own = io.schema_of(batch.folder).field(name).type if name not in batch.derived else None
+    own = batch.schema.field(name).type if name not in batch.derived else None
     return own is not None and not pa.types.is_floating(own)
 
 
@@ -186,8 +242,8 @@ def _texts(batch: Batch, names: Sequence[str]) -> list[str]:
     by_place = ("Found", "Forbidden", "Length")
     other = [c for c in batch.derived.values() if type(c).__name__ not in by_place]
     plain = {name for column in other for name in column.reads}
-    schema = io.schema_of(batch.folder)
-    leaves = [x for n in names if n not in plain for x in io.leaves_of(n, schema.field(n).type)]
+    kinds = {name: batch.schema.field(name).type for name in names if name not in plain}
+    leaves = [leaf for name, kind in kinds.items() for leaf in io.leaves_of(name, kind)]
     return [path for path, kind in leaves if pa.types.is_string(kind)]
 
 
@@ -218,7 +274,7 @@ def repeated(
         several = hashed(batch, keys).repeated()
     if not len(several):
         read = _read_for(batch, keys)
-        return _frame(batch, io.schema_of(batch.folder).empty_table().select(read), keys)
+        return _frame(batch, batch.schema.empty_table().select(read), keys)
     # Made a second time, alike since the same files are read in their order: a sound table need not
     # be held twice.
     hashes = hashed(batch, keys).found.view(np.int64)
@@ -243,13 +299,16 @@ class Hashes:
     def add(self, rows: pa.Table) -> None:
         """The next rows."""
         part = self._all[self._filled : self._filled + rows.num_rows]
+        of_column = np.empty_like(part)
         for name in self._keys:
             # Hashed are the different values alone.
             column = encoded(rows[name])
             values = column.dictionary.to_numpy(zero_copy_only=False)
             hashes = np.append(pd.util.hash_array(values, categorize=False), NO_VALUE)
+            # All are places among them; "clip" spares to ask whether they are.
+            np.take(hashes, places(column), out=of_column, mode="clip")
             part *= SPREAD
-            part += hashes[places(column)]
+            part += of_column
         self._filled += rows.num_rows
 
     def repeated(self) -> np.ndarray:
@@ -322,28 +381,11 @@ def _found(table: pa.Table, column: Found, others: Others) -> pa.Array:
 
 
 def _forbidden(table: pa.Table, column: Forbidden, others: Others) -> pa.Array:
-    """Region and restriction alike: a person under a rule and an item that the rule bans."""
-    banned = others.read("ineligible_items", ["item_id", "kind", "value"])
-    people = others.read("persons", ["person_id", "region", "restrictions"])
-    person = _places(table[column.person], people["person_id"])
-    items = _values(banned["item_id"])
-    item = _places(table[column.item], items)
-    listed = _whole(people["restrictions"])
-    under = {
-        "region": (np.arange(people.num_rows), people["region"]),
-        "restriction": (pc.list_parent_indices(listed).to_numpy(), pc.list_flatten(listed)),
-    }
+    bans = others.bans
+    person, item = _stand(table[column.person], bans.people), _stand(table[column.item], bans.items)
     found = np.zeros(table.num_rows, bool)
-    for kind, (holder, value) in under.items():
-        of_kind = banned.filter(pc.equal(banned["kind"], kind))
-        for rule in _values(of_kind["value"]):
-            of_rule = of_kind.filter(pc.equal(of_kind["value"], rule))
-            # The last place stands for whoever and whatever is unknown.
-            ruled = np.zeros(people.num_rows + 1, bool)
-            ruled[holder[pc.fill_null(pc.equal(value, rule), False).to_numpy(False)]] = True
-            bans = np.zeros(len(items) + 1, bool)
-            bans[_places(of_rule["item_id"], items)] = True
-            found |= ruled[person] & bans[item]
+    for ruled, banned in bans.rules:
+        found |= ruled[person] & banned[item]
     return pa.array(found)
 
 
@@ -421,12 +463,25 @@ def _values(values: pa.ChunkedArray) -> pa.Array:
     return pc.drop_null(pc.unique(_whole(values)))
 
 
-def _places(values: pa.ChunkedArray, of: pa.ChunkedArray | pa.Array) -> np.ndarray:
+def _places(values: pa.ChunkedArray | pa.Array, of: pa.Array) -> np.ndarray:
     """Where each value stands in ``of``; -1 where it does not."""
-    if pa.types.is_dictionary(values.type):  # looked for are the different values alone
-        column = encoded(values)
-        return np.append(_places(column.dictionary, of), -1)[places(column)]
-    return pc.fill_null(pc.index_in(values, value_set=_whole(of)), -1).to_numpy()
+    return pc.fill_null(pc.index_in(values, value_set=of), -1).to_numpy()
+
+
+def _stand(values: pa.ChunkedArray, of: pa.Array) -> np.ndarray:
+    """As :func:`_places`, in ``of`` that ascends."""
+    if not pa.types.is_dictionary(values.type):
+        return _places(values, of)
+    # Looked for are the different values alone: few by halves, since else all of ``of`` is hashed.
+    column = encoded(values)
+    different = column.dictionary
+    if len(of) < FEW * len(different):
+        found = _places(different, of)
+    else:
+        at = np.minimum(pc.search_sorted(of, different).to_numpy().astype(np.int64), len(of) - 1)
+        same = pc.equal(of.take(pa.array(at)), different).to_numpy(zero_copy_only=False)
+        found = np.where(same, at, -1)
+    return np.append(found, -1)[places(column)]
 
 
 _DERIVED: dict[str, Callable[..., Any]] = {

@@ -192,9 +192,14 @@ def frame(session: SparkSession, folder: Path) -> DataFrame:
 
 def parquet_files(folder: Path) -> list[Path]:
     """The data files of a table folder, sorted; Spark's marker files are not data."""
-    return sorted(
-        path for path in folder.rglob("*.parquet") if not path.name.startswith(("_", "."))
-    )
+    found = [
+        os.path.join(home, name)
+        for home, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".parquet") and not name.startswith(("_", "."))
+    ]
+    # As paths are sorted, but a table may have thousands.
+    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
 
 
 def count_rows(folder: Path, where: ds.Expression | None = None) -> int:
@@ -204,11 +209,16 @@ def count_rows(folder: Path, where: ds.Expression | None = None) -> int:
     return sum(pq.read_metadata(path).num_rows for path in parquet_files(folder))
 
 
-def required(folder: Path) -> frozenset[str]:
-    """The columns of a table folder that are without a null by the schema of each of its files."""
-    schemas = [pq.read_schema(path) for path in parquet_files(folder)]
-    found = [frozenset(field.name for field in one if not field.nullable) for one in schemas]
-    return frozenset.intersection(*found) if found else frozenset()
+def footers(folder: Path) -> tuple[int, frozenset[str]]:
+    """Rows of a table folder, and the columns that can hold no null in any file, by the schemas in
+    the files' footers."""
+    rows, required = 0, []
+    for path in parquet_files(folder):
+        footer = pq.read_metadata(path)
+        rows += footer.num_rows
+        schema = footer.schema.to_arrow_schema()
+        required.append(frozenset(field.name for field in schema if not field.nullable))
+    return rows, frozenset.intersection(*required) if required else frozenset()
 
 
 def schema_of(folder: Path) -> pa.Schema:

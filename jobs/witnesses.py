@@ -32,20 +32,28 @@ class Rows:
         self._values: dict[str, Coded] = {}
 
     def values(self, name: str) -> Coded:
-        """(n_rows,) int64, equal where the column's values are, and how many they can be."""
+        """(n_rows,) int32, equal where the column's values are, and how many they can be."""
         if name not in self._values:
             coded = encoded(self.table[name])
-            self._values[name] = places(coded).astype(np.int64), len(coded.dictionary) + 1
+            self._values[name] = places(coded), len(coded.dictionary) + 1
         return self._values[name]
 
     def present(self, name: str) -> np.ndarray | None:
         """(n_rows,) bool: which rows have a value; None where all do."""
         column = self.table[name]
         if pa.types.is_floating(column.type):
+            if not (column.null_count or np.isnan(column.to_numpy().min())):
+                return None
             column = pc.if_else(pc.is_nan(column), None, column)
-        if not column.null_count:
-            return None
-        return column.is_valid().to_numpy(zero_copy_only=False)
+        return column.is_valid().to_numpy() if column.null_count else None
+
+    def both(self, name: str) -> np.ndarray:
+        """(n,) where a true, a false and no value of this column stand first, if they do."""
+        column = self.table[name]
+        first = [pc.index(column, value).as_py() for value in (True, False)]
+        if column.null_count:
+            first.append(pc.index(column.is_null(), True).as_py())
+        return np.array([place for place in first if place >= 0])
 
     def numbers(self, name: str) -> np.ndarray | None:
         """(n_rows,) the column as it is ordered, with any number for none; None if by another."""
@@ -98,11 +106,10 @@ def _extremes(rows: Rows, column: str, groups: np.ndarray, count: int) -> np.nda
     numbers, present = rows.numbers(column), rows.present(column)
     if numbers is None:
         return None
+    if present is None and count == 1:
+        return np.array([numbers.argmin(), numbers.argmax()])
     at = np.arange(len(numbers)) if present is None else np.flatnonzero(present)
-    if count == 1:
-        numbers = numbers[at]
-        return at[[numbers.argmin(), numbers.argmax()]] if len(at) else at
-    group, numbers = groups[at], numbers[at]
+    group, numbers = np.broadcast_to(groups, len(rows.table))[at], numbers[at]
     least, greatest = np.full(count, numbers.max(initial=0)), np.full(count, numbers.min(initial=0))
     np.minimum.at(least, group, numbers)
     np.maximum.at(greatest, group, numbers)
@@ -111,6 +118,8 @@ def _extremes(rows: Rows, column: str, groups: np.ndarray, count: int) -> np.nda
 
 
 def _each(rows: Rows, column: str, groups: np.ndarray, count: int) -> np.ndarray | None:
+    if pa.types.is_boolean(rows.table[column].type) and count == 1:
+        return rows.both(column)
     values, many = rows.values(column)
     return _firsts(groups * many + values, count * many) if count * many <= MOST_VALUES else None
 
@@ -141,5 +150,6 @@ def encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def places(coded: pa.DictionaryArray) -> np.ndarray:
-    """(n_rows,) where each row's value stands in the dictionary; behind its end for null."""
-    return pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy(zero_copy_only=False)
+    """(n_rows,) int32, where each row's value stands in the dictionary; behind its end for null."""
+    stand = coded.indices
+    return (pc.fill_null(stand, len(coded.dictionary)) if stand.null_count else stand).to_numpy()
