@@ -88,7 +88,7 @@ class Keys:
         orders = [pc.sort_indices(column.dictionary) for column in each]
         values = [x.dictionary.take(order) for x, order in zip(each, orders, strict=True)]
         # Where a value stands once they ascend; null stands last, at -1.
-        ranks = (np.append(np.argsort(order.to_numpy()), -1) for order in orders)
+        ranks = (np.append(np.argsort(order), -1).astype(np.int32) for order in orders)
         stand = (rank[places(x)] for rank, x in zip(ranks, each, strict=True))
         codes, known = _together(stand, values)
         distinct = matrix.distinct(codes[known])
@@ -212,7 +212,7 @@ def coded(batch: Batch, names: Sequence[str], presence: Collection[str] = ()) ->
     among their different values, and true or null for those of which only the ``presence`` counts.
     Such are not read where no file can hold a null of them.
     """
-    there = [name for name in presence if _is_there_or_null(batch, name)]
+    there = [name for name in names if name in presence and _is_there_or_null(batch, name)]
     valued = [name for name in names if name not in there]
     used = _read_for(batch, valued)
     read = sorted({*used, *(name for name in there if name not in batch.required)})
