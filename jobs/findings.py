@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from jobs import batches
+from jobs import batches, witnesses
 from jobs.batches import Batch
 from jobs.wording import in_words
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from great_expectations.expectations.expectation import Expectation
 
@@ -29,6 +30,8 @@ LONGEST_TEXT = 200
 LONGEST_LIST = 8
 # Rules that hold the keys of all rows apart.
 UNIQUE = ("expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique")
+# Keys of all rows that may be held at once, of 8 bytes each: 512 megabytes.
+MOST_HASHES = 64_000_000
 # The form of a result that says how many rows, and which.
 COUNTED = {
     "result_format": "BASIC",
@@ -77,8 +80,9 @@ class Finding:
 def judge(name: str, batch: Batch, expectations: list[Expectation]) -> list[Finding]:
     """Evaluate a suite on a table of any size; the findings keep the suite's order.
 
-    Rules about single rows are asked of one chunk after the other; uniqueness of the rows whose
-    values, as integers, come twice; and whatever else of whole columns.
+    Rules about single rows are asked of the few rows that show whether they hold, or of one chunk
+    after the other; uniqueness of the rows whose values, as integers, come twice; and whatever else
+    of whole columns.
     """
     if batch.rows <= batches.CHUNK_ROWS:
         return evaluate(name, batches.whole(batch, _used(expectations)), expectations)
@@ -86,17 +90,53 @@ def judge(name: str, batch: Batch, expectations: list[Expectation]) -> list[Find
     unique = [e for e in numbered if e.configuration.type in UNIQUE]
     # Under a condition they are asked of whole columns.
     apart = [e for e in unique if not e.configuration.kwargs.get("row_condition")]
-    by_row = [e for e in numbered if e not in unique and _is_row_rule(e) and _by_chunk(e, batch)]
-    rest = [e for e in numbered if e not in apart and e not in by_row]
+    by_chunk = [e for e in numbered if e not in unique and _by_chunk(e, batch)]
+    by_row = [e for e in by_chunk if _is_row_rule(e)]
+    results, several = _at_one_look(batch, [e for e in by_chunk if _has_witnesses(e)], apart)
+    asked = {*results, *map(_place, [*apart, *by_row])}
+    rest = [e for e in numbered if _place(e) not in asked]
     # Failing rows are shown by all columns; a row count needs none of them.
     names = _used(expectations if any(map(_is_row_rule, rest)) else rest)
-    results = _asked(batches.whole(batch, names) if names else batches.counted(batch), rest)
+    results |= _asked(batches.whole(batch, names) if names else batches.counted(batch), rest)
     for expectation in apart:
-        keys = columns_of(expectation)
-        results |= _asked(batches.repeated(batch, keys, _used(expectations)), [expectation])
-        results[_place(expectation)].result["element_count"] = batch.rows
-    results |= _by_chunks(batch, by_row, _used(e for e in expectations if _by_chunk(e, batch)))
+        keys, place = columns_of(expectation), _place(expectation)
+        rows = batches.repeated(batch, keys, _used(expectations), several.get(place))
+        results |= _asked(rows, [expectation])
+        results[place].result["element_count"] = batch.rows
+    shown = _used(e for e in expectations if _by_chunk(e, batch))
+    results |= _by_chunks(batch, by_row, results, shown)
     return [_finding(name, e, results[_place(e)]) for e in numbered]
+
+
+def _at_one_look(
+    batch: Batch, expectations: list[Expectation], unique: list[Expectation]
+) -> tuple[dict[int, Any], dict[int, np.ndarray]]:
+    """By place, the results of the rules that some rows show to hold or not, and for ``unique``
+    which hashes of keys come twice. A rule that takes too many rows has no result, and there are no
+    hashes where a chunk's memory is too small for those of all."""
+    if batch.rows * len(unique) > MOST_HASHES:
+        unique = []
+    hashes = {_place(e): batches.Hashes(columns_of(e), batch.rows) for e in unique}
+    rules = {_place(e): (e.configuration.type, columns_of(e)) for e in expectations}
+    valued = [used[1:] if kind in witnesses.PRESENCE else used for kind, used in rules.values()]
+    names, keys = _used([*expectations, *unique]), _used(unique)
+    presence = set(names).difference(keys, *valued)
+    kept = []
+    for chunk in batches.coded(batch, names, presence) if names else ():
+        for one in hashes.values():
+            one.add(chunk)
+        rows = witnesses.Rows(chunk)
+        found = {place: witnesses.of(*rule, rows) for place, rule in rules.items()}
+        rules = {place: rule for place, rule in rules.items() if found[place] is not None}
+        kept.append(chunk.take(witnesses.union(found[place] for place in rules)))
+    shown = [e for e in expectations if _place(e) in rules]
+    several = {place: one.repeated() for place, one in hashes.items()}
+    return _held(batches.frame_of(kept), shown) if shown else {}, several
+
+
+def _has_witnesses(expectation: Expectation) -> bool:
+    kwargs = expectation.configuration.kwargs
+    return expectation.configuration.type in witnesses.KINDS and kwargs.get("mostly", 1.0) == 1
 
 
 def evaluate(name: str, frame: pd.DataFrame, expectations: list[Expectation]) -> list[Finding]:
@@ -110,19 +150,21 @@ def _asked(frame: pd.DataFrame, expectations: list[Expectation]) -> dict[int, An
     """Aggregates are asked for their value, row rules first only whether they hold: counts and
     rows are computed for the failed ones alone."""
     validator = _validator(frame)
+    results = _held(frame, expectations)
     by_row = [e for e in expectations if _is_row_rule(e)]
-    results = _validate(validator, [e for e in expectations if not _is_row_rule(e)], "BASIC")
-    results |= _held(frame, by_row)
     failed = [e for e in by_row if not results[_place(e)].success]
     return results | _validate(validator, failed, COUNTED)
 
 
 def _held(frame: pd.DataFrame, expectations: list[Expectation]) -> dict[int, Any]:
-    """Whether row rules hold. Those under a condition look at their own columns alone, since the
-    rows that meet it are copied for each of them."""
+    """The values of aggregates, and whether row rules hold. Those under a condition look at their
+    own columns alone, since the rows that meet it are copied for each of them."""
+    aggregates = [e for e in expectations if not _is_row_rule(e)]
     under = [e for e in expectations if e.configuration.kwargs.get("row_condition")]
-    plain = [e for e in expectations if e not in under]
-    results = _validate(_validator(frame), plain, "BOOLEAN_ONLY") if plain else {}
+    plain = [e for e in expectations if e not in under and e not in aggregates]
+    validator = _validator(frame)
+    results = _validate(validator, aggregates, "BASIC")
+    results |= _validate(validator, plain, "BOOLEAN_ONLY")
     if under:
         results |= _validate(_validator(frame[_used(under)]), under, "BOOLEAN_ONLY")
     return results
@@ -151,22 +193,25 @@ class Tally:
         self.success = self.exception_info is None and held >= mostly * asked
 
 
-def _by_chunks(batch: Batch, expectations: list[Expectation], shown: list[str]) -> dict[int, Any]:
-    """Row rules on every chunk. What may fail in some rows is counted at once, the others where
-    some chunk breaks them; ``shown``: the columns of the rows kept as samples."""
+def _by_chunks(
+    batch: Batch, expectations: list[Expectation], known: Mapping[int, Any], shown: list[str]
+) -> dict[int, Any]:
+    """Row rules on every chunk: whether those hold of which that is not ``known``. What may fail in
+    some rows is counted at once, the others where some row breaks them; ``shown``: the columns of
+    the rows kept as samples."""
     mostly = {_place(e): e.configuration.kwargs.get("mostly", 1.0) for e in expectations}
-    strict = [e for e in expectations if mostly[_place(e)] == 1]
-    loose = [e for e in expectations if e not in strict]
-    results: dict[int, Any] = {}
+    asked = [e for e in expectations if _place(e) not in known]
+    strict = [e for e in asked if mostly[_place(e)] == 1]
+    loose = [e for e in asked if mostly[_place(e)] != 1]
+    results = {_place(e): known[_place(e)] for e in expectations if _place(e) in known}
     tallies = {_place(e): Tally() for e in loose}
-    for frame in batches.chunks(batch, _used(expectations)) if expectations else ():
+    for frame in batches.chunks(batch, _used(asked)) if asked else ():
         results |= _held(frame, strict)
         strict = [e for e in strict if results[_place(e)].success]
         for place, result in _validate(_validator(frame), loose, COUNTED).items():
             tallies[place].add(result, mostly[place])
     # Rows are looked at again for what failed alone, to count them and to show some.
-    poor = [e for e in loose if not tallies[_place(e)].success]
-    failed = [e for e in expectations if e not in strict and (e not in loose or e in poor)]
+    failed = [e for e in expectations if not (results | tallies)[_place(e)].success]
     tallies |= {_place(e): Tally() for e in failed}
     for frame in batches.chunks(batch, shown) if failed else ():
         for place, result in _validate(_validator(frame), failed, COUNTED).items():

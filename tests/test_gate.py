@@ -18,7 +18,7 @@ import pytest
 from expectations import VIEWS
 from expectations.columns import Found
 from expectations.rules import between, column
-from jobs import batches, findings, gate, io, steps, tables
+from jobs import batches, findings, gate, io, steps, tables, witnesses
 from jobs.errors import Fault, GateRed
 from jobs.findings import Finding
 from jobs.io import Lake
@@ -508,3 +508,73 @@ def test_a_key_counts_where_a_row_that_counts_has_it(tmp_path):
     ):
         keys = others.keys(Found(("person_id",), "persons", where=where))
         assert keys.hold([asked["person_id"]]).tolist() == expected
+
+
+# --- what a sound table costs ----------------------------------------------------------------
+def test_a_sound_table_is_looked_at_once_and_nothing_is_read_of_what_only_has_to_be_there(
+    published: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batch_of(published, "recommendations")
+    read = io.read_chunks
+    looks: list[Any] = []
+
+    def noted(folder: Path, columns: list[str], *args: Any, **kwargs: Any) -> Iterator[pa.Table]:
+        looks.append(columns)
+        return read(folder, columns, *args, **kwargs)
+
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(io, "read_chunks", noted)
+    found = findings.judge("recommendations", batch, gate.load("recommendations").suite(good.AS_OF))
+    assert all(finding.success for finding in found)
+    assert len(looks) == 1
+    assert "sources" in looks[0], "their number is asked"
+    assert "provenance" in batch.required
+    assert "provenance" not in looks[0]
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_null_is_found_though_the_other_files_could_hold_none(
+    published: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    rows = io.read_arrow(batch_of(published, "recommendations").folder)
+    for number in range(3):
+        some = rows.slice(number * 1_000, 1_000)
+        kept = without(some, "provenance", 7) if number == part else some
+        io.write_arrow(tmp_path / "recommendations", kept, number)
+    batch = batch_of(published, "recommendations", tmp_path)
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 400)
+    found = findings.judge("recommendations", batch, gate.load("recommendations").suite(good.AS_OF))
+    failed = [f for f in found if not f.success]
+    assert [(f.kwargs["column"], f.failing, f.rows) for f in failed] == [("provenance", 1, 3_000)]
+    expected = rows.slice(part * 1_000 + 7, 1).to_pylist()[0]
+    assert failed[0].samples[0]["person_id"] == expected["person_id"]
+    assert failed[0].samples[0]["provenance"] is None
+
+
+@pytest.mark.parametrize("name", ["recommendations", "features", "candidates", "ladder", "served"])
+@pytest.mark.parametrize("limit", ["values", "hashes"])
+def test_what_is_too_much_for_one_look_is_judged_all_the_same(
+    published: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit: str
+) -> None:
+    rows = io.read_arrow(batch_of(published, name).folder)
+    gap = without(rows, rows.schema.names[0], rows.num_rows // 2)
+    io.write_arrow(tmp_path / name, pa.concat_tables([gap, rows.slice(0, 30).cast(gap.schema)]))
+    batch, suite = batch_of(published, name, tmp_path), gate.load(name).suite(good.AS_OF)
+    monkeypatch.setattr(batches, "CHUNK_ROWS", max(1, rows.num_rows // 7))
+    found = [vars(finding) for finding in findings.judge(name, batch, suite)]
+    if limit == "values":
+        monkeypatch.setattr(witnesses, "MOST_VALUES", 0)
+    else:
+        monkeypatch.setattr(findings, "MOST_HASHES", 0)
+    assert [vars(finding) for finding in findings.judge(name, batch, suite)] == found
+
+
+def test_texts_are_found_alike_whether_few_or_many_are_looked_for(tmp_path: Path) -> None:
+    known = [f"p{n:03}" for n in range(0, 200, 2)]
+    io.write_arrow(tmp_path / "persons", pa.table({"person_id": known[::-1]}))
+    keys = batches.Others(lambda name: tmp_path / name).keys(Found(("person_id",), "persons"))
+    for several in (5, 300):  # of up to 100 known ones
+        asked = pa.chunked_array([[*(f"p{n:03}" for n in range(several)), None, "", "zebra"]])
+        expected = [value in known for value in asked.to_pylist()]
+        assert keys.hold([asked]).tolist() == expected
+        assert keys.hold([asked.dictionary_encode()]).tolist() == expected
