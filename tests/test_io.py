@@ -27,3 +27,25 @@ def test_all_but_singles_are_coded_by_a_dictionary_in_lists_and_maps_too(tmp_pat
     assert plain == ["single", "vector.list.element", "named.list.element.weight"]
     assert len(columns) == 10
     assert io.read_arrow(tmp_path / "table").equals(rows)
+
+
+def test_data_files_are_sorted_by_their_folders_and_what_is_hidden_is_none(tmp_path: Path) -> None:
+    names = ["b.parquet", "a/z.parquet", "a-b/y.parquet", "_m.parquet", ".b.parquet", "a/note.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in io.parquet_files(tmp_path)]
+    assert found == ["a/z.parquet", "a-b/y.parquet", "b.parquet"]
+    assert io.parquet_files(tmp_path) == sorted(io.parquet_files(tmp_path))
+    assert io.parquet_files(tmp_path / "none") == []
+
+
+def test_a_column_is_required_where_every_file_requires_it(tmp_path: Path) -> None:
+    kinds = {"text": pa.string(), "list": pa.list_(pa.string()), "free": pa.string()}
+    schema = pa.schema([pa.field(name, kind, name == "free") for name, kind in kinds.items()])
+    rows = pa.table({"text": ["a", "b"], "list": [[], [None]], "free": ["a", None]}, schema)
+    io.write_arrow(tmp_path, rows)
+    assert io.footers(tmp_path) == (2, {"text", "list"})
+    io.write_arrow(tmp_path, rows.cast(schema.set(1, pa.field("list", kinds["list"]))), 1)
+    assert io.footers(tmp_path) == (4, {"text"})
+    assert io.footers(tmp_path / "none") == (0, frozenset())
