@@ -32,7 +32,7 @@ import pyarrow as pa
 from jobs import io, tables
 from jobs.filtering import filters
 from jobs.io import Lake
-from jobs.release import release, releases, stores
+from jobs.release import entries, release, releases, stores
 from jobs.release.reader import Reader
 from jobs.release.recorder import Recorder, Request
 from jobs.release.retriever import Retriever
@@ -370,7 +370,7 @@ def _publish(lake: Lake, folder: Path, frames: dict[str, pa.Table]) -> None:
         "surfaces": {name: {"grain": grain, **facts} for name, grain in grains.items()},
     }  # fmt: skip
     recommended = {"homepage": lambda: frames["recommendations"].drop_columns("propensity")}
-    stores.write_lmdb(folder / "kv", stores.entries(frames, recommended, meta))
+    stores.write_lmdb(folder / "kv", entries.of(frames, recommended, meta))
     files = {
         name: {"sha256": releases.digest(folder / name), "bytes": (folder / name).stat().st_size}
         for name in sorted(releases.files_of(folder))

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs import io
-from jobs.release import excluded, groups, stores
+from jobs.release import entries, excluded, groups, stores
 from jobs.release.releases import REMOVED, Release
 from jobs.retrieval import bundles, matrix
 from jobs.scoring import features
@@ -49,7 +49,7 @@ def faults(release: Release) -> list[str]:
     missing = _missing_parts(release)
     if missing:
         return missing
-    listed = {name: pc.unique(_column(release, *name)) for name in LISTS}
+    listed = {name: _different(release, *name) for name in LISTS}
     return [
         *_rows(release),
         *_gates(release),
@@ -111,8 +111,8 @@ def _entries(release: Release) -> list[str]:
     told: Told = {("m",): release.id}
     told |= _told_of_people(release, people) | _told_of_lists(release, people, items)
     told |= _told_of_items(release, items)
-    entries = store.get_all(list(told))
-    wrong = [stores.joined(*key) for key, entry in zip(told, entries, strict=True)
+    answers = store.get_all(list(told))
+    wrong = [entries.joined(*key) for key, entry in zip(told, answers, strict=True)
              if _as_told(entry) != told[key]]  # fmt: skip
     return found + _sentence(pa.array(wrong, pa.string()), "kv/: %d entries differ from the tables")
 
@@ -129,7 +129,7 @@ def _as_told(entry: Any) -> Any:
 
 def _told_of_people(release: Release, people: pa.StringArray) -> Told:
     """What is known of these people, what is blocked for them, and whose some keys are."""
-    persons = _table(release, "persons", ["person_id", *stores.FACTS])
+    persons = _table(release, "persons", ["person_id", *entries.FACTS])
     persons = persons.filter(pc.is_in(persons["person_id"], people))
     told: Told = {("n", row.pop("person_id")): row for row in persons.to_pylist()}
     blocked = _table(release, "filters/blocked_pairs", ["person_id", "item_id"])
@@ -219,7 +219,7 @@ def _unknown_items(release: Release, listed: Listed) -> list[str]:
     known = _column(release, "id_maps", "item_id")
     found = []
     others = {
-        (table, "item_id"): pc.unique(_column(release, table, "item_id"))
+        (table, "item_id"): _different(release, table, "item_id")
         for table in ("features", "item_lists", "model/item_vectors")
     }
     for (table, column), named in (listed | others).items():
@@ -377,15 +377,17 @@ def _lists(release: Release) -> list[str]:
         ("item_lists", ["surface", "item_id"], "listed_item_id"),
         ("pools", ["source", "context_kind", "context"], "item_id"),
     ):
-        rows = _table(release, table, [*names, "rank", item])
-        ranks, listed = rows["rank"].to_numpy(), groups.codes(rows, [*names, item])
+        texts = [*names, item]
+        rows = io.read_arrow(release.path(table), [*texts, "rank"], coded=texts)
+        ranks, listed = rows["rank"].to_numpy(), groups.codes(rows, texts)
         places, starts = groups.in_order(groups.codes(rows, names), ranks)
         gap = ranks[places] != groups.ranked(starts, rows.num_rows)
         by_pair = np.argsort(listed, kind="stable")
         again = by_pair[1:][np.diff(listed[by_pair]) == 0]
         wrong = rows.take(pa.array(np.union1d(places[gap], again), pa.int64()))
         found += _sentence(
-            wrong[names[-1]], f"{table}: %d places after a gap or with an item twice"
+            wrong[names[-1]].cast(pa.string()),
+            f"{table}: %d places after a gap or with an item twice",
         )
     return found
 
@@ -489,3 +491,9 @@ def _parts(release: Release, name: str, columns: list[str]) -> Iterator[pa.Table
 
 def _column(release: Release, name: str, column: str) -> pa.ChunkedArray:
     return _table(release, name, [column])[column]
+
+
+def _different(release: Release, name: str, column: str) -> pa.StringArray:
+    """The different texts of a column."""
+    rows = io.read_arrow(release.path(name), [column], coded=[column])
+    return pc.unique(groups.one(rows[column])).cast(pa.string())

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from jobs.filtering.filters import EVERYONE
-from jobs.release import reader, stores
+from jobs.release import entries, reader
 
 
 def by_all(ineligible: pa.Table, removed: pa.Table) -> pa.Table:
@@ -30,7 +30,7 @@ def by_rules(removed: pa.Table) -> pa.Table:
         elif region is None:
             named.append((reader.ON_SURFACE, surface))
         else:
-            named.append((reader.ON_SURFACE_IN, stores.joined(surface, region)))
+            named.append((reader.ON_SURFACE_IN, entries.joined(surface, region)))
     kinds, values = zip(*named, strict=True) if named else ((), ())
     return pa.table({
         "item_id": removed["item_id"], "kind": pa.array(kinds, pa.string()),

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from jobs.errors import Fault
 from jobs.io import Lake
-from jobs.release import releases, stores
+from jobs.release import entries, releases, stores
 
 log = logging.getLogger("nightjar")
 
@@ -288,7 +288,7 @@ class Reader:
         rules |= {("restriction", name) for name in asked.facts.get("restrictions") or ()}
         rules.add((ON_SURFACE, asked.surface))
         if region is not None:
-            rules.add((ON_SURFACE_IN, stores.joined(asked.surface, region)))
+            rules.add((ON_SURFACE_IN, entries.joined(asked.surface, region)))
         return rules
 
 

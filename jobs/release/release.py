@@ -44,7 +44,7 @@ from jobs.ordering import rules
 from jobs.ordering.surfaces import PERSON
 from jobs.params import check
 from jobs.refresh import route
-from jobs.release import checks, excluded, groups, releases, replaced, stores
+from jobs.release import checks, entries, excluded, groups, releases, replaced, stores
 from jobs.release.releases import REMOVED, Release
 from jobs.retrieval.sources.pools import SHARED as POOLS
 from jobs.scoring import scorer
@@ -149,7 +149,7 @@ def run(night: Night, chosen: Params) -> None:
             "eligibility": ELIGIBILITY,
             "surfaces": surfaces(night),
         }
-        found = stores.entries(_frames(night, ineligible), _recommended(night), meta)
+        found = entries.of(_frames(night, ineligible), _recommended(night), meta)
         count = stores.write_lmdb(folder / "kv", found)
         files["kv/data.mdb"] = _fingerprint(folder / "kv" / "data.mdb")
         before = releases.newest_before(night.lake, night.as_of)
@@ -300,7 +300,7 @@ def surfaces(night: Night) -> dict[str, dict[str, Any]]:
 def _frames(night: Night, ineligible: pa.Table) -> dict[str, pa.Table]:
     return {
         "identities": night.arrow("identities", columns=["key_type", "key", "person_id"]),
-        "persons": night.arrow("persons", columns=["person_id", *stores.FACTS]),
+        "persons": night.arrow("persons", columns=["person_id", *entries.FACTS]),
         "blocked_pairs": _distinct(night.arrow("blocked_pairs", columns=["person_id", "item_id"])),
         "context_lists": night.arrow("context_lists"),
         "item_lists": night.arrow("item_lists"),

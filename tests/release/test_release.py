@@ -23,7 +23,7 @@ from jobs import gate, io, params, steps, tables
 from jobs.errors import Fault, GateRed
 from jobs.io import Lake
 from jobs.refresh.route import Refresh
-from jobs.release import checks, release, releases, rollback, stores
+from jobs.release import checks, entries, release, releases, rollback
 from jobs.retrieval import index
 from jobs.scoring import features
 from tests.release import nights
@@ -345,10 +345,10 @@ def test_an_entry_that_differs_from_the_tables_is_refused(lake, key, entry):
         lmdb.open(str(staged.path("kv")), map_size=1 << 27, lock=False) as env,
         env.begin(write=True) as transaction,
     ):
-        before = transaction.get(stores.key_of(*key))
-        transaction.put(stores.key_of(*key), json.dumps(entry).encode())
+        before = transaction.get(entries.key_of(*key))
+        transaction.put(entries.key_of(*key), json.dumps(entry).encode())
     found = [one for one in checks.faults(staged) if "differ from the tables" in one]
-    assert found == [f"kv/: 1 entries differ from the tables (such as {stores.joined(*key)!r})"]
+    assert found == [f"kv/: 1 entries differ from the tables (such as {entries.joined(*key)!r})"]
     assert (before is None) == (key in (("b", "account:p4"), ("e", "i3")))
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from jobs import tables
 from jobs.errors import Fault
-from jobs.release import release, releases, stores
+from jobs.release import entries, release, releases, stores
 from jobs.release.reader import Reader, Scoped
 from tests.release import nights
 from tests.release.conftest import start_redis
@@ -28,39 +28,39 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=700)
 
 
 def test_a_key_is_its_parts_with_slashes_escaped_but_in_the_last():
-    assert stores.key_of("i", "account", "900") == b"i/account/900"
-    assert stores.key_of("i", "a/b", "c/d") == b"i/a%2Fb/c/d"
-    assert stores.key_of("i", "100%", "%") == b"i/100%25/%"
-    assert stores.key_of("s", "é") == "s/é".encode()
+    assert entries.key_of("i", "account", "900") == b"i/account/900"
+    assert entries.key_of("i", "a/b", "c/d") == b"i/a%2Fb/c/d"
+    assert entries.key_of("i", "100%", "%") == b"i/100%25/%"
+    assert entries.key_of("s", "é") == "s/é".encode()
 
 
 def test_a_key_too_long_for_lmdb_becomes_its_hash():
-    assert len(stores.key_of("s", "x" * 509)) == 511
-    long = stores.key_of("s", "x" * 510)
+    assert len(entries.key_of("s", "x" * 509)) == 511
+    long = entries.key_of("s", "x" * 510)
     assert long.startswith(b"z/")
     assert len(long) == 66
 
 
 @given(st.lists(TEXT, min_size=2, max_size=2), st.lists(TEXT, min_size=2, max_size=2))
 def test_different_parts_never_share_a_key(left, right):
-    assert (stores.key_of("i", *left) == stores.key_of("i", *right)) == (left == right)
+    assert (entries.key_of("i", *left) == entries.key_of("i", *right)) == (left == right)
 
 
 @given(st.lists(TEXT, min_size=1, max_size=8))
 def test_any_string_survives_as_json(texts):
-    assert [json.loads(one) for one in stores.json_strings(pa.array(texts)).to_pylist()] == texts
+    assert [json.loads(one) for one in entries.json_strings(pa.array(texts)).to_pylist()] == texts
 
 
 def test_numbers_are_json_with_single_precision():
     numbers = [0.1, 1e-30, -2.0, 123456789.0]
-    found = [json.loads(one) for one in stores.json_numbers(pa.array(numbers)).to_pylist()]
+    found = [json.loads(one) for one in entries.json_numbers(pa.array(numbers)).to_pylist()]
     assert found == pytest.approx(numbers, rel=1e-6)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
 def test_a_score_without_a_number_is_refused(bad):
     with pytest.raises(Fault, match="null or not finite"):
-        stores.json_numbers(pa.array([1.0, bad], pa.float64()))
+        entries.json_numbers(pa.array([1.0, bad], pa.float64()))
 
 
 # Letters that keys escape, that JSON escapes, around the slash, and whose order in UTF-16 is not
@@ -72,11 +72,11 @@ LONG = (450, 520)
 
 @pytest.mark.parametrize("seed", range(8))
 def test_entries_are_those_that_the_format_describes(seed, monkeypatch):
-    monkeypatch.setattr(stores, "LISTS", 3)
-    monkeypatch.setattr(stores, "BATCH", 4)
+    monkeypatch.setattr(entries, "LISTS", 3)
+    monkeypatch.setattr(entries, "BATCH", 4)
     frames, surfaces = nasty(random.Random(seed), drawn=bool(seed % 2))
     meta = {"release_id": "é", "surfaces": {}}
-    found = list(stores.entries(frames, {k: lambda v=v: v for k, v in surfaces.items()}, meta))
+    found = list(entries.of(frames, {k: lambda v=v: v for k, v in surfaces.items()}, meta))
     assert found == described(frames, surfaces, meta)
     hashed = [key.startswith(b"z/") for key, _ in found]
     assert hashed == sorted(hashed)
@@ -171,7 +171,7 @@ def nasty(rng: random.Random, drawn: bool) -> tuple[dict[str, pa.Table], dict[st
 
 def described(
     frames: dict[str, pa.Table], surfaces: dict[str, pa.Table], meta: dict[str, Any]
-) -> list[stores.Entry]:
+) -> list[entries.Entry]:
     """The entries as docs/release-format.md describes them, row by row."""
     rows = {name: frame.to_pylist() for name, frame in frames.items()}
     own = [row for frame in surfaces.values() for row in frame.to_pylist()]
@@ -225,8 +225,8 @@ def described_value(value: Any) -> str:
 def test_rows_in_any_order_make_the_same_lists():
     rows = pa.table({"person_id": ["b", "a", "b", "a"], "rank": [2, 1, 1, 2], "item_id": [*"wxyz"]})
     for order in ([0, 1, 2, 3], [1, 3, 2, 0], [3, 1, 0, 2], [2, 0, 1, 3]):
-        found = stores.lists(
-            "r", rows.take(order), ["person_id"], "rank", stores.strings("item_id")
+        found = entries.lists(
+            "r", rows.take(order), ["person_id"], "rank", entries.strings("item_id")
         )
         keys, values = (column.to_pylist() for column in found)
         assert dict(zip(keys, values, strict=True)) == {
@@ -237,7 +237,7 @@ def test_rows_in_any_order_make_the_same_lists():
 def test_a_key_without_one_of_its_parts_is_refused():
     rows = pa.table({"key_type": ["account", None], "key": ["1", "2"]})
     with pytest.raises(Fault, match=r"1 entries i/… lack one of key_type, key"):
-        stores.keys("i", rows)
+        entries.keys("i", rows)
 
 
 def test_two_entries_with_one_key_are_refused(tmp_path):
@@ -247,7 +247,7 @@ def test_two_entries_with_one_key_are_refused(tmp_path):
 
 def test_a_store_grows_beyond_its_first_size(tmp_path, monkeypatch):
     monkeypatch.setattr(stores, "FIRST_MAP", 1 << 16)
-    monkeypatch.setattr(stores, "BATCH", 10)
+    monkeypatch.setattr(entries, "BATCH", 10)
     entries = [(f"{n:06d}".encode(), b"x" * 5_000) for n in range(200)]
     assert stores.write_lmdb(tmp_path / "kv", entries) == 200
     assert list(stores.LmdbStore(tmp_path / "kv").items()) == entries
@@ -368,7 +368,7 @@ def test_a_redis_that_dies_halfway_leaves_the_old_release_and_a_retry_is_whole(
     embedded = stores.LmdbStore(night.staged / "release" / "kv")
     monkeypatch.setattr(stores, "PIPELINE", 10)
 
-    def dying() -> Iterator[stores.Entry]:
+    def dying() -> Iterator[entries.Entry]:
         for place, entry in enumerate(embedded.items()):
             if place == 40:
                 assert stores.RedisStore(mortal_redis.url).current() == first
