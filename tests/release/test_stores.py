@@ -247,10 +247,10 @@ def test_two_entries_with_one_key_are_refused(tmp_path):
 
 def test_a_store_grows_beyond_its_first_size(tmp_path, monkeypatch):
     monkeypatch.setattr(stores, "FIRST_MAP", 1 << 16)
-    monkeypatch.setattr(entries, "BATCH", 10)
-    entries = [(f"{n:06d}".encode(), b"x" * 5_000) for n in range(200)]
-    assert stores.write_lmdb(tmp_path / "kv", entries) == 200
-    assert list(stores.LmdbStore(tmp_path / "kv").items()) == entries
+    monkeypatch.setattr(stores, "BATCH", 10)
+    found = [(f"{n:06d}".encode(), b"x" * 5_000) for n in range(200)]
+    assert stores.write_lmdb(tmp_path / "kv", found) == 200
+    assert list(stores.LmdbStore(tmp_path / "kv").items()) == found
 
 
 def test_hostile_ids_come_back_from_lmdb(lake):
