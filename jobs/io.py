@@ -182,6 +182,13 @@ def kept(frame: DataFrame, folder: Path) -> DataFrame:
     return frame.sparkSession.read.schema(frame.schema).parquet(str(folder))
 
 
+def held(session: SparkSession, rows: pa.Table, folder: Path) -> DataFrame:
+    """Rows of Arrow as a Spark frame, by way of a file in this folder, so that no plan carries them
+    along."""
+    write_arrow(folder, rows)
+    return frame(session, folder)
+
+
 def frame(session: SparkSession, folder: Path) -> DataFrame:
     """A table folder as a Spark frame. Spark is told the columns, which else take it a job."""
     from pyspark.sql.pandas.types import from_arrow_schema

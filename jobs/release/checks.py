@@ -6,6 +6,7 @@ Reads a release folder alone, so that a staged and a published one are judged al
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ SAMPLE = 3  # ids shown in a sentence
 LOOKED_UP = 300  # people, items, and keys of each file, whose entries are looked up
 FILES = 200  # of 500 people each, looked at together
 WIDE_FILES = 20  # of the same, of a table of many columns
-TURNS = 10  # releases in which each file of pairs that stand is scored again once
+# Hours in which each file of pairs that stand is scored again once; prime, so that hours of a day
+# or every second or third do as well.
+TURNS = 7
 TOLERANCE = 1e-6  # relative; the same sums in another order differ by less
 Listed = dict[tuple[str, str], pa.Array]  # by table and column, the different items in it
 Told = dict[tuple[str, ...], Any]  # by the parts of their keys, what entries must say
@@ -455,10 +458,12 @@ def _to_score(release: Release) -> tuple[list[Path], list[Path]]:
     again: list[Path] = []
     stand: list[Path] = []
     turn = int(release.as_of.timestamp()) // 3600 % TURNS
-    for number, file in enumerate(io.parquet_files(release.path("features"))):
+    for file in io.parquet_files(release.path("features")):
         newest = io.greatest(file, "event_timestamp")
         old = newest is not None and newest < release.as_of
-        (stand if old and number % TURNS != turn else again).append(file)
+        # By its name, which it keeps while others come and go.
+        theirs = zlib.crc32(file.name.encode()) % TURNS
+        (stand if old and theirs != turn else again).append(file)
     return again, stand
 
 

@@ -22,13 +22,13 @@ from jobs import io
 from jobs.retrieval import matrix
 from jobs.signals import codes, components
 from jobs.signals.links import KEY, PAIR
+from jobs.tables import TIME
 
 LINK = [*PAIR, "source"]
 KEYS = [*KEY, "person_id", "household_id", "component"]
 LINKS = [*LINK, "known_time", "outcome"]
 CODED = ("key_type", "key_type_a", "key_type_b", "source", "outcome")
 ADMITTED, CAPPED = components.OUTCOMES[0], components.OUTCOMES[1:]
-TIME = pa.timestamp("us", tz="UTC")
 CHANGED = pa.schema(
     [(name, pa.string()) for name in LINK]
     + [("known_time", TIME), ("outcome", pa.string()), ("was", pa.string()), ("is_new", pa.bool_())]

@@ -234,8 +234,8 @@ def run(night: Night, params: Params) -> None:
     }  # fmt: skip
     night.write("identities", found.identities)
     night.write("identity_links", found.links)
-    night.write("persons", inputs.named.persons(io.read_arrow(night.staged / "identities")))
     now = changes.Graph.read(night.staged)
+    night.write("persons", inputs.named.persons(now.keys))
     if before is None:
         night.write("identity_changes", tables.TABLES["identity_changes"].schema.empty_table())
     else:
@@ -274,7 +274,7 @@ def at(night: Night, cut: datetime) -> Known:
     if cut == night.as_of:
         return Known(published, night.frame("persons"), logins, True)
     home = night.scratch("cut")
-    keys = _held(night, inputs.named.keys(), home / "named")
+    keys = io.held(night.spark, inputs.named.keys(), home / "named")
     merging = judged.where(F.col("outcome").isin(*components.OUTCOMES))
     same = inputs.rows is None
     if not same:
@@ -291,13 +291,7 @@ def at(night: Night, cut: datetime) -> Known:
     # Written once: whoever looks at a cut reads persons and keys many times over.
     identities = io.kept(identities, home / "identities")
     persons = inputs.named.persons(io.read_arrow(home / "identities"))
-    return Known(identities, _held(night, persons, home / "persons"), logins, same)
-
-
-def _held(night: Night, rows: pa.Table, folder: Path) -> DataFrame:
-    """Rows of Arrow as a Spark frame, by way of a file."""
-    io.write_arrow(folder, rows)
-    return io.frame(night.spark, folder)
+    return Known(identities, io.held(night.spark, persons, home / "persons"), logins, same)
 
 
 def fingerprint(candidates: DataFrame, keys: DataFrame) -> tuple[int, ...]:
@@ -329,7 +323,7 @@ class Resolution:
 def resolve(night: Night, inputs: Inputs, cut: datetime, params: Params) -> Resolution:
     """Persons and households as known at ``cut``, all of them anew."""
     home = night.scratch("graph")
-    keys = _held(night, inputs.named.keys(), home / "named")
+    keys = io.held(night.spark, inputs.named.keys(), home / "named")
     if inputs.rows is None:
         alone = keys.select("*", *[resolution.key_id().alias(name) for name in IDS])
         none = inputs.links.select(
@@ -350,7 +344,7 @@ def resolve(night: Night, inputs: Inputs, cut: datetime, params: Params) -> Reso
 def resume(night: Night, inputs: Inputs, before: Before, params: Params) -> Resolution:
     """Persons and households of the night, anew only where the night touches them."""
     home = night.scratch("graph")
-    keys = _held(night, inputs.named.keys(), home / "named")
+    keys = io.held(night.spark, inputs.named.keys(), home / "named")
     part = continuing.touched(before, keys, inputs.links, night.as_of, params, home)
     keys = with_linking_keys(part.keys, part.candidates, params)
     found = _connect(night, keys, part.candidates, home, params)

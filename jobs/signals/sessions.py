@@ -147,10 +147,7 @@ def refresh(night: Night, params: Params) -> None:
 
 
 def _held(night: Night, name: str, rows: pa.Table) -> DataFrame:
-    """Rows of Arrow as a Spark frame, by way of a file, so that no plan carries them along."""
-    folder = night.scratch("again") / name
-    io.write_arrow(folder, rows)
-    return io.frame(night.spark, folder)
+    return io.held(night.spark, rows, night.scratch("again") / name)
 
 
 def _first(claims: DataFrame) -> str | None:
