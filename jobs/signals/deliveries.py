@@ -16,20 +16,20 @@ nothing tells what it no longer says, and all events are judged anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
 
 from jobs import io, tables
 from jobs.io import Published
 from jobs.night import Night
 from jobs.refresh import onward
 from jobs.signals.links import KEY
-from jobs.sources import contract
+from jobs.sources import contract, in_memory
+from jobs.sources.in_memory import Where
 
 DAY_OF_KEY = [*KEY, "event_date"]
 # Reasons that do not stand for ever: other events of the key, or the clock, may take them back.
@@ -44,41 +44,69 @@ class Again:
     are sorted, and of new ones that name no event; ``then`` says whether the base had received it.
     """
 
-    rows: DataFrame
+    rows: pa.Table
     ids: pa.StringArray
 
 
 def since(night: Night, base: Published) -> Again | None:
     """What a refresh judges again; ``None`` where it cannot go on from ``base``, its base's step
-    ``events``."""
+    ``events``, or where that would be no less work."""
     now, before = files(night.published("source")) or {}, files(night.base("source"))
     if not before or any(now.get(name) != mark for name, mark in before.items()):
         return None
-    folder, columns = night.source_folder(), [column.name for column in contract.CONTRACT["events"]]
-    rows = contract.read(night.spark, folder, "events", before)
-    assert rows is not None
-    arrived = F.coalesce("received_time", "event_time")
-
-    def received_by(cut: datetime) -> Column:
-        return ~F.coalesce(arrived >= F.lit(cut), F.lit(False))
-
-    rows = rows.withColumn("then", received_by(read_up_to(base)))
-    added = contract.read(night.spark, folder, "events", now.keys() - before.keys())
-    if added is not None:
-        rows = rows.unionAll(added.withColumn("then", F.lit(False)))
-    rows = rows.where(received_by(night.as_of))
-    new = rows.where(~F.col("then"))
-    told = new.select("event_id", *KEY, F.to_date("event_time").alias("event_date")).distinct()
-    most = int(onward.MOST * io.count_rows(base.table("events")))
-    came = told.limit(most + 1).toArrow()
-    ids = touched(came, base, night.as_of)
-    if max(came.num_rows, len(ids)) > most:
+    folder, most = night.source_folder(), int(onward.MOST * io.count_rows(base.table("events")))
+    added = now.keys() - before.keys()
+    new = contract.files(folder, "events", added) if added else None
+    if sum(file.rows for file in new or []) > max(most, FEW):
         return None
-    chosen = night.spark.createDataFrame(pa.table({"event_id": ids}), "event_id string")
-    chosen = chosen.withColumn("is", F.lit(True))
-    unnamed = F.col("event_id").isNull() & ~F.col("then")
-    again = rows.join(F.broadcast(chosen), on="event_id", how="left").where(F.col("is") | unnamed)
-    return Again(again.select(*columns, "then"), ids)
+    cut, until = (pa.scalar(at, tables.TIME) for at in (read_up_to(base), night.as_of))
+
+    def read(names: Collection[str], columns: list[str], holds: Holds) -> pa.Table:
+        where = Where(["event_id", *TIMES], holds)
+        rows = in_memory.read(folder, "events", names, columns, where) if names else None
+        return schema_of(columns).empty_table() if rows is None else rows
+
+    def later(rows: pa.Table) -> pa.ChunkedArray:
+        return pc.and_(received(rows, until), pc.invert(received(rows, cut)))
+
+    named = ["event_id", *KEY, "event_time"]
+    came = pa.concat_tables([
+        read(before, named, later), read(added, named, lambda rows: received(rows, until)),
+    ])  # fmt: skip
+    came = came.append_column("event_date", came["event_time"].cast(pa.date32()))
+    came = came.group_by(["event_id", *DAY_OF_KEY]).aggregate([])
+    ids = touched(came, base, night.as_of) if came.num_rows <= most else None
+    if ids is None or len(ids) > most:
+        return None
+
+    def asked(rows: pa.Table) -> pa.ChunkedArray:
+        unnamed = pc.and_(pc.is_null(rows["event_id"]), pc.invert(received(rows, cut)))
+        mine = pc.or_(pc.is_in(rows["event_id"], value_set=ids), unnamed)
+        return pc.and_(received(rows, until), mine)
+
+    columns = [column.name for column in contract.CONTRACT["events"]]
+    stood = read(before, columns, asked)
+    brought = read(added, columns, lambda rows: received(rows, until))
+    then = pa.chunked_array([
+        *received(stood, cut).chunks, pa.repeat(pa.scalar(False), brought.num_rows),
+    ], pa.bool_())  # fmt: skip
+    return Again(pa.concat_tables([stood, brought]).append_column("then", then), ids)
+
+
+Holds = Callable[[pa.Table], pa.ChunkedArray]
+TIMES = ["received_time", "event_time"]
+FEW = 1_000_000  # deliveries in new files that are looked through in memory whatever they repeat
+
+
+def schema_of(columns: Sequence[str]) -> pa.Schema:
+    """These columns of the contract table ``events``."""
+    return pa.schema([contract.schema("events").field(name) for name in columns])
+
+
+def received(rows: pa.Table, at: pa.Scalar) -> pa.ChunkedArray:
+    """(n_rows,) booleans: which deliveries had come before an instant; one without a time had."""
+    arrived = pc.coalesce(rows["received_time"], rows["event_time"])
+    return pc.invert(pc.fill_null(pc.greater_equal(arrived, at), False))
 
 
 def files(source: Published) -> dict[str, str] | None:

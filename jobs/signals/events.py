@@ -27,8 +27,9 @@ from jobs.io import Published
 from jobs.night import Night
 from jobs.params import check
 from jobs.refresh import onward
-from jobs.signals import deliveries
+from jobs.signals import deliveries, judging
 from jobs.signals.deliveries import AHEAD, CROWDED
+from jobs.signals.judging import PENDING
 from jobs.sources import contract
 from jobs.tables import EVENT_TYPES
 
@@ -36,7 +37,6 @@ DAY = 86_400_000_000  # microseconds
 # Raise this with every change to how events are judged: a refresh then goes on from none before it.
 RULES = 2
 NOTE = "judged"
-PENDING = "not_yet_received"
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,12 @@ def refresh(night: Night, params: Params) -> None:
     if again is None:
         run(night, params)
         return
-    rows = again.rows.persist(StorageLevel.MEMORY_AND_DISK)
-    then = judge(rows.where("then").drop("then"), deliveries.read_up_to(base), params)
-    now = judge(rows.drop("then"), night.as_of, params).persist(StorageLevel.MEMORY_AND_DISK)
-    try:
-        before, after = (_as_counts(count_outcomes(one).toArrow()) for one in (then, now))
-        # Repeats and superseded revisions, of which there may be any number, are only counted.
-        judged = now.where(F.col("outcome").rlike("^(kept|rejected)")).toArrow()
-    finally:
-        now.unpersist()
-        rows.unpersist()
+    rows = again.rows.drop_columns(["then"])
+    then = judging.judge(rows.filter(again.rows["then"]), deliveries.read_up_to(base), params)
+    now = judging.judge(rows, night.as_of, params)
+    before, after = (_tally(one["outcome"]) for one in (then, now))
+    # Repeats and superseded revisions, of which there may be any number, are only counted.
+    judged = now.filter(pc.match_substring_regex(now["outcome"], "^(kept|rejected)"))
     is_kept = pc.starts_with(judged["outcome"], "kept")
     _go_on(night, base, judged.filter(is_kept), again.ids)
     turned_away = judged.filter(pc.invert(is_kept))
@@ -138,6 +134,10 @@ def _go_on(night: Night, base: Published, anew: pa.Table, ids: pa.StringArray) -
     first = onward.without(folder, staged, onward.both(gone["event_id"]), "event_id")
     if came.num_rows or not io.parquet_files(staged):
         night.add("events", first, came)
+
+
+def _tally(outcomes: pa.ChunkedArray) -> Counter[str]:
+    return Counter({one["values"]: one["counts"] for one in pc.value_counts(outcomes).to_pylist()})
 
 
 def _as_counts(rows: pa.Table) -> Counter[str]:

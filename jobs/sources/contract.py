@@ -165,30 +165,42 @@ def read(
     so that two different ids never become one. Raises ``Fault`` as :func:`check` does, and where a
     file of ``only`` is gone.
     """
-    files, faults = _inspect(folder, table, only)
-    if only is not None:
-        gone = {*only} - {_name(file.path, folder) for file in files}
-        faults += [f"{name} is gone since this run began" for name in sorted(gone)]
-    _refuse(folder, faults)
-    if not files:
-        if only is not None or _yaml_file(folder, table) is None:
-            return None
-        return spark.createDataFrame(_read_yaml(folder, table), _spark_schema(table))
-    if any("ns" in file.reading.values() for file in files):
+    found = files(folder, table, only)
+    if found is None:
+        return None
+    if in_yaml(folder, table):
+        return spark.createDataFrame(read_yaml(folder, table), _spark_schema(table))
+    if any("ns" in file.reading.values() for file in found):
         # The only way in which Spark reads Parquet's nanoseconds; they become microseconds here.
         spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
-    if any(file.twins for file in files):
+    if any(file.twins for file in found):
         # Else Spark refuses a file with an extra VALUE beside the contract's value.
         spark.conf.set("spark.sql.caseSensitive", "true")
-    groups: dict[str, list[_File]] = {}
-    for file in files:
+    groups: dict[str, list[File]] = {}
+    for file in found:
         groups.setdefault(json.dumps(file.reading), []).append(file)
     frames = [_read_group(spark, table, group) for group in groups.values()]
     return reduce(lambda left, right: left.unionAll(right), frames)
 
 
+def files(folder: Path, table: str, only: Collection[str] | None = None) -> list[File] | None:
+    """The Parquet files of a table, or those of ``only``; none where it is in YAML, and ``None``
+    where there is nothing to read. Raises ``Fault`` as :func:`read` does."""
+    found, faults = _inspect(folder, table, only)
+    if only is not None:
+        gone = {*only} - {_name(file.path, folder) for file in found}
+        faults += [f"{name} is gone since this run began" for name in sorted(gone)]
+    _refuse(folder, faults)
+    return found if found or (only is None and in_yaml(folder, table)) else None
+
+
+def in_yaml(folder: Path, table: str) -> bool:
+    """Whether a table's rows are written in a file of YAML."""
+    return _yaml_file(folder, table) is not None
+
+
 @dataclass(frozen=True)
-class _File:
+class File:
     """A readable Parquet file: ``reading`` holds, per contract column present and not to be read
     as null throughout, how Spark has to read it: a DDL type, or ``ns``; ``twins`` says that an
     extra column is named like one of the contract's but for its case; ``written`` is when it was
@@ -211,7 +223,7 @@ def _name(path: Path, folder: Path) -> str:
 
 def _inspect(
     folder: Path, table: str, only: Collection[str] | None = None
-) -> tuple[list[_File], list[str]]:
+) -> tuple[list[File], list[str]]:
     """The files of a table, or those of a name among ``only``, and what is wrong with them, a
     sentence each."""
     home = folder / table
@@ -227,7 +239,7 @@ def _inspect(
         # Not the same as no table: who deletes before writing would give everybody's consent.
         left_out = "" if table in REQUIRED else "; write it, or delete the folder to do without it"
         return [], [f"the table {table} holds no Parquet file ({home}/*.parquet){left_out}"]
-    files: list[_File] = []
+    files: list[File] = []
     faults: dict[str, list[str]] = {}
     for path in paths if only is None else [one for one in paths if _name(one, folder) in only]:
         file, found = _inspect_file(path, table)
@@ -246,7 +258,7 @@ def _and_more(count: int) -> str:
     return f" and {count} more files" if count else ""
 
 
-def _inspect_file(path: Path, table: str) -> tuple[_File | None, list[str]]:
+def _inspect_file(path: Path, table: str) -> tuple[File | None, list[str]]:
     try:
         footer = _footer(path)
         parquet = pq.ParquetFile(path)
@@ -278,7 +290,7 @@ def _inspect_file(path: Path, table: str) -> tuple[_File | None, list[str]]:
         twins = any(name.lower() in names and name not in names for name in present.names)
         told, rows = path.stat(), parquet.metadata.num_rows
         size, written = told.st_size, told.st_mtime_ns
-        return _File(path, rows, size, written, footer, reading, frozenset(nulls), twins), found
+        return File(path, rows, size, written, footer, reading, frozenset(nulls), twins), found
 
 
 def _footer(path: Path) -> bytes:
@@ -297,7 +309,7 @@ def _footer(path: Path) -> bytes:
         return file.read(length)
 
 
-def _null_keys(table: str, files: list[_File]) -> list[str]:
+def _null_keys(table: str, files: list[File]) -> list[str]:
     filled = [file for file in files if file.rows]
     return [
         f"{table}.{column.name} is null in every row"
@@ -386,7 +398,7 @@ def _expected(column: Contracted) -> str:
     return "timestamp" if column.type == TIME else str(column.type)
 
 
-def _facts(folder: Path, table: str, files: list[_File]) -> Facts:
+def _facts(folder: Path, table: str, files: list[File]) -> Facts:
     digest = hashlib.sha256()
     yaml_file = _yaml_file(folder, table)
     if yaml_file is not None:
@@ -417,7 +429,7 @@ def _refuse(folder: Path, found: list[str]) -> None:
 
 
 # --- reading ---------------------------------------------------------------------------------
-def _read_group(spark: SparkSession, table: str, files: list[_File]) -> DataFrame:
+def _read_group(spark: SparkSession, table: str, files: list[File]) -> DataFrame:
     """Files that are read alike, as the contract's columns."""
     reading = files[0].reading
     ddl = ", ".join(
@@ -566,7 +578,8 @@ def _yaml_fits(column: Contracted, value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _read_yaml(folder: Path, table: str) -> list[tuple[Any, ...]]:
+def read_yaml(folder: Path, table: str) -> list[tuple[Any, ...]]:
+    """The rows of a table that is :func:`in_yaml`, each with the contract's columns."""
     return [
         tuple(_yaml_value(column, entry.get(column.name)) for column in CONTRACT[table])
         for entry in _yaml_entries(folder, table)

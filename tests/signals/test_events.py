@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from jobs.signals import events
+from jobs.signals import events, judging
 from jobs.sources import contract
 from tests.conftest import AS_OF
 
@@ -23,16 +25,25 @@ def row(event_id: str, **changes) -> dict:
     } | changes  # fmt: skip
 
 
+def judged(session, rows, params=None) -> pa.Table:
+    """The rows with their outcomes, of which Spark and Arrow say the same, in whatever order."""
+    raw = pa.Table.from_pylist(list(rows), contract.schema("events"))
+    params = params or events.Params()
+    found = judging.judge(raw, AS_OF, params)
+    frame = session.createDataFrame(raw).coalesce(1)
+    by_spark = events.judge(frame, AS_OF, params).toArrow().cast(found.schema)
+    ours, theirs = (Counter(map(repr, one.to_pylist())) for one in (found, by_spark))
+    assert ours == theirs
+    return found
+
+
 @pytest.fixture
 def judge(session):
     """Outcomes by event id; an id with several deliveries lists theirs, sorted."""
 
     def run(*rows: dict, **params) -> dict[str, list[str]]:
-        schema = contract.schema("events")
-        raw = session.createDataFrame(pa.Table.from_pylist(list(rows), schema))
-        judged = events.judge(raw, AS_OF, events.Params(**params)).toArrow().to_pylist()
         outcomes: dict[str, list[str]] = {}
-        for one in judged:
+        for one in judged(session, rows, events.Params(**params)).to_pylist():
             outcomes.setdefault(one["event_id"], []).append(one["outcome"])
         return {name: sorted(found) for name, found in outcomes.items()}
 
@@ -41,8 +52,7 @@ def judge(session):
 
 def test_a_blank_session_is_none(session):
     rows = [row(f"e{n}", session_id=name) for n, name in enumerate(("", "  ", "s"))]
-    raw = session.createDataFrame(pa.Table.from_pylist(rows, contract.schema("events")))
-    found = events.kept(events.judge(raw, AS_OF, events.Params())).toArrow().to_pylist()
+    found = judged(session, rows).to_pylist()
     assert {one["event_id"]: one["session_id"] for one in found} == {
         "e0": None, "e1": None, "e2": "s",
     }  # fmt: skip
@@ -100,8 +110,7 @@ def test_the_newest_revision_received_by_then_counts(session):
         row("e", value=2.0, revision=1, received_time=NOON),
         row("e", value=3.0, revision=2, received_time=later),
     ]
-    raw = session.createDataFrame(pa.Table.from_pylist(rows, contract.schema("events")))
-    kept = events.kept(events.judge(raw, AS_OF, events.Params())).toArrow().to_pylist()
+    kept = judged(session, rows).filter(pc.field("outcome") == "kept").to_pylist()
     assert [(one["value"], one["revision"]) for one in kept] == [(2.0, 1)]
 
 
@@ -112,9 +121,8 @@ def test_of_deliveries_that_differ_in_one_column_a_rerun_takes_the_same(session,
     rows = [row("e", **{name: value}) for value in ("b", "a", None) if value or name != "key_type"]
     found = []
     for given in (rows, rows[::-1]):
-        raw = session.createDataFrame(pa.Table.from_pylist(given, contract.schema("events")))
-        kept = events.kept(events.judge(raw.coalesce(1), AS_OF, events.Params()))
-        found.append(kept.toArrow()[name].to_pylist())
+        kept = judged(session, given).filter(pc.field("outcome") == "kept")
+        found.append(kept[name].to_pylist())
     assert found == [["a"], ["a"]]
 
 
@@ -127,8 +135,7 @@ def test_an_event_was_first_received_with_its_earliest_delivery_known_by_then(se
         row("once", received_time=NOON, campaign="spring"),
         row("no clock"),
     ]
-    raw = session.createDataFrame(pa.Table.from_pylist(rows, contract.schema("events")))
-    kept = events.kept(events.judge(raw, AS_OF, events.Params())).toArrow().to_pylist()
+    kept = judged(session, rows).filter(pc.field("outcome") == "kept").to_pylist()
     found = {one["event_id"]: (one["received_time"], one["first_received"]) for one in kept}
     assert found == {"mended": (NOON, early), "once": (NOON, NOON), "no clock": (NOON, NOON)}
     assert {one["event_id"]: one["campaign"] for one in kept}["once"] == "spring"
@@ -164,11 +171,45 @@ def test_a_key_with_the_volume_of_a_bot_is_quarantined_for_that_day_only(judge):
 
 def test_hostile_strings_come_through_as_they_are(session):
     hostile = "../../etc/passwd\n'; DROP TABLE events; -- \u202e\u00e9\U0001f95b"
-    raw = session.createDataFrame(
-        pa.Table.from_pylist([row(hostile, item_id=hostile)], contract.schema("events"))
-    )
-    kept = events.kept(events.judge(raw, AS_OF, events.Params())).toArrow().to_pylist()
+    kept = judged(session, [row(hostile, item_id=hostile)]).to_pylist()
     assert [(one["event_id"], one["item_id"]) for one in kept] == [(hostile, hostile)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drawn_deliveries_are_judged_alike_by_spark_and_arrow(session, seed):
+    random = np.random.default_rng(seed)
+
+    def one_of(*values):
+        return values[random.integers(len(values))]
+
+    def at():
+        return AS_OF + timedelta(hours=int(random.integers(-60, 4)))
+
+    often = 12  # sound values for one that is not
+    rows = [
+        row(
+            one_of(*(f"e{n}" for n in range(600)), None, " "),
+            event_time=one_of(*[at()] * often, None), received_time=one_of(*[at()] * often, None),
+            revision=one_of(0, 1, 2, None), key=one_of(*"abc" * often, " ", None),
+            key_type=one_of("account", "cookie"), session_id=one_of("s", "t", " ", None),
+            item_id=one_of(*["milk", "rye"] * often, "", None),
+            event_type=one_of(*["purchase", "view"] * often, "wish", None),
+            quantity=one_of(*[1.0, 2.0, None] * often, 0.0, float("nan")),
+            value=one_of(*[2.5, -0.0, None] * often, -1.0, float("nan")),
+            channel=one_of("web", None),
+        )
+        for _ in range(900)
+    ]  # fmt: skip
+    params = events.Params(max_events_per_key_day=6, late_after_hours=6)
+    found = judged(session, rows, params)
+    outcomes = {*found["outcome"].to_pylist()}
+    assert {"kept", "kept_late", "duplicate", "superseded", "not_yet_received"} <= outcomes
+    assert {f"rejected: {name}" for name in ("bot_like_volume", "no_time", "no_key")} <= outcomes
+
+
+def test_no_delivery_is_judged_to_nothing():
+    none = contract.schema("events").empty_table()
+    assert judging.judge(none, AS_OF, events.Params()).num_rows == 0
 
 
 def test_volume_holds_the_newest_day_against_the_same_weekday():

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import Fault
-from jobs.sources import contract
+from jobs.sources import contract, in_memory
 
 NOON = datetime(2017, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 US = pa.timestamp("us", tz="UTC")
@@ -38,10 +42,17 @@ def put(folder: Path, table: str, rows: pa.Table, name: str = "part-0.parquet", 
     return path
 
 
-def rows(session, folder: Path, table: str = "events") -> list[dict]:
-    frame = contract.read(session, folder, table)
+def rows(session, folder: Path, table: str = "events", only: list[str] | None = None) -> list[dict]:
+    """The rows of a table in the order of its first column, which Spark and Arrow read alike."""
+    frame = contract.read(session, folder, table, only)
     assert frame.columns == contract.schema(table).names
-    return frame.orderBy(frame.columns[0]).toArrow().to_pylist()
+    found = frame.orderBy(frame.columns[0]).toArrow()
+    read = in_memory.read(folder, table, only)
+    assert read.schema == contract.schema(table)
+    read.validate(full=True)
+    order = pc.sort_indices(read, sort_keys=[(frame.columns[0], "ascending", "at_start")])
+    assert read.take(order).to_pylist() == found.to_pylist()
+    return found.to_pylist()
 
 
 # --- faults ----------------------------------------------------------------------------------
@@ -127,6 +138,7 @@ def test_an_absent_optional_table_is_none_and_an_empty_one_is_empty(session, tmp
     put(tmp_path, "events", events())
     put(tmp_path, "items", pa.table({"item_id": pa.array([], pa.string())}))
     assert contract.read(session, tmp_path, "people") is None
+    assert in_memory.read(tmp_path, "people") is None
     assert rows(session, tmp_path, "items") == []
 
 
@@ -193,8 +205,7 @@ def test_lists_and_maps_keep_the_difference_between_empty_and_null(session, tmp_
         "restrictions": pa.array([["alcohol"], None], pa.large_list(pa.large_string())),
         "attributes": pa.array([[("age", "45")], None], pa.map_(pa.string(), pa.string())),
     }))  # fmt: skip
-    frame = contract.read(session, tmp_path, "people").orderBy("key")
-    first, second = frame.toArrow().to_pylist()
+    second, first = sorted(rows(session, tmp_path, "people"), key=lambda row: row["key"])[::-1]
     assert first["consents"] == []
     assert second["consents"] is None
     assert first["restrictions"] == ["alcohol"]
@@ -314,8 +325,70 @@ def test_only_the_files_asked_for_are_read_and_one_that_is_gone_is_named(session
             events(event_id=pa.array([f"e{number}", None])),
             f"p{number}.parquet",
         )
-    read = contract.read(session, tmp_path, "events", ["events/p0.parquet", "events/p2.parquet"])
-    assert sorted(read.toArrow()["event_id"].drop_null().to_pylist()) == ["e0", "e2"]
+    read = rows(session, tmp_path, "events", ["events/p0.parquet", "events/p2.parquet"])
+    assert sorted(filter(None, (row["event_id"] for row in read))) == ["e0", "e2"]
     assert contract.read(session, tmp_path, "events", []) is None
-    with pytest.raises(Fault, match=r"events/p9\.parquet is gone since this run began"):
-        contract.read(session, tmp_path, "events", ["events/p0.parquet", "events/p9.parquet"])
+    assert in_memory.read(tmp_path, "events", []) is None
+    names = ["events/p0.parquet", "events/p9.parquet"]
+    for read in (partial(contract.read, session), in_memory.read):
+        with pytest.raises(Fault, match=r"events/p9\.parquet is gone since this run began"):
+            read(tmp_path, "events", names)
+
+
+def test_texts_that_are_no_utf8_are_mended_alike(session, tmp_path):
+    put(tmp_path, "events", events())
+    some = [
+        b"caf\xe9", b"\xff\xfe", b"\xe2\x82", b"\xe2\x82x", b"\xf0\x9f\x98", b"\xed\xa0\x80",
+        b"\xc0\xaf", b"\xf4\x90\x80\x80", b"plain", "söurce".encode(), b"",
+    ]  # fmt: skip
+    texts = pa.Array.from_buffers(pa.string(), len(some), pa.array(some, pa.binary()).buffers())
+    size = np.arange(len(some) + 1, dtype=np.int32)
+    put(tmp_path, "people", pa.table({
+        "key_type": pa.array([f"{n:02}" for n in range(len(some))]), "key": texts, "region": texts,
+        "consents": pa.ListArray.from_arrays(size, texts),
+        "attributes": pa.MapArray.from_arrays(size, texts, texts),
+    }))  # fmt: skip
+    read = rows(session, tmp_path, "people")
+    assert len({row["key"] for row in read}) == len(some)
+    assert [len(row["attributes"]) for row in read] == [0] * 8 + [1] * 3
+
+
+def test_numbers_of_every_type_are_read_alike(session, tmp_path):
+    random = np.random.default_rng(1)
+    many = {
+        "a": pa.array([Decimal(int(n)).scaleb(-3) for n in random.integers(-(10**9), 10**9, 500)]),
+        "b": pa.array(random.normal(size=500).astype(np.float32)),
+        "c": pa.array(random.integers(-(2**63), 2**63 - 1, 500)),
+        "d": pa.array(random.normal(size=500)),
+    }
+    for name, values in many.items():
+        ids = pa.array([f"{name}{n:03}" for n in range(500)])
+        whole = {column: pa.repeat("x", 500) for column in ("key_type", "key", "event_type")}
+        whole |= {
+            "event_id": ids,
+            "item_id": ids,
+            "event_time": pa.repeat(pa.scalar(NOON, US), 500),
+        }
+        put(tmp_path, "events", pa.table(whole | {"value": values}), f"{name}.parquet")
+    assert len(rows(session, tmp_path)) == 2_000
+
+
+def test_a_row_of_a_group_is_found_and_of_other_groups_nothing_is_read(tmp_path):
+    moments = [NOON + timedelta(days=n) for n in range(6)]
+    found = events(
+        event_id=pa.array([f"e{n}" for n in range(6)]), item_id=pa.array(list("abcdef")),
+        key=pa.array(list("112233")), key_type=pa.repeat("account", 6),
+        event_type=pa.repeat("view", 6), event_time=pa.array(moments, US),
+    )  # fmt: skip
+    put(tmp_path, "events", found, row_group_size=2)
+    asked: list[int] = []
+
+    def holds(part: pa.Table) -> pa.Array:
+        asked.append(part.num_rows)
+        assert part.schema.names == ["event_time"]
+        return pc.equal(part["event_time"], pa.scalar(moments[3], US))
+
+    where = in_memory.Where(["event_time"], holds)
+    read = in_memory.read(tmp_path, "events", columns=["event_id", "value"], where=where)
+    assert read.to_pylist() == [{"event_id": "e3", "value": None}]
+    assert asked == [2, 2, 2]
