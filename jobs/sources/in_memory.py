@@ -39,14 +39,14 @@ def read(
     ``only``: of the table's Parquet files, those with these paths under the folder; ``columns``:
     those that are given, all if None. Raises ``Fault`` as :func:`contract.read` does.
     """
-    chosen = [one for one in contract.CONTRACT[table] if columns is None or one.name in columns]
+    known = {column.name: column for column in contract.CONTRACT[table]}
+    chosen = [known[name] for name in columns or known]
     files = contract.files(folder, table, only)
     if files is None:
         return None
     if contract.in_yaml(folder, table):
-        names = [one.name for one in contract.CONTRACT[table]]
-        rows = [dict(zip(names, row, strict=True)) for row in contract.read_yaml(folder, table)]
-        return pa.Table.from_pylist(rows, contract.schema(table)).select([c.name for c in chosen])
+        rows = [dict(zip(known, row, strict=True)) for row in contract.read_yaml(folder, table)]
+        return pa.Table.from_pylist(rows, contract.schema(table)).select(columns or [*known])
     schema = pa.schema([(column.name, column.type) for column in chosen])
     parts = (part for file in files for part in _parts(table, file, chosen, where))
     return pa.concat_tables([schema.empty_table(), *parts])
