@@ -22,26 +22,33 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F
+import pyarrow.compute as pc
 
 from jobs import io, tables
 from jobs.night import Night
 from jobs.ordering import rules
 from jobs.params import check
-from jobs.release import replaced
-from jobs.sources import contract
+from jobs.release import groups, replaced
+from jobs.retrieval import matrix
+from jobs.sources import in_memory
+from jobs.tables import TIME
 
 ITEM_COLUMNS = (
     "title", "category", "brand", "seller", "price", "margin", "created_time", "regions",
     "attributes",
 )  # fmt: skip
+
+
+ITEMS = tables.TABLES["items"].schema
 
 
 @dataclass(frozen=True)
@@ -57,205 +64,263 @@ class Params:
 
 def run(night: Night, params: Params) -> None:
     """Stage ``items``, ``editorial`` and ``rules_in_force``."""
-    source, events = night.source_folder(), night.frame("events")
-    catalogue = contract.read(night.spark, source, "items")
+    source = night.source_folder()
+    catalogue = in_memory.read(source, "items")
     yesterday, now = held(night), replaced.note(night)
-    known = join_catalogue(seen(events, night.as_of, params), catalogue, now)
+    known = join_catalogue(seen(night.folder("events"), night.as_of, params), catalogue, now)
     if catalogue is not None:
         night.notes["catalogue_duplicates"] = duplicates(catalogue)
         if yesterday is not None:
             night.notes["catalogue_not_in_force"] = not_in_force(catalogue, yesterday, now)
             known = keep_absent(known, yesterday, catalogue)
-    night.write("items", place(known, yesterday))
-    night.write("editorial", editorial(night, source, now))
+    items = place(known, yesterday)
+    night.write("items", items)
+    night.write("editorial", editorial(in_memory.read(source, "editorial"), items, now))
     night.write("rules_in_force", rules_in_force(night, source, now))
-    night.notes["id_map_sha256"] = id_map_hash(night)
+    night.notes["id_map_sha256"] = id_map_hash(items)
 
 
-def held(night: Night) -> DataFrame | None:
+def held(night: Night) -> pa.Table | None:
     """The items of the night before, in a refresh of its base; None without one."""
     predecessor = night.previous("catalogue")
     if predecessor is None:
         return None
-    found = io.frame(night.spark, predecessor.table("items"))
-    if "catalogued" in found.columns:
-        return found
-    # Of an earlier version, which described what the catalogue named and nothing else.
-    described = [F.col(name).isNotNull() for name in ITEM_COLUMNS if name != "price"]
-    named = reduce(Column.__or__, described, F.size("flags") > 0)
-    return found.withColumn("catalogued", named)
+    found = io.read_arrow(predecessor.table("items"))
+    if "catalogued" not in found.column_names:
+        # Of an earlier version, which described what the catalogue named and nothing else.
+        described = [pc.is_valid(found[name]) for name in ITEM_COLUMNS if name != "price"]
+        named = reduce(pc.or_, described, pc.greater(pc.list_value_length(found["flags"]), 0))
+        found = found.append_column("catalogued", named)
+    return found.select(ITEMS.names).cast(ITEMS)
 
 
 def rules_in_force(night: Night, source: Path, at: datetime) -> pa.Table:
     """The table ``rules_in_force``, from the source's rules and the items just staged."""
-    stated = contract.read(night.spark, source, "rules")
+    stated = in_memory.read(source, "rules")
     if stated is None:
         return tables.TABLES["rules_in_force"].schema.empty_table()
     items = io.read_arrow(night.staged / "items", rules.ITEM_COLUMNS)
-    found = rules.in_force(
-        stated.toArrow(), items, at, list(night.params_of("recommendations").surfaces)
-    )
+    surfaces = list(night.params_of("recommendations").surfaces)
+    found = rules.in_force(stated, items, at, surfaces)
     outcomes = Counter(found["outcome"].to_pylist())
     night.notes["rules"] = {outcome: outcomes[outcome] for outcome in rules.OUTCOMES}
     return found
 
 
-def seen(events: DataFrame, as_of: datetime, params: Params) -> DataFrame:
-    """Per item of any event: when it was first seen, and the price lately paid per unit."""
-    lately = F.col("event_time") >= F.lit(as_of) - F.expr(f"INTERVAL {params.price_days} DAYS")
-    paid = (F.col("event_type") == "purchase") & (F.col("value") > 0) & lately
-    return events.groupBy("item_id").agg(
-        F.min("event_time").alias("first_seen"),
-        F.percentile_approx(F.when(paid, F.col("value") / F.col("quantity")), 0.5).alias("paid"),
-    )
+# --- what is known ---------------------------------------------------------------------------
+def seen(events: Path, as_of: datetime, params: Params) -> pa.Table:
+    """Per item of any event: item_id, first_seen and ``paid``, the lower median of what was lately
+    paid per unit; null of what was not bought."""
+    since = pa.scalar(as_of - timedelta(days=params.price_days), TIME)
+    first, prices = [], []
+    columns = ["item_id", "event_time", "event_type", "value", "quantity"]
+    for rows in io.read_chunks(events, columns, ROWS, coded=["item_id", "event_type"]):
+        first.append(rows.group_by("item_id").aggregate([("event_time", "min")]))
+        bought = pc.equal(rows["event_type"].cast(pa.string()), "purchase")
+        lately = pc.greater_equal(rows["event_time"], since)
+        paid = pc.fill_null(pc.greater(rows["value"], 0), False)
+        rows = rows.filter(pc.and_(pc.and_(bought, lately), paid))
+        price = pc.divide(rows["value"], rows["quantity"])
+        prices.append(pa.table({"item_id": rows["item_id"], "price": price}))
+    whole = pa.concat_tables(part.cast(FIRST) for part in first)
+    whole = whole.group_by("item_id").aggregate([("event_time_min", "min")])
+    ids, item = matrix.encode(pa.concat_tables(part.cast(PAID) for part in prices)["item_id"])
+    price = np.concatenate([part["price"].to_numpy() for part in prices])
+    order, starts = groups.in_order(item, price)
+    sizes = np.diff(np.append(starts, len(order)))
+    median = pa.array(price[order[starts + (sizes - 1) // 2]], pa.float64())
+    place = pc.index_in(whole["item_id"], value_set=ids)
+    return pa.table({
+        "item_id": whole["item_id"], "first_seen": whole["event_time_min_min"],
+        "paid": median.take(place),
+    })  # fmt: skip
 
 
-def join_catalogue(
-    seen_items: DataFrame, catalogue: DataFrame | None, as_of: datetime
-) -> DataFrame:
-    """Items of the catalogue at ``as_of`` and of the events, in one frame without positions."""
-    if catalogue is None:
-        nulls = [
-            F.lit(None).cast(_type(name)).alias(name) for name in ITEM_COLUMNS if name != "price"
-        ]
-        return seen_items.select(
-            "item_id", *nulls, F.col("paid").alias("price"), "first_seen",
-            F.lit(True).alias("available"), F.array().cast("array<string>").alias("flags"),
-            F.lit(False).alias("catalogued"),
-        )  # fmt: skip
-    # Of rows that hold from the same instant the one that withholds most counts, whichever order
-    # they come in: then by every other column, so that a rerun takes the same.
-    newest = Window.partitionBy("item_id").orderBy(
-        F.col("valid_from").desc_nulls_last(),
-        F.coalesce("available", F.lit(True)),
-        F.coalesce(F.size("flags"), F.lit(0)).desc(),
-        F.size("regions").asc_nulls_last(),
-        "flags",
-        *[name for name in ITEM_COLUMNS if name != "attributes"],
-        F.array_sort(F.map_entries("attributes")),
-        "available",
-    )
-    valid = (
-        catalogue.where(F.col("item_id").isNotNull() & _in_force(as_of))
-        .withColumn("place", F.row_number().over(newest))
-        .where(F.col("place") == 1)
-        .withColumn("catalogued", F.lit(True))
-    )
-    joined = valid.join(seen_items, on="item_id", how="full")
-    return joined.select(
-        "item_id",
-        *[name for name in ITEM_COLUMNS if name != "price"],
-        F.coalesce("price", "paid").alias("price"),
-        "first_seen",
-        F.coalesce("available", F.lit(True)).alias("available"),
-        F.coalesce("flags", F.array().cast("array<string>")).alias("flags"),
-        F.coalesce("catalogued", F.lit(False)).alias("catalogued"),
-    )
+ROWS = 1_000_000  # events that are looked at together
+FIRST = pa.schema([("item_id", pa.string()), ("event_time_min", TIME)])
+PAID = pa.schema([("item_id", pa.string()), ("price", pa.float64())])
 
 
-def duplicates(catalogue: DataFrame) -> int:
+def join_catalogue(seen_items: pa.Table, catalogue: pa.Table | None, as_of: datetime) -> pa.Table:
+    """Items of the catalogue at ``as_of`` and of the events, in one table without positions."""
+    valid = None if catalogue is None else in_force(catalogue, as_of)
+    valid = ITEMS.empty_table() if valid is None else valid
+    ids = _united(seen_items["item_id"], valid["item_id"])
+    of_catalogue, of_events = _at(valid, ids), _at(seen_items, ids)
+    return pa.table({
+        "item_id": ids,
+        **{name: of_catalogue[name] for name in ITEM_COLUMNS},
+        "price": pc.coalesce(of_catalogue["price"], of_events["paid"]),
+        "first_seen": of_events["first_seen"],
+        "available": pc.fill_null(of_catalogue["available"], True),
+        "flags": _lists(of_catalogue["flags"]),
+        "catalogued": pc.is_in(ids, value_set=groups.one(valid["item_id"])),
+    })  # fmt: skip
+
+
+def in_force(catalogue: pa.Table, as_of: datetime) -> pa.Table:
+    """Of each item the row of the catalogue that holds at ``as_of``, if one does: the newest.
+
+    Of rows that hold from the same instant the one that withholds most counts, whichever order they
+    come in: then by every other column, so that a rerun takes the same.
+    """
+    rows = catalogue.filter(pc.and_(pc.is_valid(catalogue["item_id"]), _holds(catalogue, as_of)))
+    asked = pa.table({
+        "item_id": rows["item_id"], "valid_from": rows["valid_from"],
+        "available": pc.fill_null(rows["available"], True),
+        "flags": pc.fill_null(pc.list_value_length(rows["flags"]), 0),
+        "regions": pc.list_value_length(rows["regions"]),
+    })  # fmt: skip
+    descending = ("valid_from", "flags")
+    order = pc.sort_indices(asked, sort_keys=[
+        (name, "descending" if name in descending else "ascending") for name in asked.column_names
+    ])  # fmt: skip
+    rows, asked = rows.take(order), asked.take(order)
+    firsts = groups.runs(asked, ["item_id"])
+    # Rows that agree in all of that are few: of these the rest is compared.
+    alike = _runs(asked, asked.column_names)
+    ends = np.append(alike, rows.num_rows)[np.searchsorted(alike, firsts, side="right")]
+    for number in np.flatnonzero(ends - firsts > 1):
+        several = rows.slice(firsts[number], ends[number] - firsts[number]).to_pylist()
+        firsts[number] += min(range(len(several)), key=lambda n: _rest(several[n]))
+    return rows.take(pa.array(firsts))
+
+
+def _runs(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Where each run of rows begins that agree in these columns, in which null agrees with null."""
+    begins = np.arange(rows.num_rows) == 0
+    for name in names:
+        places = groups.one(rows[name]).dictionary_encode(null_encoding="encode").indices
+        begins[1:] |= np.diff(places.to_numpy()) != 0
+    return np.flatnonzero(begins)
+
+
+def _rest(row: dict[str, Any]) -> list[Any]:
+    """By what rows of one item are ordered that withhold as much; null comes first."""
+    attributes = row["attributes"]
+    ordered = [
+        row["flags"],
+        *(row[name] for name in ITEM_COLUMNS if name != "attributes"),
+        None if attributes is None else sorted(dict(attributes).items(), key=_ordered),
+        row["available"],
+    ]
+    return [_ordered(value) for value in ordered]
+
+
+def _ordered(value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return (0,)
+    if isinstance(value, list | tuple):
+        return (1, [_ordered(part) for part in value])
+    return (1, value != value, 0.0 if value != value else value)
+
+
+def duplicates(catalogue: pa.Table) -> int:
     """How many rows of the catalogue hold from the same instant as another one of their item."""
-    named = catalogue.where(F.col("item_id").isNotNull()).groupBy("item_id", "valid_from")
-    more = named.agg((F.count(F.lit(1)) - 1).alias("more"))
-    return int(more.agg(F.coalesce(F.sum("more"), F.lit(0))).toArrow()[0][0].as_py())
+    named = catalogue.filter(pc.is_valid(catalogue["item_id"])).select(["item_id", "valid_from"])
+    return int(named.num_rows - named.group_by(["item_id", "valid_from"]).aggregate([]).num_rows)
 
 
-def not_in_force(catalogue: DataFrame, yesterday: DataFrame, as_of: datetime) -> int:
+def not_in_force(catalogue: pa.Table, yesterday: pa.Table, as_of: datetime) -> int:
     """How many items that a catalogue named before are named tonight in rows alone that are not in
     force at ``as_of``."""
-    named = catalogue.groupBy("item_id").agg(F.max(_in_force(as_of)).alias("in_force"))
-    later = named.where(~F.col("in_force"))
-    return later.join(yesterday.where("catalogued"), on="item_id", how="semi").count()
+    now = catalogue["item_id"].filter(_holds(catalogue, as_of))
+    was = yesterday["item_id"].filter(yesterday["catalogued"])
+    named = pc.is_in(was, value_set=groups.one(catalogue["item_id"]))
+    later = pc.and_(named, pc.invert(pc.is_in(was, value_set=groups.one(now))))
+    return int(pc.sum(later, min_count=0).as_py())
 
 
-def keep_absent(known: DataFrame, yesterday: DataFrame, catalogue: DataFrame) -> DataFrame:
+def keep_absent(known: pa.Table, yesterday: pa.Table, catalogue: pa.Table) -> pa.Table:
     """The items, those that a catalogue named before and of which no row of tonight's is in force
     as they were; unavailable where it has none at all."""
-    kept = [*ITEM_COLUMNS, "flags"]
-    was = yesterday.where("catalogued").select("item_id", F.struct(*kept, "available").alias("was"))
-    named = catalogue.select("item_id", F.lit(True).alias("named")).distinct()
-    rows = known.join(was, on="item_id", how="full").join(named, on="item_id", how="left")
-    absent = F.col("was").isNotNull() & ~F.coalesce("catalogued", F.lit(False))
-    departed = absent & F.col("named").isNull()
-    return rows.select(
-        "item_id",
-        *[F.when(absent, F.col(f"was.{name}")).otherwise(F.col(name)).alias(name)
-          for name in kept],
-        "first_seen",
-        F.when(departed, F.lit(False))
-        .when(absent, F.col("was.available"))
-        .otherwise(F.col("available"))
-        .alias("available"),
-        F.col("catalogued"),
-    )  # fmt: skip
+    was = yesterday.filter(yesterday["catalogued"])
+    ids = _united(known["item_id"], was["item_id"])
+    of_now, before = (
+        pc.fill_null(pc.index_in(ids, value_set=groups.one(rows["item_id"])), -1).to_numpy()
+        for rows in (known, was)
+    )
+    of_catalogue = pc.is_in(ids, value_set=groups.one(known["item_id"].filter(known["catalogued"])))
+    absent = (before >= 0) & ~of_catalogue.to_numpy(zero_copy_only=False)
+    kept = [*ITEM_COLUMNS, "flags", "available"]
+    both = pa.concat_tables([known.select(kept), was.select(kept).cast(known.select(kept).schema)])
+    rows = both.take(pa.array(np.where(absent, known.num_rows + before, of_now)))
+    named = pc.is_in(ids, value_set=groups.one(catalogue["item_id"]))
+    departed = pc.and_(pa.array(absent), pc.invert(named))
+    there = known.take(pa.array(of_now, mask=of_now < 0))
+    return pa.table({
+        "item_id": ids,
+        **{name: rows[name] for name in kept},
+        "first_seen": there["first_seen"],
+        "available": pc.if_else(departed, False, rows["available"]),
+        "catalogued": pc.fill_null(there["catalogued"], False),
+    })  # fmt: skip
 
 
-def place(known: DataFrame, yesterday: DataFrame | None) -> DataFrame:
-    """Give every item its position: yesterday's, or the next free ones in the order of ids."""
-    if yesterday is None:
-        first_free, rows = F.lit(0), known.withColumn("position", F.lit(None).cast("long"))
-    else:
-        before = yesterday.select("item_id", "position", F.col("catalogued").alias("was"))
-        rows = known.join(before, on="item_id", how="full")
-        rows = rows.withColumns(
-            {
-                "available": F.coalesce("available", F.lit(False)),
-                "flags": F.coalesce("flags", F.array().cast("array<string>")),
-                "catalogued": F.coalesce(F.col("catalogued"), F.lit(False))
-                | F.coalesce(F.col("was"), F.lit(False)),
-            }
-        ).drop("was")
-        top = yesterday.agg((F.max("position") + 1).alias("first_free"))
-        rows = rows.crossJoin(F.broadcast(top))
-        first_free = F.col("first_free")
-    # One unpartitioned sort of the catalogue: positions are dense, so their order is global.
-    by_id = Window.partitionBy(F.col("position").isNull()).orderBy("item_id")
-    appended = first_free + F.row_number().over(by_id) - 1
-    return rows.withColumn("position", F.coalesce("position", appended).cast("long")).select(
-        "item_id", "position", "title", "category", "brand", "seller", "price", "margin",
-        "created_time", "first_seen", "available", "regions", "flags", "attributes", "catalogued",
-    )  # fmt: skip
+# --- its place -------------------------------------------------------------------------------
+def place(known: pa.Table, yesterday: pa.Table | None) -> pa.Table:
+    """The table ``items``: every item with its position, yesterday's or the next free ones in the
+    order of ids."""
+    before = ITEMS.empty_table() if yesterday is None else yesterday
+    ids = _united(known["item_id"], before["item_id"])
+    rows, was = _at(known, ids), _at(before, ids)
+    position = pc.fill_null(was["position"], -1).to_numpy().copy()
+    new = position < 0
+    position[new] = position.max(initial=-1) + 1 + np.arange(np.count_nonzero(new))
+    catalogued = (pc.fill_null(one["catalogued"], False) for one in (rows, was))
+    return pa.table({
+        **{name: rows[name] for name in rows.column_names},
+        "item_id": ids,
+        "position": position,
+        "available": pc.fill_null(rows["available"], False),
+        "flags": _lists(rows["flags"]),
+        "catalogued": pc.or_(*catalogued),
+    }).select(ITEMS.names).cast(ITEMS)  # fmt: skip
 
 
-def editorial(night: Night, source: Path, at: datetime) -> DataFrame | pa.Table:
-    """The table ``editorial``, from the source's lists and the items just staged."""
-    lists = contract.read(night.spark, source, "editorial")
+def editorial(lists: pa.Table | None, items: pa.Table, as_of: datetime) -> pa.Table:
+    """The table ``editorial``: places of curated lists that are in force at ``as_of`` and name a
+    known item."""
+    schema = tables.TABLES["editorial"].schema
     if lists is None:
-        return tables.TABLES["editorial"].schema.empty_table()
-    return editorial_in_force(lists, io.frame(night.spark, night.staged / "items"), at)
+        return schema.empty_table()
+    now = pa.scalar(as_of, TIME)
+    begun = pc.fill_null(pc.less_equal(lists["starts"], now), True)
+    lasts = pc.fill_null(pc.greater(lists["ends"], now), True)
+    known = pc.is_in(lists["item_id"], value_set=groups.one(items["item_id"]))
+    return lists.filter(pc.and_(pc.and_(begun, lasts), known)).select(schema.names)
 
 
-def editorial_in_force(lists: DataFrame, items: DataFrame, as_of: datetime) -> DataFrame:
-    """Places of curated lists that are in force at ``as_of`` and name a known item."""
-    now = F.lit(as_of)
-    in_force = F.coalesce(F.col("starts") <= now, F.lit(True)) & F.coalesce(
-        F.col("ends") > now, F.lit(True)
-    )
-    return (
-        lists.where(in_force)
-        .join(items.select("item_id"), on="item_id", how="semi")
-        .select("list_id", "surface", F.col("position").cast("int"), "item_id")
-    )
-
-
-def id_map_hash(night: Night) -> str:
+def id_map_hash(items: pa.Table) -> str:
     """sha256 over the item ids in the order of their positions, newline after each."""
-    items = io.read_arrow(night.staged / "items", ["item_id", "position"]).sort_by("position")
     digest = hashlib.sha256()
-    for item_id in items["item_id"].to_pylist():
+    for item_id in items.sort_by("position")["item_id"].to_pylist():
         digest.update(item_id.encode() + b"\n")
     return digest.hexdigest()
 
 
-def _in_force(as_of: datetime) -> Column:
-    now = F.lit(as_of)
-    return F.coalesce(F.col("valid_from") < now, F.lit(True)) & F.coalesce(
-        F.col("created_time") < now, F.lit(True)
+def _holds(catalogue: pa.Table, as_of: datetime) -> pa.ChunkedArray:
+    """(n_rows,) booleans: which rows are in force."""
+    now = pa.scalar(as_of, TIME)
+    valid, created = (
+        pc.fill_null(pc.less(catalogue[name], now), True) for name in ("valid_from", "created_time")
     )
+    return pc.and_(valid, created)
 
 
-def _type(name: str) -> str:
-    return {
-        "margin": "double", "created_time": "timestamp", "regions": "array<string>",
-        "attributes": "map<string,string>",
-    }.get(name, "string")  # fmt: skip
+def _united(*ids: pa.ChunkedArray) -> pa.Array:
+    """The sorted ids that are in any of these."""
+    found = pc.unique(pa.chunked_array([chunk for one in ids for chunk in one.chunks], pa.string()))
+    return found.take(pc.sort_indices(found))
+
+
+def _at(rows: pa.Table, ids: pa.Array) -> pa.Table:
+    """The row of each id, nulls for one that has none."""
+    return rows.take(pc.index_in(ids, value_set=groups.one(rows["item_id"])))
+
+
+def _lists(lists: pa.ChunkedArray) -> pa.Array:
+    """The lists, empty ones in place of null."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    offsets = pa.array(np.cumsum([0, *lengths]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, groups.one(pc.list_flatten(lists)))

@@ -8,37 +8,37 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
-from pyspark.sql import functions as F
 
 from jobs import io
 from jobs.refresh.route import Refresh
 from jobs.signals import catalogue
 from jobs.sources import contract
-from jobs.tables import TABLES
+from jobs.tables import TABLES, TIME
 from tests.conftest import AS_OF
 
 EARLY = datetime(2017, 11, 1, tzinfo=UTC)
 
 
-def items(session, *rows: dict):
-    return session.createDataFrame(pa.Table.from_pylist(list(rows), contract.schema("items")))
+def items(*rows: dict) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), contract.schema("items"))
 
 
-def seen(session, *ids: str):
-    return session.createDataFrame(
-        [(one, EARLY, 2.0) for one in ids], "item_id string, first_seen timestamp, paid double"
+def seen(*ids: str) -> pa.Table:
+    return pa.table(
+        {"item_id": list(ids), "first_seen": [EARLY] * len(ids), "paid": [2.0] * len(ids)},
+        pa.schema([("item_id", pa.string()), ("first_seen", TIME), ("paid", pa.float64())]),
     )
 
 
-def known(frame) -> dict[str, dict]:
-    return {row["item_id"]: row for row in frame.toArrow().to_pylist()}
+def known(found: pa.Table) -> dict[str, dict]:
+    return {row["item_id"]: row for row in found.to_pylist()}
 
 
-def test_items_are_those_of_the_catalogue_and_of_the_events(session):
+def test_items_are_those_of_the_catalogue_and_of_the_events():
     found = known(
         catalogue.join_catalogue(
-            seen(session, "sold", "unlisted"),
-            items(session, {"item_id": "sold", "price": 5.0}, {"item_id": "unsold"}),
+            seen("sold", "unlisted"),
+            items({"item_id": "sold", "price": 5.0}, {"item_id": "unsold"}),
             AS_OF,
         )
     )
@@ -47,22 +47,20 @@ def test_items_are_those_of_the_catalogue_and_of_the_events(session):
     assert all(row["available"] and row["flags"] == [] for row in found.values())
 
 
-def test_the_row_valid_at_the_run_date_counts(session):
+def test_the_row_valid_at_the_run_date_counts():
     rows = [
         {"item_id": "a", "title": "first", "valid_from": datetime(2017, 1, 1, tzinfo=UTC)},
         {"item_id": "a", "title": "now", "valid_from": datetime(2017, 11, 30, tzinfo=UTC)},
         {"item_id": "a", "title": "next", "valid_from": AS_OF},
         {"item_id": "b", "title": "unborn", "created_time": datetime(2018, 1, 1, tzinfo=UTC)},
     ]
-    found = known(catalogue.join_catalogue(seen(session), items(session, *rows), AS_OF))
+    found = known(catalogue.join_catalogue(seen(), items(*rows), AS_OF))
     assert {name: row["title"] for name, row in found.items()} == {"a": "now"}
 
 
-def test_positions_are_kept_from_yesterday_and_new_items_are_appended(session):
-    first = catalogue.place(catalogue.join_catalogue(seen(session, "b", "d"), None, AS_OF), None)
-    second = catalogue.place(
-        catalogue.join_catalogue(seen(session, "a", "c", "d"), None, AS_OF), first
-    )
+def test_positions_are_kept_from_yesterday_and_new_items_are_appended():
+    first = catalogue.place(catalogue.join_catalogue(seen("b", "d"), None, AS_OF), None)
+    second = catalogue.place(catalogue.join_catalogue(seen("a", "c", "d"), None, AS_OF), first)
     places = {name: row["position"] for name, row in known(second).items()}
     assert {name: row["position"] for name, row in known(first).items()} == {"b": 0, "d": 1}
     assert places == {"b": 0, "d": 1, "a": 2, "c": 3}
@@ -70,7 +68,7 @@ def test_positions_are_kept_from_yesterday_and_new_items_are_appended(session):
 
 
 @pytest.mark.parametrize("valid_from", [None, EARLY])
-def test_of_rows_from_the_same_instant_the_one_that_withholds_most_counts(session, valid_from):
+def test_of_rows_from_the_same_instant_the_one_that_withholds_most_counts(valid_from):
     plain = {"item_id": "a", "title": "same", "valid_from": valid_from}
     pairs = (
         ({"available": False}, {"available": True}),
@@ -83,12 +81,12 @@ def test_of_rows_from_the_same_instant_the_one_that_withholds_most_counts(sessio
     for counts, other in pairs:
         rows = [plain | counts, plain | other]
         for given in (rows, rows[::-1]):
-            table = items(session, *given).coalesce(1)
-            found = known(catalogue.join_catalogue(seen(session), table, AS_OF))["a"]
+            table = items(*given)
+            found = known(catalogue.join_catalogue(seen(), table, AS_OF))["a"]
             name = next(iter(counts))
             value = dict(found[name]) if name == "attributes" else found[name]
             assert value == counts[name], given
-        assert catalogue.duplicates(items(session, *rows, {"item_id": "b"})) == 1
+        assert catalogue.duplicates(items(*rows, {"item_id": "b"})) == 1
 
 
 # --- what left the catalogue -----------------------------------------------------------------
@@ -209,21 +207,24 @@ def test_a_source_without_a_catalogue_knows_items_by_their_events_alone(shop):
     assert second["wine"]["catalogued"]
 
 
-def test_the_price_is_the_median_paid_per_unit_before_the_run_date(session):
+def test_the_price_is_the_median_paid_per_unit_before_the_run_date(tmp_path):
     rows = [
         ("a", "purchase", EARLY, 2.0, 6.0), ("a", "purchase", EARLY, 1.0, 3.0),
         ("a", "purchase", datetime(2016, 1, 1, tzinfo=UTC), 1.0, 99.0),
-        ("a", "view", EARLY, 1.0, 50.0),
+        ("a", "view", EARLY, 1.0, 50.0), ("a", "purchase", EARLY, 1.0, 8.0),
+        ("a", "purchase", EARLY, 1.0, None), ("b", "purchase", EARLY, 1.0, 0.0),
     ]  # fmt: skip
-    events = session.createDataFrame(
-        rows,
-        "item_id string, event_type string, event_time timestamp, quantity double, value double",
-    )
-    found = known(catalogue.seen(events, AS_OF, catalogue.Params()))
-    assert found["a"]["paid"] == 3.0
+    names = ["item_id", "event_type", "event_time", "quantity", "value"]
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    schema = pa.schema([TABLES["events"].schema.field(name) for name in names])
+    io.write_arrow(tmp_path, pa.Table.from_pylist(found, schema))
+    assert known(catalogue.seen(tmp_path, AS_OF, catalogue.Params())) == {
+        "a": {"item_id": "a", "first_seen": datetime(2016, 1, 1, tzinfo=UTC), "paid": 3.0},
+        "b": {"item_id": "b", "first_seen": EARLY, "paid": None},
+    }
 
 
-def test_lists_out_of_force_and_unknown_items_are_left_out(session):
+def test_lists_out_of_force_and_unknown_items_are_left_out():
     rows = [
         {"list_id": "now", "position": 1, "item_id": "a"},
         {"list_id": "over", "position": 1, "item_id": "a", "ends": EARLY},
@@ -235,9 +236,8 @@ def test_lists_out_of_force_and_unknown_items_are_left_out(session):
         },
         {"list_id": "unknown", "position": 1, "item_id": "nowhere"},
     ]
-    lists = session.createDataFrame(pa.Table.from_pylist(rows, contract.schema("editorial")))
-    items_known = seen(session, "a").select("item_id", F.lit(0).alias("position"))
-    found = catalogue.editorial_in_force(lists, items_known, AS_OF).toArrow().to_pylist()
+    lists = pa.Table.from_pylist(rows, contract.schema("editorial"))
+    found = catalogue.editorial(lists, seen("a"), AS_OF).to_pylist()
     assert [row["list_id"] for row in found] == ["now"]
 
 
