@@ -20,11 +20,10 @@ from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from jobs.ordering.diversity import Capped, Placed, Shelf
 from jobs.params import check
+from jobs.refresh import onward
 from jobs.tables import TABLES
 
 # Samples of each posterior: shares are then right to about one in a hundred.
@@ -193,22 +192,19 @@ def share_table(
     }, schema=TABLES["explore_shares"].schema)  # fmt: skip
 
 
-def outcomes(shown: DataFrame, answers: DataFrame) -> pa.Table:
+def outcomes(shown: pa.Table, answers: pa.Table) -> pa.Table:
     """What became of explored places: source, impressions, conversions; no row for a source that
     was not shown. An item that several sources named counts for each.
 
-    ``shown``: request_id, item_id, sources, a row per explored item shown; ``answers``: request_id,
-    item_id of the events that count as conversions.
+    ``shown``: request_id, item_id, source, a row per explored item shown and source that named it;
+    ``answers``: request_id, item_id of the events that count as conversions.
     """
-    converted = answers.distinct().withColumn("converted", F.lit(1))
-    return (
-        shown.select("request_id", "item_id", F.explode("sources").alias("source"))
-        .distinct()
-        .join(converted, on=["request_id", "item_id"], how="left")
-        .groupBy("source")
-        .agg(
-            F.count(F.lit(1)).alias("impressions"),
-            F.sum(F.coalesce("converted", F.lit(0))).alias("conversions"),
-        )
-        .toArrow()
+    place = ["request_id", "item_id"]
+    rows = shown.group_by([*place, "source"]).aggregate([])
+    converted = onward.among(rows, answers, place).cast(pa.int64())
+    counted = rows.append_column("converted", converted).group_by("source").aggregate(
+        [([], "count_all"), ("converted", "sum")]
+    )  # fmt: skip
+    return counted.select(["source", "count_all", "converted_sum"]).rename_columns(
+        ["source", "impressions", "conversions"]
     )

@@ -13,9 +13,9 @@ from functools import reduce
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+import pyarrow.parquet as pq
 
 from jobs import io
 from jobs.io import Published
@@ -23,9 +23,10 @@ from jobs.night import Night
 from jobs.ordering import explore
 from jobs.ordering.surfaces import CONTEXT, Surface
 from jobs.refresh import explored as kept
-from jobs.release import releases
+from jobs.release import groups, releases
 from jobs.retrieval import matrix
-from jobs.sources import contract
+from jobs.sources import in_memory
+from jobs.sources.in_memory import Where
 from jobs.tables import TIME, S
 
 KEY = ["key_type", "key"]
@@ -50,12 +51,12 @@ def shown(night: Night, days: int, surface: str) -> pa.Table:
     log = _log(night, days, surface) if days else None
     if log is None:
         return PAIRS.empty_table()
-    seen = log.where(F.col("shown_position").isNotNull())
-    rows = log if seen.isEmpty() else seen
-    known = night.frame("identities").select(*KEY, "person_id")
-    found = rows.join(known, on=KEY, how="inner").select("person_id", "item_id")
-    items = night.frame("items").select("item_id")
-    return found.distinct().join(items, on="item_id", how="semi").select(*PAIRS.names).toArrow()
+    seen = log.filter(pc.is_valid(log["shown_position"]))
+    rows = seen if seen.num_rows else log
+    found = rows.join(night.arrow("identities", [*KEY, "person_id"]), KEY, join_type="inner")
+    items = night.arrow("items", ["item_id"])["item_id"].combine_chunks()
+    found = found.filter(pc.is_in(found["item_id"], value_set=items))
+    return found.group_by(PAIRS.names).aggregate([]).select(PAIRS.names).cast(PAIRS)
 
 
 def explored(night: Night, name: str, surface: Surface) -> pa.Table:
@@ -74,70 +75,81 @@ def explored(night: Night, name: str, surface: Surface) -> pa.Table:
     ]
     if log is not None:
         shelves.append(_kept(night, log, surface.grain == CONTEXT, since))
-    placed = [shelf for shelf in shelves if shelf is not None]
-    if not placed:
-        return pa.table(
-            {name: pa.array([], S) for name in ("source", "impressions", "conversions")}
-        )
-    answers = (
-        night.frame("events")
-        .where(F.col("request_id").isNotNull())
-        .where(F.col("event_type").isin(*surface.explore_rewards))
-        .join(night.frame("history").select("event_id"), on="event_id", how="semi")
-        .select("request_id", "item_id")
-    )
-    return explore.outcomes(reduce(DataFrame.unionByName, placed), answers)
+    placed = pa.concat_tables([DRAWN.empty_table(), *filter(None, shelves)])
+    return explore.outcomes(placed, _answers(night, surface) if placed.num_rows else ANSWERS)
 
 
-def _log(night: Night, days: int, surface: str) -> DataFrame | None:
-    """The log of a surface over the days before the night; None where the source keeps none."""
-    log = contract.read(night.spark, night.source_folder(), "recommendation_log")
-    if log is None:
+DRAWN = pa.schema([("request_id", S), ("item_id", S), ("source", S)])
+ANSWERS = pa.schema([("request_id", S), ("item_id", S)]).empty_table()
+LOGGED = [
+    "request_id", "request_time", "surface", *KEY, "item_id", "propensity", "release_id",
+    "shown_position",
+]  # fmt: skip
+
+
+def _answers(night: Night, surface: Surface) -> pa.Table:
+    """request_id, item_id of the events that answer a place, of people with a history."""
+    rewards = ds.field("event_type").isin(list(surface.explore_rewards))
+    columns = ["event_id", "request_id", "item_id"]
+    rows = night.arrow("events", columns, rewards & ds.field("request_id").is_valid())
+    ids = rows["event_id"].combine_chunks()
+    stitched = night.arrow("history", ["event_id"], ds.field("event_id").isin(ids))
+    mine = pc.is_in(rows["event_id"], value_set=stitched["event_id"].combine_chunks())
+    return rows.filter(mine).select(ANSWERS.schema.names)
+
+
+def _log(night: Night, days: int, surface: str) -> pa.Table | None:
+    """The log of a surface over the days before the night, without rows that do not say what was
+    asked; None where the source keeps none."""
+    since, now = (pa.scalar(at, TIME) for at in (night.as_of - timedelta(days=days), night.as_of))
+
+    def lately(rows: pa.Table) -> pa.ChunkedArray:
+        times = rows["request_time"]
+        within = pc.and_(pc.greater_equal(times, since), pc.less(times, now))
+        return pc.and_(pc.equal(rows["surface"], surface), within)
+
+    where = Where(["surface", "request_time"], lately)
+    rows = in_memory.read(night.source_folder(), "recommendation_log", None, LOGGED, where)
+    if rows is None:
         return None
-    when = F.col("request_time")
-    since = F.lit(night.as_of - timedelta(days=days))
-    return log.where((F.col("surface") == surface) & (when >= since) & (when < F.lit(night.as_of)))
+    return rows.filter(reduce(pc.and_, (pc.is_valid(rows[name]) for name in (*KEY, "item_id"))))
 
 
-def _of_persons(night: Night, log: DataFrame, lists: Published) -> DataFrame | None:
-    """Logged items that the lists of one night explored: request_id, item_id, sources; None where
-    its lists are of a version that drew nothing."""
-    rows = io.frame(night.spark, lists.table("recommendations"))
+def _of_persons(night: Night, log: pa.Table, lists: Published) -> pa.Table | None:
+    """Logged items that the lists of one night explored, as ``DRAWN``, a row per source; None where
+    its lists are of a version that drew nothing, or were not logged."""
+    folder = lists.table("recommendations")
     known = night.lake.at("identities", lists.as_of)
-    if known is None or "propensity" not in rows.columns:
+    if known is None or "propensity" not in io.schema_of(folder).names:
         return None
     night.earlier("recommendations", lists.as_of)
     night.earlier("identities", lists.as_of)
-    keys = io.frame(night.spark, known.table("identities")).select(*KEY, "person_id")
-    drawn = rows.where(F.col("propensity") < 1.0)
+    asked = log.filter(_of_release(log, lists))
+    if asked.num_rows == 0:
+        return None
+    keys = io.read_arrow(known.table("identities"), [*KEY, "person_id"])
     place = ["surface", "person_id", "item_id"]
-    return (
-        log.where(_of_release(lists))
-        .join(keys, on=KEY, how="inner")
-        .join(drawn.select(*place, "sources"), on=place, how="inner")
-        .select("request_id", "item_id", "sources")
-    )
+    drawn = _each_source(io.read_arrow(folder, [*place, "sources"], EXPLORED))
+    asked = asked.join(keys, KEY, join_type="inner")
+    return _drawn(asked.join(drawn, place, join_type="inner"))
 
 
-def _of_contexts(night: Night, log: DataFrame, lists: Published) -> DataFrame | None:
+def _of_contexts(night: Night, log: pa.Table, lists: Published) -> pa.Table | None:
     """The same of lists that many share. The log does not say in whose context somebody asked, but
     whether the item was drawn; it was by the sources that name it in the lists that drew it."""
     folder = lists.table("context_lists")
     if not folder.is_dir():
         return None
     night.earlier("recommendations", lists.as_of)
-    drawn = io.frame(night.spark, folder).where(F.col("propensity") < 1.0)
-    sources = drawn.groupBy("surface", "item_id").agg(
-        F.array_sort(F.array_distinct(F.flatten(F.collect_list("sources")))).alias("sources")
-    )
-    return (
-        log.where(_of_release(lists) & (F.col("propensity") < 1.0))
-        .join(sources, on=["surface", "item_id"], how="inner")
-        .select("request_id", "item_id", "sources")
-    )
+    asked = log.filter(pc.and_(_of_release(log, lists), pc.less(log["propensity"], 1.0)))
+    if asked.num_rows == 0:
+        return None
+    drawn = _each_source(io.read_arrow(folder, ["surface", "item_id", "sources"], EXPLORED))
+    drawn = drawn.group_by(drawn.column_names).aggregate([])
+    return _drawn(asked.join(drawn, ["surface", "item_id"], join_type="inner"))
 
 
-def _kept(night: Night, log: DataFrame, of_contexts: bool, since: datetime) -> DataFrame | None:
+def _kept(night: Night, log: pa.Table, of_contexts: bool, since: datetime) -> pa.Table | None:
     """The same of refreshes whose tables are gone; None where nothing was kept of any."""
     paths = [
         path
@@ -149,16 +161,32 @@ def _kept(night: Night, log: DataFrame, of_contexts: bool, since: datetime) -> D
         return None
     for path in paths:
         night.read_file(path)
-    rows = night.spark.read.parquet(*(str(path) for path in paths))
-    stamped = log.withColumn("stamp", F.substring("release_id", 1, len(paths[0].stem)))
+    rows = _each_source(pa.concat_tables([pq.read_table(path) for path in paths]))
+    begins = pc.utf8_slice_codeunits(log["release_id"], 0, len(paths[0].stem))
+    stamped = log.append_column("stamp", begins)
     if of_contexts:
-        stamped = stamped.where(F.col("propensity") < 1.0)
+        stamped = stamped.filter(pc.less(log["propensity"], 1.0))
     on = ["stamp", "surface", "item_id", *([] if of_contexts else KEY)]
-    return stamped.join(rows, on=on, how="inner").select("request_id", "item_id", "sources")
+    return _drawn(stamped.join(rows, on, join_type="inner"))
 
 
-def _of_release(lists: Published) -> Column:
-    return F.col("release_id").startswith(releases.stamp(io.parse_as_of(lists.as_of)))
+EXPLORED = ds.field("propensity") < 1.0
+
+
+def _each_source(rows: pa.Table) -> pa.Table:
+    """A row for each of ``sources``, in a column ``source``."""
+    sources = groups.one(rows["sources"])
+    each = rows.drop_columns(["sources"]).take(pc.list_parent_indices(sources))
+    return each.append_column("source", pc.list_flatten(sources))
+
+
+def _drawn(rows: pa.Table) -> pa.Table:
+    return rows.select(DRAWN.names).cast(DRAWN)
+
+
+def _of_release(log: pa.Table, lists: Published) -> pa.ChunkedArray:
+    """(n_rows,) booleans: what was logged of the releases of one run date."""
+    return pc.starts_with(log["release_id"], releases.stamp(io.parse_as_of(lists.as_of)))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ holds now and the base did not know is found.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs import io, tables
@@ -36,7 +36,7 @@ from jobs.ordering import rules
 from jobs.ordering.surfaces import CONTEXT, ITEM, PERSON
 from jobs.refresh import ladder, onward
 from jobs.refresh.ladder import AGED, KEPT, POOLED, Params
-from jobs.release import releases
+from jobs.release import groups, releases
 from jobs.retrieval import matrix
 from jobs.signals import sessions
 from jobs.signals.past import people_of
@@ -248,22 +248,21 @@ def touched_people(night: Night, stitched: Published, identities: Published) -> 
 
     ``stitched`` and ``identities``: those of the base.
     """
-    before = io.frame(night.spark, identities.table("persons"))
-    now, then = (_with_mates(persons) for persons in (night.frame("persons"), before))
-    known = [F.col("person_id"), _hash(FACTS_OF[1:]).alias("hash")]
-    facts = _differing(
-        now.select(*known), then.select(*known)
-    ).select(
-        "person_id",
-        F.when(F.col("then").isNull(), CAME).when(F.col("now").isNull(), WENT).otherwise(FACTS)
-        .alias("reason"),
-    )  # fmt: skip
+    now, then = night.arrow("persons"), io.read_arrow(identities.table("persons"))
+    now, then = (_with_mates(persons).select(FACTS_OF) for persons in (now, then))
+    gone, came = onward.differing(then, now, "person_id")
+    before, there = (rows["person_id"].combine_chunks() for rows in (then, now))
+    facts = pa.table({
+        "person_id": pa.chunked_array([*came["person_id"].chunks, *gone["person_id"].chunks]),
+        "reason": pa.chunked_array([
+            *_reasons(came["person_id"], before, CAME), *_reasons(gone["person_id"], there, WENT),
+        ]),
+    }).group_by(["person_id", "reason"]).aggregate([])  # fmt: skip
     acted = _acted(night, stitched)
-    there = night.arrow("persons", ["person_id"])["person_id"].combine_chunks()
     acted = acted.filter(pc.is_in(acted, value_set=there))
     schema = tables.TABLES["touched_people"].schema
     reasons = pa.table({"person_id": acted, "reason": pa.repeat(EVENTS, len(acted))})
-    found = pa.concat_tables([facts.toArrow().cast(schema), reasons.cast(schema)])
+    found = pa.concat_tables([facts.select(schema.names).cast(schema), reasons.cast(schema)])
     return found.sort_by([("person_id", "ascending"), ("reason", "ascending")])
 
 
@@ -290,15 +289,23 @@ def _acted(night: Night, then: Published) -> pa.Array:
     return onward.both(*found)
 
 
-def _with_mates(persons: DataFrame) -> DataFrame:
-    home = Window.partitionBy("household_id")
-    consenting = F.collect_list(F.when(F.col("personalised"), F.col("person_id")))
-    return persons.withColumn("mates", F.array_sort(consenting.over(home)))
+def _reasons(ids: pa.ChunkedArray, others: pa.Array, alone: str) -> list[pa.Array]:
+    """Why each of these persons differs: ``alone`` where it is not among the others."""
+    known = pc.is_in(ids, value_set=others)
+    return [pa.array([], pa.string()), *pc.if_else(known, FACTS, alone).chunks]
 
 
-def _hash(names: Sequence[str]) -> Column:
-    """A number for the values of these columns; null is a value of its own."""
-    return F.xxhash64(F.to_json(F.struct(*names), {"ignoreNullFields": "false"}))
+def _with_mates(persons: pa.Table) -> pa.Table:
+    """The persons with the sorted ids of who lives there and consents; null for nobody."""
+    rows = persons.filter(persons["personalised"]).select(["household_id", "person_id"])
+    rows = rows.sort_by([("household_id", "ascending"), ("person_id", "ascending")])
+    starts = groups.runs(rows, ["household_id"])
+    offsets = pa.array(np.append(starts, rows.num_rows), pa.int32())
+    mates = pa.ListArray.from_arrays(offsets, rows["person_id"].combine_chunks())
+    homes = rows["household_id"].take(pa.array(starts)).combine_chunks()
+    return persons.append_column(
+        "mates", mates.take(pc.index_in(persons["household_id"], value_set=homes))
+    )
 
 
 def _acts(history: DataFrame) -> DataFrame:
@@ -466,23 +473,17 @@ def _changed(digests: pa.Table, grain: str) -> bool:
 # --- items -----------------------------------------------------------------------------------
 def touched_items(night: Night, catalogue: Published) -> pa.Table:
     """The table ``touched_items``. Items never go: one that left the catalogue is unavailable."""
-    read = night.spark.read.parquet
-    now, then = night.frame("items"), read(str(catalogue.table("items")))
-    hashes = [_hash(DESCRIPTION[1:]), _hash(SHOWING[1:])]
-    of_now, of_then = (
-        rows.select(
-            "item_id", hashes[0].alias(f"{DESCRIBED}_{at}"), hashes[1].alias(f"{SHOWN}_{at}")
-        )
-        for rows, at in ((now, "now"), (then, "then"))
-    )
-    both = of_now.join(of_then, on="item_id", how="left")
-    came = F.col(f"{DESCRIBED}_then").isNull()
-    reasons = F.array_compact(F.array(
-        F.when(came, F.lit(CAME)),
-        *(
-            F.when(~came & (F.col(f"{name}_now") != F.col(f"{name}_then")), F.lit(name))
-            for name in (DESCRIBED, SHOWN)
-        ),
-    ))  # fmt: skip
-    found = both.select("item_id", F.explode(reasons).alias("reason")).toArrow()
-    return found.sort_by([("item_id", "ascending"), ("reason", "ascending")])
+    now, then = night.arrow("items"), io.read_arrow(catalogue.table("items"))
+    place = pc.index_in(now["item_id"], value_set=then["item_id"].combine_chunks())
+    came, was = pc.is_null(place).to_numpy(zero_copy_only=False), then.take(place)
+    reasons = {
+        CAME: came,
+        DESCRIBED: ~came & ~onward.same(now, was, DESCRIPTION[1:]),
+        SHOWN: ~came & ~onward.same(now, was, SHOWING[1:]),
+    }
+    found = [
+        pa.table({"item_id": ids, "reason": pa.repeat(reason, len(ids))})
+        for reason, holds in reasons.items()
+        for ids in [now["item_id"].filter(pa.array(holds))]
+    ]
+    return pa.concat_tables(found).sort_by([("item_id", "ascending"), ("reason", "ascending")])

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from jobs import io
 from jobs.night import Night
-from jobs.release import releases
+from jobs.release import groups, releases
 
 # People of a file: fewer would make more files than a folder is comfortable with (a hundred a table
 # and source at 50,000 people), and for one person who changed a file is written again.
@@ -160,16 +160,51 @@ def _together(some: list[pa.Table], like: Path) -> pa.Table:
 
 def differing(then: pa.Table, now: pa.Table, by: str) -> tuple[pa.Table, pa.Table]:
     """The rows of each of two tables that the other has not got as they are; in both the values of
-    ``by`` are unique, and the columns are the same and hold no lists."""
+    ``by`` are unique, and the columns are the same."""
     place = pc.index_in(now[by], value_set=then[by].combine_chunks())
-    same = pc.is_valid(place)
-    there = then.take(place)
-    for name in now.schema.names:
-        ours, theirs = now[name], there[name]
-        neither = pc.and_(pc.is_null(ours), pc.is_null(theirs))
-        same = pc.and_(same, pc.or_(pc.fill_null(pc.equal(ours, theirs), False), neither))
-    stood = pc.is_in(then[by], value_set=now[by].filter(same).combine_chunks())
-    return then.filter(pc.invert(stood)), now.filter(pc.invert(same))
+    alike = same(now, then.take(place), now.schema.names) & np.asarray(pc.is_valid(place), bool)
+    stood = pc.is_in(then[by], value_set=now[by].filter(pa.array(alike)).combine_chunks())
+    return then.filter(pc.invert(stood)), now.filter(pa.array(~alike))
+
+
+def same(ours: pa.Table, theirs: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """(n,) bool: which rows of two tables of ``n`` rows agree in these columns, where null agrees
+    with null and NaN with NaN."""
+    alike = np.ones(ours.num_rows, bool)
+    for name in names:
+        one, other = (groups.one(plain(rows[name])) for rows in (ours, theirs))
+        equal = pc.fill_null(pc.equal(one, other), False)
+        if pa.types.is_floating(one.type):
+            nan = pc.and_(pc.is_nan(one), pc.is_nan(other))
+            equal = pc.or_(equal, pc.fill_null(nan, False))
+        equal = pc.or_(equal, pc.and_(pc.is_null(one), pc.is_null(other)))
+        alike &= equal.to_numpy(zero_copy_only=False)
+    return alike
+
+
+def plain(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """A column as it is, but lists of texts, and texts by names, as texts that are equal where they
+    are; null where they are null."""
+    if pa.types.is_map(column.type):
+        maps = groups.one(column)
+        first, last = maps.offsets[0].as_py(), maps.offsets[-1].as_py()
+        sides = (_sized(side.slice(first, last - first)) for side in (maps.keys, maps.items))
+        texts, lengths = pc.binary_join_element_wise(*sides, ""), np.diff(maps.offsets)
+    elif pa.types.is_list(column.type):
+        texts = _sized(groups.one(pc.list_flatten(column)))
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    else:
+        return column
+    missing = groups.one(pc.is_null(column))
+    offsets = pa.array(np.cumsum([0, *lengths]), pa.int32())
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), "")
+    return pc.if_else(missing, None, joined)
+
+
+def _sized(texts: pa.Array) -> pa.Array:
+    """Texts with their lengths before them, so that no two can be taken for one; of null none."""
+    length = pc.binary_length(texts).cast(pa.string())
+    return pc.fill_null(pc.binary_join_element_wise(length, texts, ":"), "-")
 
 
 def among(rows: pa.Table, chosen: pa.Table, names: Sequence[str]) -> pa.Array:

@@ -224,14 +224,12 @@ def test_the_better_source_gets_the_more_and_none_less_than_its_part_of_the_floo
     np.testing.assert_allclose(found, [0.8, 0.1, 0.1])
 
 
-def test_outcomes_are_joined_by_request_and_item_and_count_for_each_source(session):
-    shown = session.createDataFrame(
-        [("r1", "a", ["popular", "trending"]), ("r1", "b", ["popular"]), ("r2", "a", ["popular"])],
-        "request_id string, item_id string, sources array<string>",
-    )
-    answers = session.createDataFrame(
-        [("r1", "a"), ("r1", "a"), ("r1", "z"), ("r3", "a")], "request_id string, item_id string"
-    )
+def test_outcomes_are_joined_by_request_and_item_and_count_for_each_source():
+    shown = pa.table({
+        "request_id": ["r1", "r1", "r1", "r2", "r2"], "item_id": ["a", "a", "b", "a", "a"],
+        "source": ["popular", "trending", "popular", "popular", "popular"],
+    })  # fmt: skip
+    answers = pa.table({"request_id": ["r1", "r1", "r1", "r3"], "item_id": ["a", "a", "z", "a"]})
     found = explore.outcomes(shown, answers)
     rows = {row["source"]: row for row in found.to_pylist()}
     assert (rows["popular"]["impressions"], rows["popular"]["conversions"]) == (3, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -193,6 +194,33 @@ def test_rows_differ_by_any_value_and_null_is_a_value(tmp_path: Path) -> None:
     for empty, full in ((then.slice(0, 0), now), (now, then.slice(0, 0))):
         found = onward.differing(empty, full, "id")
         assert [one.num_rows for one in found] == [empty.num_rows, full.num_rows]
+
+
+def test_rows_differ_by_what_their_lists_and_maps_hold_and_nan_is_a_value() -> None:
+    texts, named = pa.list_(pa.string()), pa.map_(pa.string(), pa.string())
+    lists = [["a", "b"], ["ab"], [None], [], None, ["1:a"], ["a"]]
+    maps = [
+        [("a", "b")],
+        [("a", None)],
+        [("ab", "")],
+        [],
+        None,
+        [("a", "b"), ("c", "d")],
+        [("d", "a")],
+    ]
+    numbers = [1.0, float("nan"), None, 0.0, -1.0, 2.0, 3.0]
+    table = pa.table({
+        "lists": pa.array(lists, texts), "maps": pa.array(maps, named), "numbers": numbers,
+    })  # fmt: skip
+    names = table.column_names
+    for shift in range(len(lists)):
+        order = pa.array(np.roll(np.arange(len(lists)), shift))
+        # In pieces, of which some begin within an array.
+        other = pa.concat_tables([table.take(order).slice(0, 3), table.take(order).slice(3)])
+        for name in names:
+            assert onward.same(table, other, [name]).all() == (shift == 0)
+            assert onward.same(table, other, [name]).any() == (shift == 0)
+        assert onward.same(table, other, names).all() == (shift == 0)
 
 
 def test_rows_are_among_others_by_all_columns_together() -> None:
