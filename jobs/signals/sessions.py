@@ -34,7 +34,8 @@ from jobs import io
 from jobs.night import Night
 from jobs.params import check
 from jobs.refresh import onward
-from jobs.signals import identities, stitched
+from jobs.signals import identities, stitched, stitching
+from jobs.signals.stitching import Known
 
 KEY = ["key_type", "key"]
 # The note that says when the first event happened that an account claims, null where none does.
@@ -112,24 +113,18 @@ def refresh(night: Night, params: Params) -> None:
     if part is None:
         run(night, params)
         return
-    events, keyed, persons, logins = (
-        _held(night, name, rows)
-        for name, rows in (("events", part.events), ("identities", part.identities),
-                           ("persons", part.persons), ("logins", part.logins))
-    )  # fmt: skip
-    accounts = night.params_of("identities").account_types
-    claims = claimed(events, keyed, persons, logins, accounts, params)
+    known = Known(part.identities, part.persons, night.params_of("identities").account_types)
+    claims = stitching.claimed(part.events, known, part.logins, params)
     firsts = [notes.get(FIRST_CLAIMED)]
     if claims is not None:
-        claims = io.kept(claims, night.scratch("again") / "claims")
-        firsts.append(_first(claims))
+        first = pc.min(claims["event_time"]).as_py()
+        firsts.append(first.isoformat() if first else None)
     if any(firsts):
         night.notes[FIRST_CLAIMED] = min(filter(None, firsts))
     # The others bear witness to who was in a client session, and are nobody's here.
-    mine = events.join(_held(night, "keys", part.keys), on=KEY, how="semi")
-    found = stitch(resolve(mine, keyed, persons, claims, accounts), params).toArrow()
+    mine = part.events.filter(onward.among(part.events, part.keys, KEY))
+    found = stitching.history(mine, known, claims, params)
     found = found.filter(pc.is_in(found["person_id"], value_set=part.people))
-    found = found.sort_by([(name, "ascending") for name in ("person_id", "event_time", "event_id")])
     behind = {  # the parts that are there already
         name: onward.without(base.table(name), night.staged / name, part.people)
         for name in ("history", "sessions")
@@ -137,17 +132,12 @@ def refresh(night: Night, params: Params) -> None:
     # A table has a file, if none of its rows is left.
     if found.num_rows or not io.parquet_files(night.staged / "history"):
         night.add("history", behind["history"], found)
-        again = _held(night, "history", found)
-        night.add("sessions", behind["sessions"], sessions(again).toArrow())
+        night.add("sessions", behind["sessions"], stitching.sessions(found))
     pq.write_table(pa.table({"person_id": part.people}), night.staged / AGAIN)
     night.notes[NOTE] = {
         "rules": RULES, "people": len(part.people), "keys": part.keys.num_rows,
         "events": part.events.num_rows,
     }  # fmt: skip
-
-
-def _held(night: Night, name: str, rows: pa.Table) -> DataFrame:
-    return io.held(night.spark, rows, night.scratch("again") / name)
 
 
 def _first(claims: DataFrame) -> str | None:

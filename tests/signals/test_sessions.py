@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 
 from jobs import io
 from jobs.night import Night
-from jobs.signals import sessions
+from jobs.signals import sessions, stitching
 from jobs.sources import contract, simulated
 from jobs.tables import TABLES
 from tests.conftest import AS_OF
@@ -99,6 +99,18 @@ def case(
     return made
 
 
+def in_memory(
+    events: pa.Table, identities: pa.Table, persons: pa.Table, logins: pa.Table,
+    params: sessions.Params,
+) -> tuple[pa.Table, pa.Table]:  # fmt: skip
+    """The tables ``history`` and ``sessions`` as a refresh makes them."""
+    known = stitching.Known(identities, persons, ("account",))
+    history = stitching.history(
+        events, known, stitching.claimed(events, known, logins, params), params
+    )
+    return history, stitching.sessions(history)
+
+
 def outcomes(session: Any, cases: list[Case], params: sessions.Params) -> list[tuple[Rows, Rows]]:
     """Per case the rows of ``history`` and ``sessions``; each case has names of its own."""
     events, logins, identities, people = [], [], [], []
@@ -118,17 +130,22 @@ def outcomes(session: Any, cases: list[Case], params: sessions.Params) -> list[t
         people += [
             (person + mark, person not in one.refused) for person in set(one.person_of.values())
         ]
-    history = sessions.history(
-        session.createDataFrame(pa.Table.from_pylist(events, TABLES["events"].schema)),
-        session.createDataFrame(identities, "key_type string, key string, person_id string"),
-        session.createDataFrame(people, "person_id string, personalised boolean"),
-        session.createDataFrame(pa.Table.from_pylist(logins, LOGINS))
-        if logins
-        else session.createDataFrame([], NO_LOGINS),
-        ("account",),
-        params,
-    ).toArrow()
+    tables = [
+        pa.Table.from_pylist(events, TABLES["events"].schema), pa.table(
+            dict(zip(("key_type", "key", "person_id"), zip(*identities, strict=True), strict=True))
+        ),
+        pa.table(dict(zip(("person_id", "personalised"), zip(*people, strict=True), strict=True))),
+        pa.Table.from_pylist(logins, LOGINS),
+    ]  # fmt: skip
+    frames = [
+        session.createDataFrame(one) if one.num_rows else session.createDataFrame([], NO_LOGINS)
+        for one in tables
+    ]
+    history = sessions.history(*frames, ("account",), params).toArrow()
     stitched = sessions.sessions(session.createDataFrame(history)).toArrow()
+    for ours, theirs in zip(in_memory(*tables, params), (history, stitched), strict=True):
+        by = ours.schema.names[0]
+        assert ours.sort_by(by).to_pylist() == theirs.cast(ours.schema).sort_by(by).to_pylist()
     found: list[tuple[Rows, Rows]] = [([], []) for _ in cases]
     for place, name, rows in ((0, "event_id", history), (1, "session", stitched)):
         for row in rows.to_pylist():
