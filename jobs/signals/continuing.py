@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import io, tables
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 NOTE = "identities"
 # Raise this with every change to what links, components or households decide.
-RULES = 3
+RULES = 4
 LINK = [*PAIR, "source"]
 # Parameters that say where persons are computed, not who they are.
 PLACES = (
@@ -46,8 +46,6 @@ class Before:
 
     as_of: datetime
     folder: Path
-    keys: DataFrame
-    links: DataFrame
     changes: pa.Table
     note: dict[str, Any]
 
@@ -61,11 +59,17 @@ class Before:
         return Before(
             io.parse_as_of(manifest["as_of"]),
             found.folder,
-            io.frame(night.spark, found.table("identities")),
-            io.frame(night.spark, found.table("identity_links")),
             io.read_arrow(found.table("identity_changes")),
             manifest["notes"][NOTE],
         )
+
+    def keys(self, spark: SparkSession) -> DataFrame:
+        """Its identities."""
+        return io.frame(spark, self.folder / "identities")
+
+    def links(self, spark: SparkSession) -> DataFrame:
+        """Its links."""
+        return io.frame(spark, self.folder / "identity_links")
 
     def differs(self, policy: str, past: list[int]) -> str | None:
         """Why tonight cannot continue from it: ``policy`` or ``data``; None where it can."""
@@ -109,6 +113,7 @@ def touched(
     ``links.usable``.
     """
     since, now = F.lit(before.as_of), F.lit(cut)
+    keys_before, links_before = (read(named.sparkSession) for read in (before.keys, before.links))
     # A link seen ahead of the clock becomes another one when the clock comes to it.
     stirred = rows.where(
         (F.col("known_time") < now)
@@ -118,7 +123,7 @@ def touched(
     moved_keys = io.kept(_moved_keys(before, named, params), home / "moved-keys")
 
     fresh = links.state(rows.join(stirred, on=LINK, how="semi"), cut, params)
-    old = before.links.withColumns({"was": F.col("outcome"), "was_detail": F.col("detail")})
+    old = links_before.withColumns({"was": F.col("outcome"), "was_detail": F.col("detail")})
     earlier = old.select(*LINK, "was", "was_detail", F.col("confidence").alias("was_confidence"))
     fresh = fresh.join(earlier, on=LINK, how="left")
     settled = old.join(stirred, on=LINK, how="anti").withColumn("outcome", _reopened(params))
@@ -142,8 +147,8 @@ def touched(
         (may != might) | (may & might & ~F.col("confidence").eqNullSafe(F.col("was_confidence")))
     )
     seeds = links.ends(changed).unionAll(moved_keys.select(*KEY)).distinct()
-    groups = before.keys.join(seeds, on=KEY, how="semi").select("component").distinct()
-    reached = before.keys.join(groups, on="component", how="semi").select(*KEY)
+    groups = keys_before.join(seeds, on=KEY, how="semi").select("component").distinct()
+    reached = keys_before.join(groups, on="component", how="semi").select(*KEY)
     reached = io.kept(reached.unionAll(seeds).distinct(), home / "reached")
     candidates = _with_end_in(states.where(may), reached)
     return Touched(
@@ -151,19 +156,21 @@ def touched(
         home / "states",
         named.join(reached, on=KEY, how="semi"),
         candidates,
-        before.keys.join(reached, on=KEY, how="anti"),
+        keys_before.join(reached, on=KEY, how="anti"),
     )
 
 
 def _moved_keys(before: Before, named: DataFrame, params: Params) -> DataFrame:
     """Keys that came, went or are now seen first at another time: key_type, key."""
-    linking = links.ends(before.links.where(_merging("outcome"))).where(
+    linking = links.ends(before.links(named.sparkSession).where(_merging("outcome"))).where(
         F.col("key_type").isin(*params.linking_types)
     )
     now = named.withColumn("now", F.lit(True)).join(
         linking.withColumn("tied", F.lit(True)), on=KEY, how="full"
     )
-    then = before.keys.select(*KEY, F.col("first_seen").alias("seen"), F.lit(True).alias("then"))
+    then = before.keys(named.sparkSession).select(
+        *KEY, F.col("first_seen").alias("seen"), F.lit(True).alias("then")
+    )
     both = now.join(then, on=KEY, how="full")
     there = F.col("now").isNotNull() | F.col("tied").isNotNull()
     same = there & F.col("then").isNotNull() & F.col("first_seen").eqNullSafe(F.col("seen"))

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,15 +33,17 @@ from jobs.signals import (
     continuing,
     households,
     identity_counts,
+    linking,
     links,
     named,
     resolution,
+    resolving,
 )
 from jobs.signals.components import Caps
 from jobs.signals.continuing import Before
 from jobs.signals.links import KEY, PAIR
 from jobs.signals.named import Named
-from jobs.sources import contract
+from jobs.sources import contract, in_memory
 
 IDS = ("person_id", "household_id", "component")
 GROUPING = ("household", "household_too_large")
@@ -193,41 +196,60 @@ class Known:
 class Inputs:
     """What events received before a cut and the people table ``named``, and the links of the
     source: ``rows`` as they came (None where there is no such table), ``links`` those that are
-    usable."""
+    usable; both are the engine's."""
 
+    night: Night
     named: Named
-    rows: DataFrame | None
-    links: DataFrame
 
     @staticmethod
     def read(night: Night, cut: datetime) -> Inputs:
-        source = night.source_folder()
-        rows = contract.read(night.spark, source, "identity_links")
-        people = contract.read(night.spark, source, "people")
-        told = None if people is None else people.select(*named.PEOPLE.names).toArrow()
-        return Inputs(
-            named=Named(night.folder("events"), told, cut),
-            rows=rows,
-            links=night.spark.createDataFrame([], USABLE) if rows is None else links.usable(rows),
-        )
+        told = in_memory.read(night.source_folder(), "people", columns=named.PEOPLE.names)
+        return Inputs(night, Named(night.folder("events"), told, cut))
+
+    @cached_property
+    def rows(self) -> DataFrame | None:
+        return contract.read(self.night.spark, self.night.source_folder(), "identity_links")
+
+    @cached_property
+    def links(self) -> DataFrame:
+        if self.rows is None:
+            return self.night.spark.createDataFrame([], USABLE)
+        return links.usable(self.rows)
+
+    def in_memory(self) -> pa.Table | None:
+        """The links as they came, as a table; None where the source has none."""
+        return in_memory.read(self.night.source_folder(), "identity_links")
+
+
+def are_few(night: Night, params: Params, keys: int = 0) -> bool:
+    """Whether links are judged by arrays alone, without an engine."""
+    files = contract.files(night.source_folder(), "identity_links") or []
+    most = max(keys, sum(file.rows for file in files))
+    return params.engine == "array" or (params.engine == "auto" and most <= params.array_links)
 
 
 # --- the night -------------------------------------------------------------------------------
 def run(night: Night, params: Params) -> None:
     """Stage the five tables."""
     inputs, before = Inputs.read(night, night.as_of), Before.find(night)
-    tallied = identity_counts.tally(
-        inputs.rows, night.as_of, before.as_of if before else None, params
-    )
+    keys, since = inputs.named.keys(), before.as_of if before else None
+    few = are_few(night, params, keys.num_rows)
+    rows = inputs.in_memory() if few else None
+    tallied = (
+        linking.tally(rows, night.as_of, since, params) if few
+        else identity_counts.tally(inputs.rows, night.as_of, since, params)
+    )  # fmt: skip
     past, known = ([tallied.pop(f"{at}_{part}") for part in ("rows", "high", "low")]
                    for at in ("past", "known"))  # fmt: skip
     policy = continuing.policy(params)
     differs = before.differs(policy, past) if before else None
     why = full_for(before, differs, known[0], params)
-    if before is None or why:
-        found = resolve(night, inputs, night.as_of, params)
-    else:
+    if before is not None and not why:
         found = resume(night, inputs, before, params)
+    elif few:
+        found = at_once(keys, rows, night.as_of, params)
+    else:
+        found = resolve(night, inputs, night.as_of, params)
     night.notes[continuing.NOTE] = {
         "mode": found.mode, "full_for": why, "differs": differs, "engine": found.engine,
         "touched": found.touched, "policy": policy, "known": known,
@@ -261,6 +283,25 @@ def full_for(before: Before | None, differs: str | None, known: int, params: Par
     return differs or ("size" if known < max(params.incremental_links, 1) else None)
 
 
+def at_once(keys: pa.Table, rows: pa.Table | None, cut: datetime, params: Params) -> Resolution:
+    """What :func:`resolve` says, by arrays. ``rows``: the contract's links, if there are any."""
+    alone = rows is None
+    found = resolving.alone(keys) if alone else resolving.resolve(keys, rows, cut, params)
+    engine = "none" if alone else "array"
+    return Resolution(found.identities, found.links, "full", engine, found.touched)
+
+
+def logins(night: Night) -> pa.Table:
+    """The logins known at the run date, as of :func:`links.logins`; for any step that follows."""
+    params = night.params_of("identities")
+    if not are_few(night, params):
+        return at(night, night.as_of).logins.toArrow()
+    rows = in_memory.read(night.source_folder(), "identity_links")
+    if rows is None:
+        return linking.LOGINS.empty_table()
+    return linking.logins(linking.usable(rows), night.as_of, params)
+
+
 # --- any cut ---------------------------------------------------------------------------------
 def at(night: Night, cut: datetime) -> Known:
     """Keys, persons and logins as known at ``cut``, by the functions of the night itself.
@@ -288,6 +329,7 @@ def at(night: Night, cut: datetime) -> Known:
         identities = keys.join(of_key, on=KEY, how="inner").select(*published.columns)
     else:
         identities = resolve(night, inputs, cut, params).identities
+        assert not isinstance(identities, pa.Table)
     # Written once: whoever looks at a cut reads persons and keys many times over.
     identities = io.kept(identities, home / "identities")
     persons = inputs.named.persons(io.read_arrow(home / "identities"))
@@ -313,8 +355,8 @@ class Resolution:
     ``incremental`` one's, which engine ran, and on how many keys, links that may merge and raw
     components."""
 
-    identities: DataFrame
-    links: DataFrame
+    identities: DataFrame | pa.Table
+    links: DataFrame | pa.Table
     mode: str
     engine: str
     touched: dict[str, int]

@@ -29,7 +29,8 @@ from jobs.io import Published
 from jobs.night import Night
 from jobs.refresh import onward
 from jobs.signals import continuing, events, identities
-from jobs.signals.links import KEY, PAIR
+from jobs.signals.linking import LOGINS
+from jobs.signals.links import KEY
 
 ROWS = 1_000_000  # events that are looked through together
 
@@ -70,7 +71,7 @@ def since(night: Night, base: Published) -> Again | None:
     touched = [moved, gone.select(KEY), came.select(KEY)]
     # Where every key is an account's, and was, nobody claims anything.
     alone = not (now.anonymous or then.anonymous)
-    logins = NO_LOGINS if alone else identities.at(night, night.as_of).logins.toArrow()
+    logins = LOGINS.empty_table() if alone else identities.logins(night)
     if not alone:
         touched += _ends(logins.filter(_stirred(io.parse_as_of(base.manifest["as_of"]))))
         touched += _ends(_with_end(logins, moved))
@@ -88,13 +89,6 @@ def since(night: Night, base: Published) -> Again | None:
         whole.append(io.read_rows(base.table("history"), people, KEY))
     keys = _distinct(whole)
     return _with_rows(people, keys, now, logins, folder)
-
-
-NO_LOGINS = pa.schema(
-    [(name, pa.string()) for name in PAIR]
-    + [(name, tables.TIME) for name in ("observed_time", "known_time")]
-    + [("claims", pa.bool_())]
-).empty_table()
 
 
 def _with_rows(

@@ -7,7 +7,7 @@ import random
 import pyarrow as pa
 import pytest
 
-from jobs.signals import identities, links
+from jobs.signals import identities, linking, links
 from jobs.sources import contract
 from tests.conftest import AS_OF
 from tests.signals.graphs import DAY, link
@@ -23,11 +23,37 @@ def states(session):
         chosen = identities.Params(**params)
         frame = session.createDataFrame(pa.Table.from_pylist(list(rows), SCHEMA))
         found = links.state(links.usable(frame), cut, chosen)
+        usable = linking.usable(pa.Table.from_pylist(list(rows), SCHEMA))
+        ours = linking.state(usable, cut, chosen)
         if keys is not None:
-            named = [tuple(key.split(":")) for key in keys]
-            known = session.createDataFrame(named, "key_type string, key string")
-            found = links.judge(found, known, chosen)
-        return found.orderBy(*links.PAIR, "source").toArrow().to_pylist()
+            named = pa.table(dict(zip(
+                links.KEY, zip(*(key.split(":") for key in keys), strict=True), strict=True
+            )))  # fmt: skip
+            found = links.judge(found, session.createDataFrame(named), chosen)
+            ours = linking.judge(ours, named, chosen)
+        return alike(found, ours)
+
+    return run
+
+
+def alike(found, ours: pa.Table) -> list[dict]:
+    """The rows that Spark and Arrow say alike, in the order of their pairs and more."""
+    rows = [
+        sorted(one.to_pylist(), key=lambda row: [repr(value) for value in row.values()])
+        for one in (found.toArrow().select(ours.column_names).cast(ours.schema), ours)
+    ]
+    assert repr(rows[0]) == repr(rows[1])
+    return rows[1]
+
+
+@pytest.fixture
+def logins(session):
+    """The logins of links at the night."""
+
+    def run(*rows: dict) -> list[dict]:
+        given, params = pa.Table.from_pylist(list(rows), SCHEMA), identities.Params()
+        found = links.logins(links.usable(session.createDataFrame(given)), AS_OF, params)
+        return alike(found, linking.logins(linking.usable(given), AS_OF, params))
 
     return run
 
@@ -130,19 +156,18 @@ def test_of_actions_at_one_instant_the_one_that_joins_least_counts_in_any_order(
         assert expected in (found["outcome"], found["confidence"])
 
 
-def test_every_login_is_kept_with_its_time_and_only_logins(session):
+def test_every_login_is_kept_with_its_time_and_only_logins(logins):
     rows = [
         link(*ENDS, 9), link(*ENDS[::-1], 3), link(*ENDS, 3), link(*ENDS, 1, action="unlink"),
         link(*ENDS, 5, source="email_click"), link(*ENDS, 5, confidence=2.0), link(*ENDS, -1),
         link("device:1", "device:1", 4),
     ]  # fmt: skip
-    frame = session.createDataFrame(pa.Table.from_pylist(rows, SCHEMA))
-    found = links.logins(links.usable(frame), AS_OF, identities.Params()).toArrow().to_pylist()
+    found = logins(*rows)
     assert sorted(row["observed_time"] for row in found) == [AS_OF - 9 * DAY, AS_OF - 3 * DAY]
     assert {(row["key_type_a"], row["key_a"]) for row in found} == {("account", "1")}
 
 
-def test_a_login_that_is_guessed_at_or_taken_back_claims_nothing(session):
+def test_a_login_that_is_guessed_at_or_taken_back_claims_nothing(logins):
     rows = [
         link(*ENDS, 9), link(*ENDS, 5, action="unlink", received_time=AS_OF - 4 * DAY),
         link(*ENDS, 5), link(*ENDS, 3),
@@ -151,8 +176,7 @@ def test_a_login_that_is_guessed_at_or_taken_back_claims_nothing(session):
         link("account:1", "device:3", 9, confidence=0.3),
         link("account:1", "device:4", 9, confidence=0.95),
     ]  # fmt: skip
-    frame = session.createDataFrame(pa.Table.from_pylist(rows, SCHEMA))
-    found = links.logins(links.usable(frame), AS_OF, identities.Params()).toArrow().to_pylist()
+    found = logins(*rows)
     days = {
         (row["key_b"], (AS_OF - row["observed_time"]).days): (
             row["claims"], (AS_OF - row["known_time"]).days,
@@ -183,10 +207,17 @@ def test_the_fingerprint_of_the_past_follows_its_rows_and_not_their_order(sessio
     rows = [link(*ENDS, 9), link(*ENDS, 8, source=None), link(*ENDS, 3)]
 
     def past(*chosen: dict) -> tuple:
-        frame = session.createDataFrame(pa.Table.from_pylist(list(chosen), SCHEMA))
-        counted = links.tally(frame, AS_OF, AS_OF - 5 * DAY, identities.Params())
-        row = counted.toArrow().to_pylist()[0]
-        return tuple(row[f"past_{part}"] for part in ("rows", "high", "low"))
+        given, params = pa.Table.from_pylist(list(chosen), SCHEMA), identities.Params()
+        since = AS_OF - 5 * DAY
+        frame = session.createDataFrame(given)
+        by_spark = links.tally(frame, AS_OF, since, params).toArrow().to_pylist()[0]
+        ours = linking.tally(given, AS_OF, since, params)
+        assert [*by_spark] == [*ours]
+        counts = [name for name in ours if not name.endswith(("high", "low"))]
+        assert [by_spark[name] for name in counts] == [ours[name] for name in counts]
+        return tuple(
+            row[f"past_{part}"] for row in (by_spark, ours) for part in ("rows", "high", "low")
+        )
 
     assert past(*rows) == past(*rows[::-1]) == past(*rows[:2])
     assert past(*rows)[0] == 2
