@@ -28,12 +28,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs import io, lock, params, spark, steps
+from jobs import engine, io, lock, params, spark, steps
 from jobs.errors import Busy, Fault, exit_code
 from jobs.io import Lake
-from jobs.night import Night, engine_file, scratch_folder, standing_file
+from jobs.night import Night, scratch_folder
 from jobs.refresh import route
 from jobs.release import replaced
+from jobs.spark import engine_file, standing_file
 
 log = logging.getLogger("nightjar")
 PATIENCE_SECONDS, PAUSE_SECONDS = 900.0, 1.0
@@ -63,21 +64,22 @@ def open_night(chosen: argparse.Namespace) -> None:
     """Check the run's parameters, take the lake, and start the engine."""
     lake = _open(chosen)
     try:
-        _start_engine(chosen, lake)
+        engine.start(lake, chosen.master, dict(chosen.conf or []))
     except BaseException:
         lock.release(lake, chosen.run_id)
         raise
 
 
 def open_refresh(chosen: argparse.Namespace) -> None:
-    """The same for a refresh, with the release that it goes on from, and what it takes over."""
+    """The same for a refresh, with the release that it goes on from, and what it takes over. Its
+    engine is started once a step needs one, which few do."""
     lake, as_of = _open(chosen, brief=True), io.parse_as_of(chosen.as_of)
     try:
         route.check_clock(lake, as_of, datetime.now(UTC))
         overrides = params.from_json(chosen.params)
         refresh = route.open_refresh(lake, as_of, chosen.run_id, chosen.source, overrides)
         route.carry_over(lake, as_of, chosen.run_id, refresh)
-        _start_engine(chosen, lake)
+        engine.promise(lake, chosen.master, dict(chosen.conf or []))
     except BaseException:
         route.close(lake, chosen.run_id)
         lock.release(lake, chosen.run_id)
@@ -92,22 +94,11 @@ def _open(chosen: argparse.Namespace, brief: bool = False) -> Lake:
     try:
         route.close(lake, chosen.run_id)  # left by a refresh of this name that was killed
         with lock.alone(lake):
-            _stop_engine(lake)
+            engine.stop(lake)
     except BaseException:
         lock.release(lake, chosen.run_id)
         raise
     return lake
-
-
-def _start_engine(chosen: argparse.Namespace, lake: Lake) -> None:
-    conf = dict(chosen.conf or [])
-    engine = spark.standing(standing_file(lake), chosen.master, conf)
-    if engine is None:
-        engine = spark.start(chosen.master, lake.root / ".night" / "spark.log", conf)
-    engine.save(engine_file(lake))
-    # Behind the ; of an address there may be a token.
-    shown = [text.partition(";")[0] for text in (engine.url, engine.master)]
-    log.info("engine=%s master=%s", *shown)
 
 
 def stand_by(chosen: argparse.Namespace) -> None:
@@ -119,19 +110,12 @@ def stand_by(chosen: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engine is ended
     log_file = lake.root / ".night" / "standing.log"
     conf = dict(chosen.conf or [])
-    with spark.stand(standing_file(lake), chosen.master, log_file, conf) as engine:
-        log.info("engine=%s master=%s stands_for=%s", engine.url, engine.master, lake.root)
+    with spark.stand(standing_file(lake), chosen.master, log_file, conf) as one:
+        log.info("engine=%s master=%s stands_for=%s", one.url, one.master, lake.root)
         with contextlib.suppress(KeyboardInterrupt):
-            while engine.alive():
+            while one.alive():
                 time.sleep(PAUSE_SECONDS)
-            raise engine.ended()
-
-
-def _stop_engine(lake: Lake) -> None:
-    """End the engine of this lake, if there is one; the caller is ``lock.alone``."""
-    if engine_file(lake).exists():
-        spark.Engine.load(engine_file(lake)).stop()
-        engine_file(lake).unlink()
+            raise one.ended()
 
 
 def take(
@@ -167,7 +151,7 @@ def close_night(chosen: argparse.Namespace) -> None:
         # Where nobody held the lake, another run may have taken it since.
         if _held_by_another(lake, chosen.run_id):
             return
-        _stop_engine(lake)
+        engine.stop(lake)
         shutil.rmtree(scratch_folder(lake), ignore_errors=True)
     route.close(lake, chosen.run_id)
     lock.release(lake, chosen.run_id)

@@ -1,8 +1,9 @@
 """One night at a time on a lake: a lock with an owner and an expiry.
 
-The lock is one file. A night renews it at each step; a lock whose engine died on this machine, or
-whose time ran out, is taken over with a log line. Whoever looks at the lock and then changes it, or
-ends an engine that others take as a sign of life, does so :func:`alone`.
+The lock is one file. A night renews it at each step; a lock whose engine died on this machine,
+whose machine was started again, or whose time ran out, is taken over with a log line. Whoever looks
+at the lock and then changes it, or ends an engine that others take as a sign of life, does so
+:func:`alone`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from typing import Any
 from jobs import io
 from jobs.errors import Busy, Fault
 from jobs.io import Lake
-from jobs.night import engine_file
-from jobs.spark import Engine
+from jobs.spark import Engine, engine_file
 
 log = logging.getLogger("nightjar")
 HOLD = timedelta(hours=2)  # longer than the longest step; a step renews it when it starts
@@ -96,6 +96,7 @@ def _entry(owner: str, brief: bool) -> dict[str, Any]:
         "owner": owner,
         "brief": brief,
         "host": socket.gethostname(),
+        "boot": _boot(),
         "taken": now.isoformat(timespec="seconds"),
         "expires": (now + HOLD).isoformat(timespec="seconds"),
     }
@@ -104,7 +105,18 @@ def _entry(owner: str, brief: bool) -> dict[str, Any]:
 def _abandoned(lake: Lake, holder: dict[str, Any]) -> bool:
     if datetime.fromisoformat(holder["expires"]) < datetime.now(UTC):
         return True
-    return holder["host"] == socket.gethostname() and _engine_died(lake)
+    if holder["host"] != socket.gethostname():
+        return False
+    # Nothing of a run outlives its machine; one that needs no engine has no other sign of life.
+    return holder.get("boot", _boot()) != _boot() or _engine_died(lake)
+
+
+def _boot() -> str:
+    """What tells this start of the machine from every other, where it says so."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _engine_died(lake: Lake) -> bool:

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from jobs import io, params, steps, tables
+from jobs import engine, io, params, steps, tables
 from jobs.errors import Fault
 from jobs.io import Lake, Published
-from jobs.spark import Engine
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -59,8 +58,8 @@ class Night:
 
     @cached_property
     def spark(self) -> SparkSession:
-        """The night's engine."""
-        return Engine.load(engine_file(self.lake)).session()
+        """The run's engine, started where that was put off until a step needs it."""
+        return engine.of(self.lake).session()
 
     def params_of(self, step: str) -> Any:
         """The Params of a step in this run: its defaults under the run's overrides."""
@@ -236,16 +235,6 @@ class Night:
                 f"{self.step}: the table {table.name} is not as declared in jobs/tables: "
                 + "; ".join(differences)
             )
-
-
-def engine_file(lake: Lake) -> Path:
-    """Where the address of the night's engine is kept."""
-    return lake.root / ".night" / "engine.json"
-
-
-def standing_file(lake: Lake) -> Path:
-    """Where the address of an engine that stands for a lake is kept."""
-    return lake.root / ".night" / "standing.json"
 
 
 def scratch_folder(lake: Lake) -> Path:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.errors import Fault
+from jobs.io import Lake
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -69,12 +70,7 @@ class Engine:
 
     def save(self, path: Path) -> None:
         """Write where the engine is, readable by this user alone, since it holds the token."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(self), file)
+        _write_private(path, asdict(self))
 
     @staticmethod
     def load(path: Path) -> Engine:
@@ -150,6 +146,33 @@ class Engine:
                 time.sleep(0.1)
 
 
+@dataclass(frozen=True)
+class Promise:
+    """An engine that is started when something first needs it: on which ``master``, and with what
+    ``conf`` beyond our own."""
+
+    master: str
+    conf: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write it down, readable by this user alone, since settings may be secrets."""
+        _write_private(path, asdict(self))
+
+    @staticmethod
+    def load(path: Path) -> Promise:
+        """Read what :meth:`save` wrote."""
+        return Promise(**json.loads(path.read_text()))
+
+
+def _write_private(path: Path, value: Mapping[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump(value, file)
+
+
 @contextlib.contextmanager
 def needed(path: Path) -> Iterator[None]:
     """Do work that needs the engine of this file: where the work fails and the engine has ended,
@@ -186,17 +209,22 @@ def release_session() -> None:
         active.stop()
 
 
+def check(master: str) -> None:
+    """Raise ``Fault`` for what is no master."""
+    if not master.startswith(("local", "spark://", "sc://")):
+        raise Fault(
+            f"spark: {master!r} is no master; give local[*], spark://host:port or sc://host:port"
+        )
+
+
 def start(master: str, log: Path, conf: Mapping[str, str] | None = None) -> Engine:
     """Start a Connect server on ``master`` and wait until it answers.
 
     Raises ``Fault`` with the end of the server's log when it does not come up.
     """
+    check(master)
     if master.startswith("sc://"):
         return Engine(url=master, token="", pid=0, master=master)
-    if not master.startswith(("local", "spark://")):
-        raise Fault(
-            f"spark: {master!r} is no master; give local[*], spark://host:port or sc://host:port"
-        )
     import pyspark
 
     home = Path(pyspark.__file__).parent
@@ -293,3 +321,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def promise_file(lake: Lake) -> Path:
+    """Where it is kept how to start the run's engine, once something needs it."""
+    return lake.root / ".night" / "promised.json"
+
+
+def engine_file(lake: Lake) -> Path:
+    """Where the address of the night's engine is kept."""
+    return lake.root / ".night" / "engine.json"
+
+
+def standing_file(lake: Lake) -> Path:
+    """Where the address of an engine that stands for a lake is kept."""
+    return lake.root / ".night" / "standing.json"

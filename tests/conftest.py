@@ -14,7 +14,8 @@ import pytest
 
 from jobs import spark
 from jobs.io import Lake
-from jobs.night import Night, engine_file
+from jobs.night import Night
+from jobs.spark import engine_file
 from tools import heavy
 
 AS_OF = datetime(2017, 12, 1, tzinfo=UTC)

@@ -20,9 +20,10 @@ from jobs import io, lock, params, spark
 from jobs.__main__ import check_overrides, command
 from jobs.errors import Busy, Fault, GateRed
 from jobs.io import Lake
-from jobs.night import engine_file, scratch_folder
+from jobs.night import scratch_folder
 from jobs.refresh import route
 from jobs.sources import contract
+from jobs.spark import engine_file
 from tests import small_shop
 
 DATE = "2024-03-01"

@@ -17,7 +17,7 @@ from jobs import spark
 from jobs.__main__ import command
 from jobs.errors import Fault
 from jobs.io import Lake
-from jobs.night import engine_file, standing_file
+from jobs.spark import engine_file, standing_file
 
 CONF = {"spark.driver.memory": "1g"}
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from jobs import io, spark
 from jobs.io import Lake
-from jobs.night import standing_file
 from jobs.refresh import route
+from jobs.spark import standing_file
 
 # The simulator's shop has events up to 2024-03-01.
 NIGHT, HOURS = "2024-02-29", ("2024-02-29T12:00", "2024-02-29T20:00")

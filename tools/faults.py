@@ -29,10 +29,10 @@ from jobs import io, lock, spark, steps
 from jobs.__main__ import command
 from jobs.errors import GateRed, exit_code
 from jobs.io import Lake
-from jobs.night import engine_file
 from jobs.sources.simulated.crowd import Crowd
 from jobs.sources.simulated.goods import Goods
 from jobs.sources.simulated.serving import Answers
+from jobs.spark import engine_file
 from tools import by_hand, cases, fault_results, heavy, planted, world
 from tools.cases import Unfaulted
 from tools.fault_results import NOTHING, Diagnosed, Kept

@@ -103,7 +103,9 @@ def refresh(night: Night, params: Params) -> None:
     ).sort_by("item_id")
     now = night.arrow("items", COLUMNS).sort_by("item_id")
     now = now.filter(pc.is_in(now["item_id"], value_set=moved))
-    bags = token_counts(pa.concat_tables([fitted, now]), params, fitted.num_rows)
+    bags = token_counts(
+        pa.concat_tables([fitted, now], promote_options="default"), params, fitted.num_rows
+    )
     vectors = embed(bags, params, night.seed, fitted.num_rows)[0][fitted.num_rows :]
     kept = before.filter(pc.invert(pc.is_in(before["item_id"], value_set=now["item_id"])))
     made = pa.table({"item_id": now["item_id"], "vector": matrix.vector_column(vectors)})

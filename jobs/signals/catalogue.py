@@ -115,6 +115,7 @@ def seen(events: Path, as_of: datetime, params: Params) -> pa.Table:
     first, prices = [], []
     columns = ["item_id", "event_time", "event_type", "value", "quantity"]
     for rows in io.read_chunks(events, columns, ROWS, coded=["item_id", "event_type"]):
+        rows = rows.unify_dictionaries()
         first.append(rows.group_by("item_id").aggregate([("event_time", "min")]))
         bought = pc.equal(rows["event_type"].cast(pa.string()), "purchase")
         lately = pc.greater_equal(rows["event_time"], since)

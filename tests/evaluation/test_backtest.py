@@ -20,7 +20,7 @@ from jobs.evaluation import backtest, nights, snapshot, summary
 from jobs.evaluation.backtest import Judged, Params
 from jobs.evaluation.snapshot import Snapshot
 from jobs.io import Lake
-from jobs.night import engine_file
+from jobs.spark import engine_file
 from tests import small_shop
 from tools import backtest as tool
 from tools import backtest_night

@@ -29,7 +29,7 @@ TASTE_DAYS = 25.0
 @pytest.fixture(scope="module")
 def drifting(engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the staleness of a drifting shop lies: 400 people, 50 of them new in the last week."""
-    from jobs.night import engine_file
+    from jobs.spark import engine_file
 
     lake = Lake(tmp_path_factory.mktemp("drifting") / "lake").open()
     engine.save(engine_file(lake))

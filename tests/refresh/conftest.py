@@ -19,9 +19,10 @@ import pytest
 from jobs import io, lock, spark, steps
 from jobs.__main__ import command
 from jobs.io import Lake
-from jobs.night import Night, engine_file
+from jobs.night import Night
 from jobs.refresh import route
 from jobs.release import releases
+from jobs.spark import engine_file
 from tests import small_shop
 
 AS_OF = small_shop.AS_OF

@@ -19,7 +19,7 @@ import pytest
 
 from jobs import io, tables
 from jobs.errors import Fault
-from jobs.night import Night, engine_file
+from jobs.night import Night
 from jobs.ordering import logged
 from jobs.ordering.surfaces import Surface
 from jobs.release import basis, recorder, releases
@@ -28,6 +28,7 @@ from jobs.release.recorder import Recorder, Request
 from jobs.release.retriever import Retriever
 from jobs.scoring import features
 from jobs.sources import contract
+from jobs.spark import engine_file
 from tests.release import nights
 from tests.release.nights import HOSTILE
 

@@ -15,12 +15,13 @@ import pytest
 
 from jobs import io, spark
 from jobs.io import Lake
-from jobs.night import Night, engine_file
+from jobs.night import Night
 from jobs.retrieval import content_embeddings
 from jobs.scoring import examples
 from jobs.scoring.examples import Asked, Params
 from jobs.scoring.features import Pairs
 from jobs.signals import sessions
+from jobs.spark import engine_file
 from jobs.tables import FEATURES, SOURCES
 from tests.conftest import AS_OF
 from tests.retrieval.conftest import catalogue

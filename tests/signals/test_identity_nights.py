@@ -10,9 +10,9 @@ import pytest
 
 from jobs import io
 from jobs.io import Lake
-from jobs.night import engine_file
 from jobs.signals import identities, resolution
 from jobs.signals.components import Caps
+from jobs.spark import engine_file
 from tests.conftest import AS_OF
 from tests.signals.graphs import (
     DAY,
