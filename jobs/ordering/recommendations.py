@@ -192,7 +192,10 @@ def of_persons(
     """Stage the lists of every person; returns the surfaces with what was counted.
 
     ``known``: the rules in force on any surface."""
-    return make(night, params.of_grain(PERSON), items, shared, known, onward.Writer(night).add)
+    writer = onward.Writer(night)
+    listings = make(night, params.of_grain(PERSON), items, shared, known, writer.add)
+    writer.close(*relisting.OF_PERSONS)
+    return listings
 
 
 def make(
@@ -296,19 +299,25 @@ class Making:
         rows = measured.features(pairs.of(needed))
         probability = np.full(len(pairs.item), np.nan)
         probability[needed] = self._scored.scorer.of_features(rows)
+        made: dict[str, list[pa.Table]] = {name: [] for name in relisting.OF_PERSONS}
         for name, mine in chosen.items():
             listing = self.listings[name]
             foretold = probability[mine.rows] if listing.surface.scored else None
             ordered, score = self._order(name, gathered, mine, foretold, first)
             short = listing.short(mine, ordered, len(ids)) & asked[name]
             self._count_starved(listing, gathered, short, people, may, first)
-            self._places(name, gathered, mine, ordered, score, own)
+            places = self._places(name, gathered, mine, ordered, score, own)
+            for table, part in zip(("recommendations", "model_lists"), places, strict=True):
+                made[table].append(part)
             used[mine.rows[ordered.published.pair]] |= listing.surface.scored
         listed = pairs.of(used)
-        self._add("features", features.stamped(
+        made["features"].append(features.stamped(
             people["person_id"].take(pa.array(listed.person)).combine_chunks(),
             self._item_ids.take(pa.array(listed.item)), rows[used[needed]], self._night.as_of,
         ))  # fmt: skip
+        for name, parts in made.items():
+            for some in onward.by_people(parts, people_of(people)):
+                self._add(name, some)
 
     def _standing(self, people: pa.Table) -> dict[str, Lately]:
         """By surface, the pairs that stand in the base's published list or in the model's."""
@@ -394,9 +403,9 @@ class Making:
     def _places(
         self, surface: str, gathered: Gathered, chosen: Chosen, ordered: Ordered,
         score: np.ndarray, own: pa.Table,
-    ) -> None:  # fmt: skip
-        """Stage one block of one surface's lists; ``own``: the personal candidates, whose rows
-        stand first in what was gathered."""
+    ) -> tuple[pa.Table, pa.Table]:  # fmt: skip
+        """The rows of ``recommendations`` and ``model_lists`` of one block of one surface's lists;
+        ``own``: the personal candidates, whose rows stand first in what was gathered."""
         ids = pa.array(gathered.ids, pa.string())
 
         def places(listed: lists.Listed) -> dict[str, pa.Array]:
@@ -412,10 +421,10 @@ class Making:
         sources, provenance = lists.provenance(
             gathered.named, chosen.pairs, listed, gathered.scores, own
         )
-        self._add("recommendations", pa.table({
+        published = pa.table({
             **places(listed), **ordered.columns, "sources": sources, "provenance": provenance,
-        }))  # fmt: skip
-        self._add("model_lists", pa.table(places(ordered.model)))
+        })  # fmt: skip
+        return published, pa.table(places(ordered.model))
 
 
 def candidates_of(night: Night, person_ids: pa.ChunkedArray) -> pa.Table:

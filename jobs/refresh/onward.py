@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs import io
+from jobs import io, tables
 from jobs.night import Night
 from jobs.release import groups, releases
+from jobs.retrieval import matrix
 
 # People of a file: fewer would make more files than a folder is comfortable with (a hundred a table
-# and source at 50,000 people), and for one person who changed a file is written again.
+# at 50,000 people), and for one person who changed a file is written again.
 PEOPLE = 500
 # Where more than this share of a table's rows is touched, all of them anew are quicker.
 MOST = 0.2
@@ -45,6 +46,12 @@ class Writer:
             self._night.add(name, self._next[name], part)
             self._next[name] += 1
 
+    def close(self, *names: str) -> None:
+        """Stage these tables without a row, where nothing was added to them."""
+        for name in names:
+            if not self._next[name]:
+                self.add(name, tables.TABLES[name].schema.empty_table())
+
 
 def parts(rows: pa.Table, people: int = PEOPLE) -> Iterator[pa.Table]:
     """The rows, of which those of a person stand together, in tables of so many people each."""
@@ -56,6 +63,29 @@ def parts(rows: pa.Table, people: int = PEOPLE) -> Iterator[pa.Table]:
     edges = [0, *begins[people - 1 :: people].tolist(), rows.num_rows]
     for first, last in pairwise(edges):
         yield rows.slice(first, last - first)
+
+
+def by_people(
+    some: Sequence[pa.Table], ids: pa.StringArray, people: int = PEOPLE
+) -> Iterator[pa.Table]:
+    """The rows of several tables of one shape, of so many people of ``ids`` together, those of a
+    person side by side in the order of the tables; people without a row are passed over."""
+    placed = []
+    for rows in some:
+        place = matrix.positions(rows["person_id"], ids)
+        order = np.argsort(place, kind="stable")
+        placed.append((place[order], rows.take(pa.array(order))))
+    for first in range(0, len(ids), people):
+        spans = [np.searchsorted(place, [first, first + people]) for place, _ in placed]
+        mine = [
+            rows.slice(begin, end - begin)
+            for (begin, end), (_, rows) in zip(spans, placed, strict=True)
+        ]
+        place = np.concatenate([np.zeros(0, np.int64), *(
+            found[begin:end] for (begin, end), (found, _) in zip(spans, placed, strict=True)
+        )])  # fmt: skip
+        if len(place):
+            yield pa.concat_tables(mine).take(pa.array(np.argsort(place, kind="stable")))
 
 
 def without(

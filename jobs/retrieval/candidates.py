@@ -111,6 +111,7 @@ def run(night: Night, params: Params) -> None:
     writer, nobody = onward.Writer(night), for_nobody(night)
     for part in personal(night, seen, params, trained):
         writer.add("candidates", without_items(part, nobody))
+    writer.close("candidates")
     write_towers(night, trained, params)
     _write_shared(night, seen, params)
 
@@ -260,11 +261,11 @@ def tower_ground(seen: Seen, words: Words | None = None) -> Ground:
 def personal(
     night: Night, seen: Seen, params: Params, trained: Towers | None = None
 ) -> Iterator[pa.Table]:
-    """What each personal source names, in the columns of ``candidates``, part after part.
+    """What the personal sources name, in the columns of ``candidates``, of some people after the
+    other, in the order of their ids.
 
-    ``trained``: the two towers, which name only where they are given. Each part is sorted by
-    person. Sources of the numeric core name for a block of people at a time, so that memory does
-    not grow with their number.
+    ``trained``: the two towers, which name only where they are given. Sources name for a block of
+    people at a time, so that memory does not grow with their number.
     """
     everybody, factors = seen.interactions, seen.factors
     chosen, people_factors = everybody, factors.people
@@ -293,29 +294,32 @@ def personal(
         rows = np.arange(first, min(first + BLOCK, len(chosen.person_ids)))
         block = chosen.of_people(rows)
         past = seen.record.of(block.person_ids)
-        yield buy_again.candidates(
-            past, seen.item_gap, block.person_ids, seen.record.items, seen.as_of, params.depth,
-            buy_again.Params(),
-        )  # fmt: skip
-        yield considered.candidates(
-            past, block.person_ids, seen.record.items, seen.as_of, params.depth,
-            considered.Params(),
-        )  # fmt: skip
-        yield collaborative.top_items(
-            block.person_ids, people_factors[rows], block.item_ids, factors.items,
-            Allowed.for_all(len(rows), allowed), params.depth,
-        )  # fmt: skip
-        yield item_to_item.candidates(
-            block, alike, now, allowed, params.depth, item_to_item.Params()
-        )
-        yield bought_together.candidates(
-            block, together, now, allowed, params.depth, bought_together.Params()
-        )
-        yield content_neighbours.candidates(
-            block, cold, now, params.depth, content_neighbours.Params()
-        )
+        named = [
+            buy_again.candidates(
+                past, seen.item_gap, block.person_ids, seen.record.items, seen.as_of, params.depth,
+                buy_again.Params(),
+            ),
+            considered.candidates(
+                past, block.person_ids, seen.record.items, seen.as_of, params.depth,
+                considered.Params(),
+            ),
+            collaborative.top_items(
+                block.person_ids, people_factors[rows], block.item_ids, factors.items,
+                Allowed.for_all(len(rows), allowed), params.depth,
+            ),
+            item_to_item.candidates(
+                block, alike, now, allowed, params.depth, item_to_item.Params()
+            ),
+            bought_together.candidates(
+                block, together, now, allowed, params.depth, bought_together.Params()
+            ),
+            content_neighbours.candidates(
+                block, cold, now, params.depth, content_neighbours.Params()
+            ),
+        ]  # fmt: skip
         if trained is not None:
-            yield two_tower.candidates(trained, block.person_ids, params.depth)
+            named.append(two_tower.candidates(trained, block.person_ids, params.depth))
+        yield from onward.by_people(named, block.person_ids)
 
 
 def shared(seen: Seen, params: Params, requests: bool = True) -> pa.Table:

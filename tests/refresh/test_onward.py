@@ -37,6 +37,20 @@ def test_parts_hold_so_many_people_each_whole_and_together_all_rows() -> None:
         assert [part.equals(few) for part in onward.parts(few, people=10)] == [True]
 
 
+def test_rows_of_some_people_of_several_tables_come_together() -> None:
+    ids = pa.array([f"p{n}" for n in range(7)])
+    one = pa.table({"person_id": ["p0", "p0", "p3", "p6"], "n": [1, 2, 3, 4]})
+    other = pa.table({"person_id": ["p6", "p0", "p1"], "n": [5, 6, 7]})  # in no order
+    found = [
+        [(row["person_id"], row["n"]) for row in part.to_pylist()]
+        for part in onward.by_people([one, other, one.slice(0, 0)], ids, people=2)
+    ]
+    assert found == [
+        [("p0", 1), ("p0", 2), ("p0", 6), ("p1", 7)], [("p3", 3)], [("p6", 4), ("p6", 5)],
+    ]  # fmt: skip
+    assert list(onward.by_people([], ids)) == []
+
+
 def test_a_few_people_are_read_from_the_files_that_may_hold_them(base: Path) -> None:
     wanted = pa.array(["a", "p007", "p0075", "p042", "z"])
     found = io.read_rows(base, wanted)
