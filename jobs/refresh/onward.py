@@ -119,8 +119,11 @@ def _parted(
     # Reading, compressing and writing leave Python to others; of large files one is held at a time.
     large = {path for path in files if path.stat().st_size > LARGE}
 
+    # As a dictionary's places they are read and written without a text a row.
+    texts = [one.name for one in io.schema_of(base) if one.type == pa.string()] if files else []
+
     def leave(path: Path) -> list[pa.Table]:
-        return _leave(path, staged / path.relative_to(base), gone, taking)
+        return _leave(path, staged / path.relative_to(base), gone, texts, taking)
 
     with ThreadPoolExecutor(THREADS) as pool:
         taken = list(chain.from_iterable(pool.map(leave, (f for f in files if f not in large))))
@@ -130,28 +133,45 @@ def _parted(
 
 
 def _leave(
-    path: Path, target: Path, gone: Mapping[str, pa.StringArray], taking: bool
+    path: Path, target: Path, gone: Mapping[str, pa.StringArray], texts: Sequence[str], taking: bool
 ) -> list[pa.Table]:
     """Stage a file without the rows that hold one of the sorted ids ``gone`` in their column;
-    returns those rows, if they are asked for."""
-    with pq.ParquetFile(path) as file:
+    returns those rows, if they are asked for. ``texts``: the columns of texts."""
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
         stays = np.ones(file.metadata.num_rows, bool)
         sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
         begins = np.cumsum([0, *sizes])
         for name, some in gone.items():
             for group in io.groups_of(file.metadata, some, name):
-                held = pc.is_in(file.read_row_group(group, [name])[name], value_set=some)
-                stays[begins[group] : begins[group + 1]] &= ~held.to_numpy(zero_copy_only=False)
+                held = _held(file.read_row_group(group, [name])[name], some)
+                stays[begins[group] : begins[group + 1]] &= ~held
         if stays.all():
             releases.link(path, target)
             return []
         if not (stays.any() or taking):
             return []
-        rows = file.read()
+        rows, metadata = file.read().unify_dictionaries(), file.metadata.metadata or {}
     if stays.any():
         target.parent.mkdir(parents=True, exist_ok=True)
-        io.write_file(_chosen(rows, stays), target)
-    return [_chosen(rows, ~stays)] if taking else []
+        io.write_file(_chosen(rows, stays), target, metadata)
+    return [_as_texts(_chosen(rows, ~stays))] if taking else []
+
+
+def _held(coded: pa.ChunkedArray, some: pa.StringArray) -> np.ndarray:
+    """(n_rows,) bool: which texts are among these; null is not."""
+    found = [np.zeros(0, bool)]
+    for chunk in coded.chunks:
+        known = pc.is_in(chunk.dictionary, value_set=some).take(chunk.indices)
+        found.append(pc.fill_null(known, False).to_numpy(zero_copy_only=False))
+    return np.concatenate(found)
+
+
+def _as_texts(rows: pa.Table) -> pa.Table:
+    plain = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in rows.schema
+    ]
+    return rows.cast(pa.schema(plain, rows.schema.metadata))
 
 
 def _chosen(rows: pa.Table, which: np.ndarray) -> pa.Table:

@@ -133,6 +133,9 @@ def test_rows_in_few_pieces_and_in_many_are_written_alike(
         found.append(io.read_arrow(tmp_path / str(pieces)))
         (first, *_) = io.parquet_files(tmp_path / str(pieces))
         assert pq.read_metadata(first).num_row_groups == 1
+        # To whoever reads it the file is as the base's: texts are texts.
+        of_base = pq.read_schema(base / first.name)
+        assert pq.read_schema(first).equals(of_base, check_metadata=True)
     assert found[0].equals(found[1])
     assert found[0].num_rows == 150
 
