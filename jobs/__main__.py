@@ -39,6 +39,8 @@ from jobs.spark import engine_file, standing_file
 log = logging.getLogger("nightjar")
 PATIENCE_SECONDS, PAUSE_SECONDS = 900.0, 1.0
 DEFAULT_LAKE = "var/lake"
+MANY = 100  # modules that a step or gate brings with it, as the first one of each kind does
+_frozen = 0  # modules whose objects the collector does not look at any more
 DEFAULT_SOURCE = "completejourney"
 
 
@@ -179,8 +181,6 @@ def run_step(chosen: argparse.Namespace) -> None:
         (module.refresh if onward else module.run)(night, chosen_params)
     night.close(chosen_params, code_version())
     give_back()
-    if not gc.get_freeze_count():
-        gc.freeze()  # modules: a third of a million objects that need not be looked at again
 
 
 def gate_step(chosen: argparse.Namespace) -> None:
@@ -208,7 +208,13 @@ def ensure_step(chosen: argparse.Namespace) -> None:
 def give_back() -> None:
     """Return freed memory to the system: a process that does many steps would otherwise hold what
     the greatest of them took, beside the engine, for the rest of the night."""
+    global _frozen
     gc.collect()
+    # Those of modules are half a million objects that need not be looked at again; what else lives
+    # here is little.
+    if len(sys.modules) > _frozen + MANY:
+        gc.freeze()
+        _frozen = len(sys.modules)
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc's; other systems have no such call

@@ -19,7 +19,7 @@ from jobs import io
 from jobs.filtering.allowed import Allowed
 from jobs.ordering import rules
 from jobs.ordering.rules import Rule
-from jobs.refresh.onward import among, both
+from jobs.refresh.onward import among, both, held
 from jobs.release import groups
 from jobs.retrieval import matrix
 from jobs.tables import TABLES
@@ -58,8 +58,8 @@ class Lawful:
         schema = pa.schema([TABLES["recommendations"].schema.field(name) for name in PLACE])
         found = [schema.empty_table()]
         # Of few people each, a file costs more to look ids up for than it holds.
-        for rows in io.read_chunks(base, PLACE, LOOKED_AT):
-            rows = rows.filter(pc.invert(pc.is_in(rows["person_id"], value_set=apart)))
+        for rows in io.read_chunks(base, PLACE, LOOKED_AT, coded=PLACE):
+            rows = rows.filter(pa.array(~held(rows["person_id"], apart)))
             found.append(rows.filter(pa.array(self.wrong(rows))).cast(schema))
         return pa.concat_tables(found)
 
@@ -75,12 +75,12 @@ class Lawful:
         person = matrix.known(rows["person_id"], ids, "person of the base's lists")
         item = matrix.known(rows["item_id"], self.item_ids, "item of the base's lists")
         wrong = ~self.allowed.holds(person, item)
-        regions = regions_of[person]
-        for surface in pc.unique(rows["surface"]).to_pylist():
-            here = pc.equal(rows["surface"], surface).to_numpy()
+        surfaces = rows["surface"].cast(pa.string())
+        for surface in pc.unique(surfaces).to_pylist():
             of_surface = rules.Rules(self.known, len(self.item_ids), surface)
             if not of_surface:
                 continue
+            here, regions = pc.equal(surfaces, surface).to_numpy(), regions_of[person]
             for region in {*regions[here].tolist()}:
                 mine = here & (regions == region)
                 wrong[mine] |= of_surface.of(region).removed_by[item[mine]] >= 0

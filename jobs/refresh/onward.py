@@ -143,8 +143,8 @@ def _leave(
         begins = np.cumsum([0, *sizes])
         for name, some in gone.items():
             for group in io.groups_of(file.metadata, some, name):
-                held = _held(file.read_row_group(group, [name])[name], some)
-                stays[begins[group] : begins[group + 1]] &= ~held
+                mine = held(file.read_row_group(group, [name])[name], some)
+                stays[begins[group] : begins[group + 1]] &= ~mine
         if stays.all():
             releases.link(path, target)
             return []
@@ -157,8 +157,8 @@ def _leave(
     return [_as_texts(_chosen(rows, ~stays))] if taking else []
 
 
-def _held(coded: pa.ChunkedArray, some: pa.StringArray) -> np.ndarray:
-    """(n_rows,) bool: which texts are among these; null is not."""
+def held(coded: pa.ChunkedArray, some: pa.StringArray) -> np.ndarray:
+    """(n_rows,) bool: which texts, that are coded, are among these; null is not."""
     found = [np.zeros(0, bool)]
     for chunk in coded.chunks:
         known = pc.is_in(chunk.dictionary, value_set=some).take(chunk.indices)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -418,10 +418,12 @@ def _scores(release: Release) -> list[str]:
     # Some files at a time: all the features of a large shop would be the largest table of a night.
     keys, scores, scored = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, bool)]
     again, stand = _to_score(release)
-    for files, columns in ((again, None), (stand, ["person_id", "item_id"])):
+    pair = ["person_id", "item_id"]
+    for files, columns in ((again, None), (stand, pair)):
         for first in range(0, len(files), WIDE_FILES):
             rows = pa.concat_tables(
-                pq.read_table(file, columns=columns) for file in files[first : first + WIDE_FILES]
+                pq.read_table(file, columns=columns, read_dictionary=pair)
+                for file in files[first : first + WIDE_FILES]
             )
             keys.append(pairs(rows))
             scored.append(np.full(rows.num_rows, columns is None))
@@ -431,7 +433,7 @@ def _scores(release: Release) -> list[str]:
     key, expected, asked = (np.concatenate(some)[order] for some in (keys, scores, scored))
     ranked = [name for name, facts in release.manifest["surfaces"].items() if facts["scored"]]
     absent, wrong = 0, []
-    for rows in _parts(release, "recommendations", ["surface", "person_id", "item_id", "score"]):
+    for rows in _parts(release, "recommendations", ["surface", *pair, "score"], pair):
         lists = rows.filter(pc.is_in(rows["surface"], pa.array(ranked, pa.string())))
         wanted, score = pairs(lists), lists["score"].to_numpy()
         place = np.searchsorted(key, wanted)
@@ -444,7 +446,7 @@ def _scores(release: Release) -> list[str]:
             np.abs(score[there]) + 1.0
         )
         off[there] = asked[place[there]] & ~right
-        wrong += lists["item_id"].filter(pa.array(off)).chunks
+        wrong += lists["item_id"].filter(pa.array(off)).cast(pa.string()).chunks
     found = [f"features: {absent} listed places have no row of features"] if absent else []
     twice = key[1:][(np.diff(key) == 0) & (key[1:] >= 0)]
     again = items.take(pa.array(twice % len(items)))
@@ -485,13 +487,18 @@ def _table(release: Release, name: str, columns: list[str]) -> pa.Table:
     return io.read_arrow(release.path(name), columns=columns)
 
 
-def _parts(release: Release, name: str, columns: list[str]) -> Iterator[pa.Table]:
+def _parts(
+    release: Release, name: str, columns: list[str], coded: Sequence[str] = ()
+) -> Iterator[pa.Table]:
     """The table some files at a time, for what is asked of each row by itself: all the places of a
-    large shop, joined to their persons, would be what a night holds most of."""
+    large shop, joined to their persons, would be what a night holds most of. ``coded``: as of
+    :func:`io.read_arrow`."""
     files = io.parquet_files(release.path(name))
     for first in range(0, len(files), FILES):
-        yield pa.concat_tables(pq.read_table(file, columns=columns)
-                               for file in files[first : first + FILES])  # fmt: skip
+        yield pa.concat_tables(
+            pq.read_table(file, columns=columns, read_dictionary=[*coded])
+            for file in files[first : first + FILES]
+        )
 
 
 def _column(release: Release, name: str, column: str) -> pa.ChunkedArray:

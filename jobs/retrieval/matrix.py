@@ -83,7 +83,14 @@ def encode(column: pa.ChunkedArray | pa.Array) -> tuple[pa.StringArray, np.ndarr
 
 
 def positions(ids: pa.Array | pa.ChunkedArray, known: pa.StringArray) -> np.ndarray:
-    """(n_ids,) int64: where each id stands in ``known``; -1 for an unknown one."""
+    """(n_ids,) int64: where each id stands in ``known``; -1 for an unknown one. Of ids that are
+    coded only the different ones are looked up."""
+    if pa.types.is_dictionary(ids.type):
+        places = [np.zeros(0, np.int64)]
+        for chunk in ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids]:
+            distinct = np.append(positions(chunk.dictionary, known), -1)
+            places.append(distinct[pc.fill_null(chunk.indices, -1).to_numpy()])
+        return np.concatenate(places)
     found = pc.fill_null(pc.index_in(ids, value_set=known), -1)
     return np.asarray(found.to_numpy()).astype(np.int64)
 
