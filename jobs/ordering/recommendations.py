@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from jobs import io
 from jobs.filtering.allowed import Allowed
@@ -54,6 +55,7 @@ BLOCK = 5_000
 # People whose rows in the base are held at most: some 20 kB each.
 HELD = 40_000
 # What is counted of the lists of each surface.
+AGAIN = "again.parquet"  # beside the tables of a refresh: whose rows may not be the base's
 EVIDENCE = ("overrides", "explore_shares", "delivery", "shortfalls")
 
 
@@ -151,6 +153,7 @@ def refresh(night: Night, params: Params) -> None:
             counted.filter(pc.and_(stays, ours)),
             *(getattr(one, name)() for one in shelves.values()),
         )
+    pq.write_table(pa.table({"person_id": apart}), night.staged / AGAIN)
     everybody = people_of(night.arrow("persons", ["person_id"]))
     night.write("list_work", work(everybody, plan.anew.people, plan.short))
     night.notes["places_lost"] = plan.lost.num_rows

@@ -253,7 +253,9 @@ def touched_people(night: Night, stitched: Published, identities: Published) -> 
     gone, came = onward.differing(then, now, "person_id")
     before, there = (rows["person_id"].combine_chunks() for rows in (then, now))
     facts = pa.table({
-        "person_id": pa.chunked_array([*came["person_id"].chunks, *gone["person_id"].chunks]),
+        "person_id": pa.chunked_array(
+            [*came["person_id"].chunks, *gone["person_id"].chunks], pa.string()
+        ),
         "reason": pa.chunked_array([
             *_reasons(came["person_id"], before, CAME), *_reasons(gone["person_id"], there, WENT),
         ]),

@@ -19,6 +19,7 @@ The format is written down in ``docs/release-format.md``.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import logging
 import os
@@ -41,10 +42,10 @@ from jobs.filtering.filters import EVERYONE, UNKNOWN_REGION
 from jobs.io import Lake
 from jobs.night import Night
 from jobs.ordering import rules
-from jobs.ordering.surfaces import PERSON
+from jobs.ordering.surfaces import PERSON, Surface
 from jobs.params import check
 from jobs.refresh import route
-from jobs.release import checks, entries, excluded, groups, releases, replaced, stores
+from jobs.release import checks, entries, excluded, groups, releases, replaced, standing, stores
 from jobs.release.releases import REMOVED, Release
 from jobs.retrieval.sources.pools import SHARED as POOLS
 from jobs.scoring import scorer
@@ -149,7 +150,12 @@ def run(night: Night, chosen: Params) -> None:
             "eligibility": ELIGIBILITY,
             "surfaces": surfaces(night),
         }
-        found = entries.of(_frames(night, ineligible), _recommended(night), meta)
+        personal, drawn = [*_of_persons(night)], _drawn(night)
+        stands = standing.find(night, personal, drawn)
+        recommended = _recommended(night, drawn, stands.people if stands else None)
+        found = entries.of(_frames(night, ineligible), recommended, meta)
+        if stands:
+            found = heapq.merge(found, stands.entries())
         count = stores.write_lmdb(folder / "kv", found)
         files["kv/data.mdb"] = _fingerprint(folder / "kv" / "data.mdb")
         before = releases.newest_before(night.lake, night.as_of)
@@ -158,7 +164,7 @@ def run(night: Night, chosen: Params) -> None:
             **describe(release_id, night, chosen, manifests),
             "data": _interval(night),
             "tables": rows,
-            "kv": {"entries": count},
+            "kv": {"entries": count, "lists": standing.form(personal, drawn)},
             "previous": None if before is None else before.id,
             "files": dict(sorted(files.items())),
         }
@@ -308,15 +314,32 @@ def _frames(night: Night, ineligible: pa.Table) -> dict[str, pa.Table]:
     }
 
 
-def _recommended(night: Night) -> dict[str, Callable[[], pa.Table]]:
-    """By surface of persons, what reads their lists; their propensities where one is below 1."""
-    columns = ["surface", "person_id", "rank", "item_id", "score", "sources"]
+def _of_persons(night: Night) -> dict[str, Surface]:
+    surfaces: dict[str, Surface] = night.params_of("recommendations").of_grain(PERSON)
+    return surfaces
+
+
+def _drawn(night: Night) -> bool:
+    """Whether some place of a person's list was drawn by chance."""
     found = io.dataset(night.folder("recommendations"))
-    if found.count_rows(filter=ds.field("propensity") < 1.0):
-        columns.append("propensity")
+    return bool(found.count_rows(filter=ds.field("propensity") < 1.0))
+
+
+def _recommended(
+    night: Night, drawn: bool, people: pa.StringArray | None
+) -> dict[str, Callable[[], pa.Table]]:
+    """By surface of persons, what reads their lists, of everybody if ``people`` is None; their
+    propensities where some are ``drawn``."""
+    columns = ["surface", "person_id", "rank", "item_id", "score", "sources"]
+    columns += ["propensity"] if drawn else []
+    if people is not None:
+        few = night.of_people("recommendations", people, columns)
+        return {name: partial(few.filter, pc.equal(few["surface"], name))
+                for name in _of_persons(night)}  # fmt: skip
+    found = io.dataset(night.folder("recommendations"))
     return {
         surface: partial(found.to_table, columns, ds.field("surface") == surface)
-        for surface in night.params_of("recommendations").of_grain(PERSON)
+        for surface in _of_persons(night)
     }
 
 

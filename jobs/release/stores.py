@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from errno import ENOSPC
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -127,10 +127,12 @@ class LmdbStore:
         """How many entries it holds."""
         return int(self._env.stat()["entries"])
 
-    def items(self) -> Iterator[Entry]:
-        """Every entry in the order of the keys."""
+    def items(self, prefix: bytes = b"") -> Iterator[Entry]:
+        """Every entry whose key begins so, in the order of the keys."""
         with self._env.begin() as transaction:
-            yield from transaction.cursor()
+            cursor = transaction.cursor()
+            if cursor.set_range(prefix):
+                yield from takewhile(lambda entry: entry[0].startswith(prefix), cursor)
 
 
 # --- Redis -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
 from jobs import io, tables
+from jobs.__main__ import command
 from jobs.diagnosis.parity import leakage, of_the_past
 from jobs.diagnosis.replay import rebuilding, replay
 from jobs.errors import Fault, NightNeeded
@@ -22,8 +25,11 @@ from jobs.io import Lake
 from jobs.ordering import planning, recommendations, relisting
 from jobs.ordering.surfaces import SURFACES
 from jobs.refresh import changes, onward, route
-from jobs.release import releases, rollback
+from jobs.release import releases, rollback, standing
+from jobs.release.entries import Entry
 from jobs.release.reader import Reader
+from jobs.release.standing import Standing
+from jobs.release.stores import LmdbStore
 from jobs.retrieval import candidates, embeddings, index, matrix
 from jobs.scoring import features
 from jobs.signals import sessions
@@ -564,3 +570,60 @@ def test_lists_that_nothing_is_done_with_still_count_as_shown(tmp_path: Path) ->
     )
     found = rows(plan.standing(tmp_path / "base", list(made)), *names)
     assert found == [("digest", "a", "z"), ("digest", "b", "x"), ("homepage", "b", "y")]
+
+
+def test_entries_of_lists_that_stand_are_those_of_the_base_and_the_same_as_made_anew(
+    refreshed: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def entries_of(shop: Shop) -> dict[bytes, bytes]:
+        return dict(LmdbStore(current(shop).path("kv")).items())
+
+    shop, last = moved(refreshed, tmp_path), hour(7)
+    taken: list[int] = []
+    entries = Standing.entries
+
+    def counted(found: Standing) -> Iterator[Entry]:
+        for entry in entries(found):
+            taken.append(len(entry[1]))
+            yield entry
+
+    monkeypatch.setattr(Standing, "entries", counted)
+    shop.refresh(last)
+    made = entries_of(shop)
+    lists = [key for key in made if key.startswith(b"r/")]
+    again = shop.lake.published("recommendations", last).table(recommendations.AGAIN)
+    own = {one.encode() for one in pq.read_table(again)["person_id"].to_pylist()}
+    assert len(taken) == sum(key.split(b"/", 2)[2] not in own for key in lists) > 100
+    monkeypatch.setattr(standing, "find", lambda *asked: None)
+    taken.clear()
+    with shop.held(last, "refresh", PARAMS) as line:
+        chain = shop.lake.published("recommendations", last).manifest["refresh"]
+        io.write_json(route.file(shop.lake), {"run_id": f"refresh {last}", **chain})
+        command(["run", "release", *line])
+        command(["gate", "release", *line])
+    assert not taken
+    assert entries_of(shop) == made
+
+
+def test_entries_are_made_anew_where_those_of_the_base_are_not_as_they_would_be(
+    refreshed: Shop, tmp_path: Path
+) -> None:
+    shop, last = moved(refreshed, tmp_path), hour(6)
+    night = shop.context("release", last)
+    manifest = shop.lake.published("recommendations", last).manifest
+    night.refresh = route.Refresh(**manifest["refresh"])
+    persons = [name for name, one in night.params_of("recommendations").surfaces.items()
+               if one.grain == "person"]  # fmt: skip
+    found = [standing.find(night, persons, drawn) for drawn in (True, False)]
+    assert [one is not None for one in found].count(True) == 1
+    drawn = found[0] is not None
+    assert standing.find(night, persons[1:], drawn) is None
+    base = next(one for one in releases.readable(shop.lake) if one.as_of == AS_OF)
+    kept = base.path("kv") / "data.mdb"
+    content = bytearray(kept.read_bytes())
+    content[-1] ^= 1
+    kept.unlink()  # the file is shared with the other lake
+    kept.write_bytes(content)
+    assert standing.find(night, persons, drawn) is None
+    night.refresh = None
+    assert standing.find(night, persons, drawn) is None
