@@ -8,7 +8,7 @@ VALUES := SOURCE AS_OF CUTS LAKE PERSON SURFACE ITEM TABLE EXPERIMENT PARAMS MET
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 .DEFAULT_GOAL := help
-.PHONY: run refresh diagnose engine ui show why docs staleness ghosts backtest decay lineage rollback shadow plan assign bench faults neural test check help clean
+.PHONY: run refresh diagnose ui show why docs staleness ghosts backtest decay lineage rollback shadow plan assign bench faults neural test check help clean
 
 run: ## a whole night, to a published release [SOURCE=name or folder] [AS_OF=YYYY-MM-DD] [LAKE=folder] [PARAMS=json] [MASTER=spark://…]
 	$(SETUP) --with java -- -m tools.night
@@ -16,8 +16,6 @@ refresh: ## what changed since the night, in a release of its own [AS_OF=YYYY-MM
 	$(SETUP) --with java -- -m tools.refresh
 diagnose: ## data, model or system: the five gates over what was served [AS_OF=YYYY-MM-DD] [SOURCE=…] [METRICS=file] [LAKE=folder] [PARAMS=json] [MASTER=…]
 	$(SETUP) --with java -- -m tools.diagnose
-engine: ## a Spark engine that stays warm for the runs on a lake, until it is stopped [LAKE=folder] [MASTER=local[*]]
-	$(SETUP) --with java -- -m tools.ask engine
 ui: ## Airflow's web UI on this machine, one trigger away from a night [LAKE=folder]
 	$(SETUP) --with java -- -m tools.ui
 show: ## what a person did lately and what is recommended, and why: PERSON=id [SURFACE=homepage] [LAKE=folder]

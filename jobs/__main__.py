@@ -34,7 +34,7 @@ from jobs.io import Lake
 from jobs.night import Night, scratch_folder
 from jobs.refresh import route
 from jobs.release import replaced
-from jobs.spark import engine_file, standing_file
+from jobs.spark import engine_file
 
 log = logging.getLogger("nightjar")
 PATIENCE_SECONDS, PAUSE_SECONDS = 900.0, 1.0
@@ -101,23 +101,6 @@ def _open(chosen: argparse.Namespace, brief: bool = False) -> Lake:
         lock.release(lake, chosen.run_id)
         raise
     return lake
-
-
-def stand_by(chosen: argparse.Namespace) -> None:
-    """Keep an engine for the runs on this lake, which find it warm, until this process is stopped.
-
-    Raises ``Fault`` where one stands already, and where it ends by itself.
-    """
-    lake = Lake(chosen.lake).open()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the engine is ended
-    log_file = lake.root / ".night" / "standing.log"
-    conf = dict(chosen.conf or [])
-    with spark.stand(standing_file(lake), chosen.master, log_file, conf) as one:
-        log.info("engine=%s master=%s stands_for=%s", one.url, one.master, lake.root)
-        with contextlib.suppress(KeyboardInterrupt):
-            while one.alive():
-                time.sleep(PAUSE_SECONDS)
-            raise one.ended()
 
 
 def take(
@@ -347,8 +330,8 @@ def _parser() -> argparse.ArgumentParser:
         add_redis(sub)
         return sub
 
-    def add_engine(name: str, function: Any, text: str, add: Any = add_run) -> None:
-        sub = add(name, function, text)
+    def add_engine(name: str, function: Any, text: str) -> None:
+        sub = add_run(name, function, text)
         sub.add_argument("--master", default="local[*]", help="local[*], spark://… or sc://…")
         sub.add_argument(
             "--conf", action="append", type=_pair, metavar="NAME=VALUE", help="Spark settings"
@@ -357,7 +340,6 @@ def _parser() -> argparse.ArgumentParser:
     add_engine("open-night", open_night, "take the lake and start the engine")
     add_engine("open-refresh", open_refresh, "take the lake and choose what a refresh goes on from")
     add_engine("staleness", measure_staleness, "what lists lose as tables age")
-    add_engine("engine", stand_by, "keep an engine for the runs on a lake, until stopped", add)
     add_run("close-night", close_night, "end the engine and let the lake go")
     add_run("run", run_step, "do a step").add_argument("step", choices=steps.EVERY)
     add_run("gate", gate_step, "judge and publish a step").add_argument("step", choices=steps.EVERY)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from jobs import lock, spark
 from jobs.io import Lake
-from jobs.spark import Engine, Promise, engine_file, promise_file, standing_file
+from jobs.spark import Engine, Promise, engine_file, promise_file
 
 log = logging.getLogger("nightjar")
 
@@ -27,10 +27,8 @@ def of(lake: Lake) -> Engine:
 
 
 def start(lake: Lake, master: str, conf: Mapping[str, str]) -> None:
-    """Take the engine that stands for a lake, or start one for the run, and note where it is."""
-    engine = spark.standing(standing_file(lake), master, conf)
-    if engine is None:
-        engine = spark.start(master, lake.root / ".night" / "spark.log", conf)
+    """Start an engine for the run on a lake, and note where it is."""
+    engine = spark.start(master, lake.root / ".night" / "spark.log", conf)
     engine.save(engine_file(lake))
     # Behind the ; of an address there may be a token.
     shown = [text.partition(";")[0] for text in (engine.url, engine.master)]
@@ -38,13 +36,9 @@ def start(lake: Lake, master: str, conf: Mapping[str, str]) -> None:
 
 
 def promise(lake: Lake, master: str, conf: Mapping[str, str]) -> None:
-    """Have an engine started when a step first needs it; one that runs already is taken at once."""
+    """Have an engine started when a step first needs one."""
     spark.check(master)
-    stands = spark.standing(standing_file(lake), master, conf) is not None
-    if stands or master.startswith("sc://"):
-        start(lake, master, conf)
-    else:
-        Promise(master, conf).save(promise_file(lake))
+    Promise(master, conf).save(promise_file(lake))
 
 
 def stop(lake: Lake) -> None:

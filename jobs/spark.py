@@ -3,7 +3,7 @@
 ``start`` runs Spark's own Connect server as a child in its own process group, bound to loopback
 and guarded by a token; ``Engine.stop`` ends exactly that group. With a ``spark://host:port``
 master the same server is the driver of a cluster; with a ``sc://host:port`` address an engine
-that somebody else runs is used and left alone, and so is one that :func:`stand` runs for a lake.
+that somebody else runs is used and left alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,17 +51,14 @@ FIXED_CONF = {
 
 @dataclass(frozen=True)
 class Engine:
-    """How to reach a running engine; ``pid`` is 0 where its process is not known, ``log`` the file
-    that it writes, ``conf`` what it was started with beyond our own, ``ours`` whether it is ours to
-    end."""
+    """How to reach a running engine; ``pid`` is 0 where its process is not ours, ``log`` the file
+    that it writes."""
 
     url: str
     token: str
     pid: int
     master: str
     log: str = ""
-    conf: Mapping[str, str] = field(default_factory=dict)
-    ours: bool = True
 
     @property
     def address(self) -> str:
@@ -131,8 +128,8 @@ class Engine:
         )
 
     def stop(self) -> None:
-        """End the server, if it is ours, and wait until it is gone."""
-        if not self.pid or not self.ours or not self.alive():
+        """End the server, if we started it, and wait until it is gone."""
+        if not self.pid or not self.alive():
             return
         for signal_number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
             with contextlib.suppress(ProcessLookupError):
@@ -264,7 +261,7 @@ def start(master: str, log: Path, conf: Mapping[str, str] | None = None) -> Engi
             start_new_session=True,
         )
     url = f"sc://localhost:{port}"
-    engine = Engine(url, token, server.pid, master, str(log), dict(conf or {}))
+    engine = Engine(url, token, server.pid, master, str(log))
     deadline = time.monotonic() + START_SECONDS
     up = False
     try:
@@ -283,39 +280,6 @@ def start(master: str, log: Path, conf: Mapping[str, str] | None = None) -> Engi
     raise Fault(f"spark: the engine on {master} did not start. {tail(log)}")
 
 
-@contextlib.contextmanager
-def stand(file: Path, master: str, log: Path, conf: Mapping[str, str]) -> Iterator[Engine]:
-    """An engine that :func:`standing` finds by this file for as long as the context lasts.
-
-    Raises ``Fault`` where one stands there already, and for an address of somebody else's.
-    """
-    if master.startswith("sc://"):
-        raise Fault(f"engine: {master} is run elsewhere; give runs this MASTER, they need no other")
-    if file.exists() and (there := Engine.load(file)).alive():
-        raise Fault(
-            f"engine: one stands for this lake already (process {there.pid}, {file}); end it first"
-        )
-    engine = start(master, log, conf)
-    try:
-        engine.save(file)
-        yield engine
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            file.unlink()
-        engine.stop()
-
-
-def standing(file: Path, master: str, conf: Mapping[str, str]) -> Engine | None:
-    """The engine that stands by this file, which is not ours to end; None where there is none, or
-    it has ended, or was started otherwise."""
-    if not file.exists():
-        return None
-    found = Engine.load(file)
-    if not found.alive() or (found.master, dict(found.conf)) != (master, dict(conf)):
-        return None
-    return replace(found, ours=False)
-
-
 def free_port() -> int:
     """A TCP port that is free on loopback at this moment."""
     with socket.socket() as probe:
@@ -331,8 +295,3 @@ def promise_file(lake: Lake) -> Path:
 def engine_file(lake: Lake) -> Path:
     """Where the address of the night's engine is kept."""
     return lake.root / ".night" / "engine.json"
-
-
-def standing_file(lake: Lake) -> Path:
-    """Where the address of an engine that stands for a lake is kept."""
-    return lake.root / ".night" / "standing.json"

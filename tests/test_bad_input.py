@@ -129,6 +129,15 @@ def test_the_lock_of_a_dead_engine_or_past_its_time_is_taken_over(lake):
     assert lock.holder_of(lake)["owner"] == "mine"
 
 
+def test_the_lock_of_a_run_from_before_the_machine_was_started_again_is_taken_over(lake):
+    lock.acquire(lake, "refresh", brief=True)  # which has no engine that could be seen to be dead
+    with pytest.raises(Busy):
+        lock.acquire(lake, "next")
+    io.write_json(lock.path(lake), {**lock.holder_of(lake), "boot": "another start"})
+    lock.acquire(lake, "next")
+    assert lock.holder_of(lake)["owner"] == "next"
+
+
 def test_of_many_who_find_a_dead_run_one_takes_the_lake(lake):
     lock.acquire(lake, "dead")
     spark.Engine("sc://localhost:1", "", 2**22 + 1, "local[1]").save(engine_file(lake))

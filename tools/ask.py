@@ -20,9 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = {
     "LAKE": (
         "--lake",
-        {"show", "why", "docs", "lineage", "rollback", "shadow", "plan", "assign", "engine"},
+        {"show", "why", "docs", "lineage", "rollback", "shadow", "plan", "assign"},
     ),
-    "MASTER": ("--master", {"engine"}),
     "SURFACE": ("--surface", {"show"}),
     "AS_OF": ("--as-of", {"lineage"}),
     "TO": ("--to", {"rollback"}),

@@ -22,6 +22,7 @@ from jobs.diagnosis.parity import leakage, of_the_past
 from jobs.diagnosis.replay import rebuilding, replay
 from jobs.errors import Fault, NightNeeded
 from jobs.io import Lake
+from jobs.night import Night
 from jobs.ordering import planning, recommendations, relisting
 from jobs.ordering.surfaces import SURFACES
 from jobs.refresh import changes, onward, route
@@ -110,6 +111,18 @@ def test_everybody_elses_lists_are_the_bases_to_the_last_bit(refreshed: Shop) ->
             lost = {pair for pair in rows(kept[1], "person_id", "item_id") if pair in blocked}
             assert not lost, "this shop's other people lose nothing in six hours"
         assert kept[0].sort_by(key).equals(kept[1].sort_by(key)), name
+
+
+def test_a_refresh_that_goes_on_asks_for_no_engine(
+    refreshed: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(night: Night) -> None:
+        raise AssertionError(f"{night.step} asks for an engine")
+
+    monkeypatch.setattr(Night, "spark", property(none))
+    shop = moved(refreshed, tmp_path)
+    shop.refresh(hour(9))
+    assert current(shop).as_of == hour(9)
 
 
 def test_lists_of_touched_people_are_those_that_the_night_would_have_made(
