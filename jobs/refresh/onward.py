@@ -135,8 +135,10 @@ def _parted(
 def _leave(
     path: Path, target: Path, gone: Mapping[str, pa.StringArray], texts: Sequence[str], taking: bool
 ) -> list[pa.Table]:
-    """Stage a file without the rows that hold one of the sorted ids ``gone`` in their column;
-    returns those rows, if they are asked for. ``texts``: the columns of texts."""
+    """Stage a file without the rows that hold one of the sorted ids ``gone`` in their column, the
+    first of which may stand in order; returns those rows, if they are asked for. ``texts``: the
+    columns of texts."""
+    by = next(iter(gone))
     with pq.ParquetFile(path, read_dictionary=texts) as file:
         stays = np.ones(file.metadata.num_rows, bool)
         sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
@@ -153,7 +155,7 @@ def _leave(
         rows, metadata = file.read().unify_dictionaries(), file.metadata.metadata or {}
     if stays.any():
         target.parent.mkdir(parents=True, exist_ok=True)
-        io.write_file(_chosen(rows, stays), target, metadata)
+        io.write_file(_chosen(rows, stays), target, metadata, spanned=[by])
     return [_as_texts(_chosen(rows, ~stays))] if taking else []
 
 
