@@ -35,6 +35,7 @@ from jobs.io import Published
 from jobs.night import Night
 from jobs.params import check
 from jobs.refresh import changes, onward
+from jobs.release import groups
 from jobs.retrieval import als, matrix, towers
 from jobs.retrieval.matrix import Interactions
 from jobs.retrieval.sources import (
@@ -338,25 +339,30 @@ def counts(candidates: Path, shared_lists: Path, sources: Iterable[str]) -> pa.T
     persons: dict[str, list[pa.Array]] = defaultdict(list)
     items: dict[str, list[pa.Array]] = defaultdict(list)
     # File by file: three texts a row of everybody's candidates would be the night's largest table.
-    for folder, whose in ((candidates, [persons]), (shared_lists, [])):
+    for folder, whose in ((candidates, {"person_id": persons}), (shared_lists, {})):
         for path in io.parquet_files(folder):
-            names = ["item_id", *(["person_id"] if whose else [])]
-            with pq.ParquetFile(path, read_dictionary=["source", *names]) as file:
-                found = file.read(["source", *names])
-            several = pc.unique(found["source"]).to_pylist()
-            for source in several:
-                mine = found
-                if len(several) > 1:
-                    mine = found.filter(pc.equal(found["source"], source))
-                rows[source] += mine.num_rows
-                for name, of_source in zip(names, [items, *whose], strict=True):
-                    # Of a file's places among its different texts, which are a tenth of their size.
-                    of_source[source].append(pc.unique(mine[name]).cast(pa.string()))
+            found = _coded(path, ["source", "item_id", *whose])
+            source, names = found["source"].indices.to_numpy(), found["source"].dictionary
+            for name, count in zip(names.to_pylist(), np.bincount(source).tolist(), strict=False):
+                rows[name] += count
+            for column, of_source in {"item_id": items, **whose}.items():
+                texts = found[column].dictionary
+                there = np.zeros((len(names), len(texts)), bool)
+                there[source, found[column].indices.to_numpy()] = True
+                for name, mine in zip(names.to_pylist(), there, strict=True):
+                    of_source[name].append(texts.filter(pa.array(mine)))
     return pa.Table.from_pylist([
         {"source": source, "rows": rows[source], "persons": _distinct(persons[source]),
          "items": _distinct(items[source])}
         for source in sorted(rows)
     ], TABLES["candidate_counts"].schema)  # fmt: skip
+
+
+def _coded(path: Path, columns: list[str]) -> dict[str, pa.DictionaryArray]:
+    """Columns of texts of a file, each in one piece and coded."""
+    with pq.ParquetFile(path, read_dictionary=columns) as file:
+        found = file.read(columns).unify_dictionaries()
+    return {name: groups.one(found[name]) for name in columns}
 
 
 def _distinct(ids: list[pa.Array]) -> int:

@@ -86,9 +86,11 @@ def positions(ids: pa.Array | pa.ChunkedArray, known: pa.StringArray) -> np.ndar
     """(n_ids,) int64: where each id stands in ``known``; -1 for an unknown one. Of ids that are
     coded only the different ones are looked up."""
     if pa.types.is_dictionary(ids.type):
-        places = [np.zeros(0, np.int64)]
-        for chunk in ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids]:
-            distinct = np.append(positions(chunk.dictionary, known), -1)
+        whole = ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([ids])
+        distinct, places = np.zeros(0, np.int64), [np.zeros(0, np.int64)]
+        for number, chunk in enumerate(whole.unify_dictionaries().chunks):
+            if number == 0:  # they share one
+                distinct = np.append(positions(chunk.dictionary, known), -1)
             places.append(distinct[pc.fill_null(chunk.indices, -1).to_numpy()])
         return np.concatenate(places)
     found = pc.fill_null(pc.index_in(ids, value_set=known), -1)
