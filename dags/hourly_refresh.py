@@ -76,7 +76,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 @task(**RETRIES)
 def open_refresh() -> None:
-    """Take the lake, choose the base, start the engine; skipped where the night is at work."""
+    """Take the lake and choose the base; skipped where the night is at work."""
     from jobs.errors import Busy
 
     try:

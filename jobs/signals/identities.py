@@ -243,7 +243,7 @@ def run(night: Night, params: Params) -> None:
                    for at in ("past", "known"))  # fmt: skip
     policy = continuing.policy(params)
     differs = before.differs(policy, past) if before else None
-    why = full_for(before, differs, known[0], params)
+    why = full_for(before, differs, known[0], params, few and night.refresh is not None)
     if before is not None and not why:
         found = resume(night, inputs, before, params)
     elif few:
@@ -274,13 +274,18 @@ def run(night: Night, params: Params) -> None:
     )
 
 
-def full_for(before: Before | None, differs: str | None, known: int, params: Params) -> str | None:
+def full_for(
+    before: Before | None, differs: str | None, known: int, params: Params, of_refresh: bool = False
+) -> str | None:
     """Why all persons are computed anew: ``first`` (no night before), ``policy`` or ``data`` (those
-    were others then), or ``size`` (few links are known, see ``incremental_links``); None where only
-    what is touched is."""
+    were others then), ``size`` (few links are known, see ``incremental_links``), or ``refresh``, in
+    one whose links fit in memory (``of_refresh``), since to find what is touched asks an engine;
+    None where only what is touched is."""
     if before is None:
         return "first"
-    return differs or ("size" if known < max(params.incremental_links, 1) else None)
+    if differs or known < max(params.incremental_links, 1):
+        return differs or "size"
+    return "refresh" if of_refresh else None
 
 
 def at_once(keys: pa.Table, rows: pa.Table | None, cut: datetime, params: Params) -> Resolution:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from jobs import io
 from jobs.io import Lake
 from jobs.signals import identities, resolution
 from jobs.signals.components import Caps
+from jobs.signals.continuing import Before
 from jobs.spark import engine_file
 from tests.conftest import AS_OF
 from tests.signals.graphs import (
@@ -215,6 +217,15 @@ def test_spark_and_arrays_find_the_same(session, tmp_path):
     assert {row["outcome"] for row in found["array"]["links"]} >= {
         "admitted", "too_many_of_type", "would_join_two", "person_too_large",
     }  # fmt: skip
+
+
+def test_a_refresh_looks_for_what_is_touched_only_where_links_do_not_fit_in_memory():
+    before = Before(AS_OF, Path(), pa.table({}), {})
+    many, params = 5_000_000, identities.Params()
+    assert identities.full_for(before, None, many, params) is None
+    assert identities.full_for(before, None, many, params, of_refresh=True) == "refresh"
+    assert identities.full_for(before, "data", many, params, of_refresh=True) == "data"
+    assert identities.full_for(None, None, many, params, of_refresh=True) == "first"
 
 
 def test_the_engine_is_chosen_by_size_and_named(shop):
