@@ -146,15 +146,15 @@ def write_file(
     """
     leaves = [leaf for field in table.schema for leaf in leaves_of(field.name, field.type)]
     coded = [path for path, kind in leaves if not pa.types.is_floating(kind)]
-    told = [
-        path for path, kind in leaves
-        if spanned is None or path in spanned or not _is_text(kind)
+    told = [] if spanned is None else [
+        path for path, kind in leaves if path in spanned or not _is_text(kind)
     ]  # fmt: skip
     if metadata is not None:
         table = table.replace_schema_metadata(dict(metadata))
     pq.write_table(
         table, target, compression=COMPRESSION, row_group_size=ROWS_PER_GROUP,
-        use_dictionary=coded, store_schema=metadata is None, write_statistics=told,
+        use_dictionary=coded, store_schema=metadata is None,
+        write_statistics=spanned is None or told,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,12 +73,14 @@ class Engine:
     def load(path: Path) -> Engine:
         """Read what :meth:`save` wrote."""
         try:
-            return Engine(**json.loads(path.read_text()))
+            told = json.loads(path.read_text())
         except FileNotFoundError:
             raise Fault(
                 f"spark: no engine runs for this lake ({path} is missing); start one with "
                 "`python -m jobs open-night`"
             ) from None
+        # What another version of this code wrote may say more.
+        return Engine(**{one.name: told[one.name] for one in fields(Engine) if one.name in told})
 
     def alive(self) -> bool:
         """Whether its process still runs (always true where that is not known)."""

@@ -203,6 +203,7 @@ def test_lists_and_maps_keep_the_difference_between_empty_and_null(session, tmp_
         "key_type": ["account"] * 2, "key": ["1", "2"],
         "consents": pa.array([[], None], pa.list_(pa.null())),
         "restrictions": pa.array([["alcohol"], None], pa.large_list(pa.large_string())),
+        "segment": pa.array(["a", None]).dictionary_encode(),
         "attributes": pa.array([[("age", "45")], None], pa.map_(pa.string(), pa.string())),
     }))  # fmt: skip
     second, first = sorted(rows(session, tmp_path, "people"), key=lambda row: row["key"])[::-1]
