@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jobs import engine
 from jobs.__main__ import command
 from jobs.errors import Fault
 from jobs.io import Lake
-from jobs.night import Night
 from jobs.spark import Engine, engine_file, promise_file
 from tests.conftest import AS_OF
 
@@ -20,12 +21,13 @@ def test_an_engine_that_was_put_off_starts_once_where_a_step_asks_and_ends_with_
     assert not engine_file(lake).exists()
     assert promise_file(lake).stat().st_mode & 0o777 == 0o600  # settings may be secrets
     try:
-        steps = [Night(lake, AS_OF, "run", "source", name) for name in ("events", "sessions")]
-        assert [night.spark.range(3).count() for night in steps] == [3, 3]
-        started = Engine.load(engine_file(lake))
+        started = engine.of(lake)
+        assert started.alive()
         assert started.master == "local[1]"
-        assert steps[0].spark.conf.get("spark.driver.memory") == "1g"
-        assert engine.of(lake) == started
+        told = Path(f"/proc/{started.pid}/cmdline").read_bytes()
+        assert b"spark.driver.memory=1g" in told
+        # The next step finds it.
+        assert engine.of(lake) == started == Engine.load(engine_file(lake))
     finally:
         line = [f"--lake={lake.root}", "--run-id=run", f"--as-of={AS_OF:%Y-%m-%d}", "--source=s"]
         command(["close-night", *line])
