@@ -27,13 +27,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 COMPRESSION = "zstd"
 ROWS_PER_GROUP = 128_000
+CODED = 6.0  # bytes a value of a column that is a dictionary's places, and the dictionary
 # The same where Spark writes; else a file of two million rows is one group, and all of it is read
 # for every block of people.
 SPARK_GROUPS = {"parquet.block.row.count.limit": str(ROWS_PER_GROUP)}
@@ -331,14 +333,42 @@ def rows_of(
 ) -> pa.Table:
     """The rows of a Parquet file that are of these sorted ids by the column ``by``; of groups of
     rows without any of them no other column is read."""
-    found = []
-    with pq.ParquetFile(path) as file:
+    found, footer = [], pq.read_metadata(path)
+    groups = groups_of(footer, ids, by)
+    if not groups:
+        empty = footer.schema.to_arrow_schema().empty_table()
+        return empty.select(columns or empty.column_names)
+    coded = pq.ParquetFile(path, metadata=footer, read_dictionary=repeated(footer, [by]))
+    with pq.ParquetFile(path, metadata=footer) as file, coded:
         names = columns or file.schema_arrow.names
-        for group in groups_of(file.metadata, ids, by):
-            held = pc.is_in(file.read_row_group(group, [by])[by], value_set=ids)
-            if pc.any(held).as_py():
-                found.append(file.read_row_group(group, names).filter(held).select(names))
+        for group in groups:
+            mine = are_among(coded.read_row_group(group, [by])[by], ids)
+            if mine.any():
+                found.append(file.read_row_group(group, names).filter(pa.array(mine)).select(names))
         return pa.concat_tables(found or [file.schema_arrow.empty_table().select(names)])
+
+
+def repeated(footer: pq.FileMetaData, texts: Sequence[str]) -> list[str]:
+    """The columns of texts of a file that hold the same ones many times: to code one whose texts
+    are all different takes longer than to read it."""
+    found = []
+    for number in range(footer.num_columns if footer.num_row_groups else 0):
+        column = footer.row_group(0).column(number)
+        size = column.total_uncompressed_size / max(column.num_values, 1)
+        if column.path_in_schema in texts and size < CODED:
+            found.append(column.path_in_schema)
+    return found
+
+
+def are_among(texts: pa.ChunkedArray, some: pa.StringArray) -> np.ndarray:
+    """(n_rows,) bool: which texts, that may be coded, are among these; null is not."""
+    found = [np.zeros(0, bool)]
+    for chunk in texts.chunks:
+        coded = pa.types.is_dictionary(chunk.type)
+        known = pc.is_in(chunk.dictionary if coded else chunk, value_set=some)
+        known = pc.fill_null(known.take(chunk.indices), False) if coded else known
+        found.append(known.to_numpy(zero_copy_only=False))
+    return np.concatenate(found)
 
 
 def groups_of(metadata: pq.FileMetaData, ids: pa.StringArray, by: str = "person_id") -> list[int]:

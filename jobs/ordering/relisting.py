@@ -19,7 +19,7 @@ from jobs import io
 from jobs.filtering.allowed import Allowed
 from jobs.ordering import rules
 from jobs.ordering.rules import Rule
-from jobs.refresh.onward import among, both, held
+from jobs.refresh.onward import among, both
 from jobs.release import groups
 from jobs.retrieval import matrix
 from jobs.tables import TABLES
@@ -59,7 +59,7 @@ class Lawful:
         found = [schema.empty_table()]
         # Of few people each, a file costs more to look ids up for than it holds.
         for rows in io.read_chunks(base, PLACE, LOOKED_AT, coded=PLACE):
-            rows = rows.filter(pa.array(~held(rows["person_id"], apart)))
+            rows = rows.filter(pa.array(~io.are_among(rows["person_id"], apart)))
             found.append(rows.filter(pa.array(self.wrong(rows))).cast(schema))
         return pa.concat_tables(found)
 

@@ -30,7 +30,6 @@ PEOPLE = 500
 MOST = 0.2
 THREADS = 4  # that write files again
 PIECES = 8  # of a file, that are written as they stand: more are copied quicker
-CODED = 6.0  # bytes a value of a column that is a dictionary's places, and the dictionary
 LARGE = 1 << 25  # bytes of a file that is written again alone
 
 
@@ -141,13 +140,13 @@ def _leave(
     columns of texts."""
     by = next(iter(gone))
     footer = pq.read_metadata(path)
-    with pq.ParquetFile(path, metadata=footer, read_dictionary=_repeated(footer, texts)) as file:
+    with pq.ParquetFile(path, metadata=footer, read_dictionary=io.repeated(footer, texts)) as file:
         stays = np.ones(file.metadata.num_rows, bool)
         sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
         begins = np.cumsum([0, *sizes])
         for name, some in gone.items():
             for group in io.groups_of(file.metadata, some, name):
-                mine = held(file.read_row_group(group, [name])[name], some)
+                mine = io.are_among(file.read_row_group(group, [name])[name], some)
                 stays[begins[group] : begins[group + 1]] &= ~mine
         if stays.all():
             releases.link(path, target)
@@ -159,29 +158,6 @@ def _leave(
         target.parent.mkdir(parents=True, exist_ok=True)
         io.write_file(_chosen(rows, stays), target, metadata, spanned=[by])
     return [_as_texts(_chosen(rows, ~stays))] if taking else []
-
-
-def _repeated(footer: pq.FileMetaData, texts: Sequence[str]) -> list[str]:
-    """The columns of texts of a file that hold the same ones many times: to code one whose texts
-    are all different takes longer than to read it."""
-    found = []
-    for number in range(footer.num_columns if footer.num_row_groups else 0):
-        column = footer.row_group(0).column(number)
-        size = column.total_uncompressed_size / max(column.num_values, 1)
-        if column.path_in_schema in texts and size < CODED:
-            found.append(column.path_in_schema)
-    return found
-
-
-def held(texts: pa.ChunkedArray, some: pa.StringArray) -> np.ndarray:
-    """(n_rows,) bool: which texts, that may be coded, are among these; null is not."""
-    found = [np.zeros(0, bool)]
-    for chunk in texts.chunks:
-        coded = pa.types.is_dictionary(chunk.type)
-        known = pc.is_in(chunk.dictionary if coded else chunk, value_set=some)
-        known = pc.fill_null(known.take(chunk.indices), False) if coded else known
-        found.append(known.to_numpy(zero_copy_only=False))
-    return np.concatenate(found)
 
 
 def _as_texts(rows: pa.Table) -> pa.Table:
