@@ -231,11 +231,22 @@ def parquet_files(folder: Path) -> list[Path]:
     return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
 
 
+def footer(path: Path) -> pq.FileMetaData:
+    """A Parquet file's footer; of the files that a step has just read it is at hand."""
+    told = path.stat()
+    return _footer(str(path), told.st_mtime_ns, told.st_size, told.st_ino)
+
+
+@lru_cache(maxsize=2_000)  # of a hundred columns each, some 100 MB
+def _footer(path: str, written: int, size: int, inode: int) -> pq.FileMetaData:
+    return pq.read_metadata(path)
+
+
 def count_rows(folder: Path, where: ds.Expression | None = None) -> int:
     """Rows of a table folder, all of them from the files' footers alone."""
     if where is not None:
         return ds.dataset([str(path) for path in parquet_files(folder)]).count_rows(filter=where)
-    return sum(pq.read_metadata(path).num_rows for path in parquet_files(folder))
+    return sum(footer(path).num_rows for path in parquet_files(folder))
 
 
 def footers(folder: Path) -> tuple[int, frozenset[str]]:
@@ -243,9 +254,9 @@ def footers(folder: Path) -> tuple[int, frozenset[str]]:
     the files' footers."""
     rows, required = 0, []
     for path in parquet_files(folder):
-        footer = pq.read_metadata(path)
-        rows += footer.num_rows
-        schema = footer.schema.to_arrow_schema()
+        told = footer(path)
+        rows += told.num_rows
+        schema = told.schema.to_arrow_schema()
         required.append(frozenset(field.name for field in schema if not field.nullable))
     return rows, frozenset.intersection(*required) if required else frozenset()
 
@@ -314,7 +325,7 @@ def _span(path: str, written: int, size: int, by: str) -> tuple[str, str] | None
 
 def greatest(path: Path, column: str) -> Any:
     """The greatest value of a column of plain values, None where the file's footer does not say."""
-    metadata = pq.read_metadata(path)
+    metadata = footer(path)
     place = metadata.schema.names.index(column)
     found = [metadata.row_group(n).column(place).statistics for n in range(metadata.num_row_groups)]
     if not found or any(one is None or not one.has_min_max for one in found):
@@ -333,13 +344,13 @@ def rows_of(
 ) -> pa.Table:
     """The rows of a Parquet file that are of these sorted ids by the column ``by``; of groups of
     rows without any of them no other column is read."""
-    found, footer = [], pq.read_metadata(path)
-    groups = groups_of(footer, ids, by)
+    found, metadata = [], footer(path)
+    groups = groups_of(metadata, ids, by)
     if not groups:
-        empty = footer.schema.to_arrow_schema().empty_table()
+        empty = metadata.schema.to_arrow_schema().empty_table()
         return empty.select(columns or empty.column_names)
-    coded = pq.ParquetFile(path, metadata=footer, read_dictionary=repeated(footer, [by]))
-    with pq.ParquetFile(path, metadata=footer) as file, coded:
+    coded = pq.ParquetFile(path, metadata=metadata, read_dictionary=repeated(metadata, [by]))
+    with pq.ParquetFile(path, metadata=metadata) as file, coded:
         names = columns or file.schema_arrow.names
         for group in groups:
             mine = are_among(coded.read_row_group(group, [by])[by], ids)
@@ -348,12 +359,12 @@ def rows_of(
         return pa.concat_tables(found or [file.schema_arrow.empty_table().select(names)])
 
 
-def repeated(footer: pq.FileMetaData, texts: Sequence[str]) -> list[str]:
-    """The columns of texts of a file that hold the same ones many times: to code one whose texts
-    are all different takes longer than to read it."""
+def repeated(metadata: pq.FileMetaData, texts: Sequence[str]) -> list[str]:
+    """The columns of texts of a file, by their paths, that hold the same ones many times: to code
+    one whose texts are all different takes longer than to read it."""
     found = []
-    for number in range(footer.num_columns if footer.num_row_groups else 0):
-        column = footer.row_group(0).column(number)
+    for number in range(metadata.num_columns if metadata.num_row_groups else 0):
+        column = metadata.row_group(0).column(number)
         size = column.total_uncompressed_size / max(column.num_values, 1)
         if column.path_in_schema in texts and size < CODED:
             found.append(column.path_in_schema)

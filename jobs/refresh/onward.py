@@ -120,7 +120,11 @@ def _parted(
     large = {path for path in files if path.stat().st_size > LARGE}
 
     # As a dictionary's places they are read and written without a text a row.
-    texts = [one.name for one in io.schema_of(base) if one.type == pa.string()] if files else []
+    schema = io.schema_of(base) if files else pa.schema([])
+    texts = [
+        path for field in schema for path, kind in io.leaves_of(field.name, field.type)
+        if pa.types.is_string(kind) and not pa.types.is_map(field.type)
+    ]  # fmt: skip
 
     def leave(path: Path) -> list[pa.Table]:
         return _leave(path, staged / path.relative_to(base), gone, texts, taking)
@@ -139,7 +143,7 @@ def _leave(
     first of which may stand in order; returns those rows, if they are asked for. ``texts``: the
     columns of texts."""
     by = next(iter(gone))
-    footer = pq.read_metadata(path)
+    footer = io.footer(path)
     with pq.ParquetFile(path, metadata=footer, read_dictionary=io.repeated(footer, texts)) as file:
         stays = np.ones(file.metadata.num_rows, bool)
         sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
@@ -161,11 +165,29 @@ def _leave(
 
 
 def _as_texts(rows: pa.Table) -> pa.Table:
-    plain = [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in rows.schema
+    columns = [_as_text(groups.one(column)) for column in rows.columns]
+    fields = [
+        field.with_type(column.type) for field, column in zip(rows.schema, columns, strict=True)
     ]
-    return rows.cast(pa.schema(plain, rows.schema.metadata))
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields, rows.schema.metadata))
+
+
+def _as_text(values: pa.Array) -> pa.Array:
+    """Values without a dictionary, in lists and structures too."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return values.cast(kind.value_type)
+    if pa.types.is_list(kind):
+        items = _as_text(pc.list_flatten(values))
+        lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+        offsets = pa.array(np.cumsum([0, *lengths]), pa.int32())
+        plain = pa.list_(kind.value_field.with_type(items.type))
+        return pa.ListArray.from_arrays(offsets, items, type=plain, mask=values.is_null())
+    if pa.types.is_struct(kind):
+        parts = [_as_text(part) for part in values.flatten()]
+        fields = [field.with_type(part.type) for field, part in zip(kind, parts, strict=True)]
+        return pa.StructArray.from_arrays(parts, fields=fields, mask=values.is_null())
+    return values
 
 
 def _chosen(rows: pa.Table, which: np.ndarray) -> pa.Table:

@@ -140,6 +140,31 @@ def test_rows_in_few_pieces_and_in_many_are_written_alike(
     assert found[0].num_rows == 150
 
 
+def test_texts_in_lists_and_maps_stay_as_they_are_where_files_are_written_again(
+    tmp_path: Path,
+) -> None:
+    named = pa.struct([("source", pa.string()), ("rank", pa.int32())])
+    some = [[{"source": "popular", "rank": 1}, {"source": None, "rank": 2}], [], None]
+    rows = pa.table({
+        "person_id": [f"p{n:03d}" for n in range(60)],
+        "sources": pa.array([["popular", "trending"], None, ["popular", None]] * 20,
+                            pa.list_(pa.string())),
+        "provenance": pa.array(some * 20, pa.list_(named)),
+        "attributes": pa.array([[("size", "l")], [], None] * 20, pa.map_(pa.string(), pa.string())),
+    })  # fmt: skip
+    io.write_arrow(tmp_path / "base", rows)
+    gone = pa.array([f"p{n:03d}" for n in range(0, 60, 7)])
+    first, taken = onward.parted(tmp_path / "base", tmp_path / "staged", gone)
+    assert first == 1
+    whole = io.read_arrow(tmp_path / "base")
+    mine = pc.is_in(whole["person_id"], value_set=gone)
+    assert taken.equals(whole.filter(mine).combine_chunks())
+    left = io.read_arrow(tmp_path / "staged")
+    assert left.equals(whole.filter(pc.invert(mine)))
+    left.validate(full=True)
+    taken.validate(full=True)
+
+
 def test_what_is_left_out_of_a_whole_file_is_returned(base: Path, tmp_path: Path) -> None:
     gone = pa.array([f"p{number:03d}" for number in range(5, 20)])
     first, taken = onward.parted(base, tmp_path / "staged", gone)
