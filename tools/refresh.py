@@ -111,7 +111,7 @@ def show(console: Any, lake: Any, as_of: datetime, seconds: float) -> None:
         table.add_row(step, how, f"[{style}]{verdict}[/{style}]", f"{rows:,}", took)
     console.print(table)
     console.print(
-        f"{seconds:.0f} s in all; steps and gates {work:.0f} s, engine start, imports and "
+        f"{seconds:.0f} s in all; steps and gates {work:.0f} s, imports and "
         f"scheduling {max(0.0, seconds - work):.0f} s"
     )
     for name, value in facts(lake, as_of):
