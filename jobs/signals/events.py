@@ -5,7 +5,8 @@ Reads the contract table ``events`` (a row per delivery of an event). Writes
 ``events_rejected`` (a row per quarantined row, with its reason),
 ``events_counts`` (a row per outcome; the outcomes of received rows add up to what was read) and
 ``events_volume`` (one row: the newest day against the same weekday before it). A refresh judges
-again what came since its base and what that touches; everything else stands.
+again what came since its base and what that touches, in memory, by the same rules in
+``judging``; everything else stands.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Households: persons whom household links group, and who stay the persons they are.
 
 It is the policy of persons one level up: the keys are the persons' founding keys, all links are
-exact, and a group of too many persons (an office, a dormitory) is no household.
+exact, and a group of too many persons (an office, a dormitory) is no household. In memory
+``resolving`` does the same.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A link is known at a cut where it was received (else observed) strictly before it. Its state there
 is the last action known on the unordered pair of keys from one source. What a link may do is
-judged here row by row; what it does to a group of keys is judged in ``components``.
+judged here row by row; what it does to a group of keys is judged in ``components``. As many links
+as arrays take are judged in memory, by the same rules in ``linking``.
 
 Every refusal is an outcome with a name, so that none is silent:
 

@@ -10,7 +10,8 @@ account, belongs to the account that logged in within the same session, where ex
 moves single events: it never merges persons and never reaches into another session. Where two
 accounts claim an event it stays with its key, since a wrong merge is worse than a missed one.
 
-A refresh makes the rows of those persons again whose events, keys or claims changed.
+A refresh makes the rows of those persons again whose events, keys or claims changed, in memory, by
+the same rules in ``stitching``.
 
 A session ends when its person (for a login: its key) does nothing for a while. That is the whole
 definition: the client's own ``session_id`` neither ends a session nor holds one together.

@@ -55,18 +55,14 @@ class Known:
         return self.identities["person_id"].take(codes.places(ours, theirs))
 
 
-def history(
-    events: pa.Table, known: Known, claims: pa.Table | None, params: Params
-) -> pa.Table:  # fmt: skip
+def history(events: pa.Table, known: Known, claims: pa.Table | None, params: Params) -> pa.Table:
     """The table ``history``; see :func:`jobs.signals.sessions.history`. ``claims``: of
     :func:`claimed`."""
     return stitch(resolve(events, known, claims), params)
 
 
 # --- whose it was ----------------------------------------------------------------------------
-def claimed(
-    events: pa.Table, known: Known, logins: pa.Table, params: Params
-) -> pa.Table | None:  # fmt: skip
+def claimed(events: pa.Table, known: Known, logins: pa.Table, params: Params) -> pa.Table | None:
     """The anonymous events that an account claims; see :func:`jobs.signals.sessions.claimed`."""
     held = known.with_account(known.identities["person_id"])
     anonymous = known.identities.filter(pc.invert(held)).select(KEY)
