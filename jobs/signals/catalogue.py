@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
@@ -37,6 +36,7 @@ from jobs import io, tables
 from jobs.night import Night
 from jobs.ordering import rules
 from jobs.params import check
+from jobs.refresh import onward
 from jobs.release import groups, replaced
 from jobs.retrieval import matrix
 from jobs.sources import in_memory
@@ -49,6 +49,7 @@ ITEM_COLUMNS = (
 
 
 ITEMS = tables.TABLES["items"].schema
+NEVER = np.iinfo(np.int64).min  # in place of a time that is not given
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def join_catalogue(seen_items: pa.Table, catalogue: pa.Table | None, as_of: date
     """Items of the catalogue at ``as_of`` and of the events, in one table without positions."""
     valid = None if catalogue is None else in_force(catalogue, as_of)
     valid = ITEMS.empty_table() if valid is None else valid
-    ids = _united(seen_items["item_id"], valid["item_id"])
+    ids = onward.both(seen_items["item_id"], valid["item_id"])
     of_catalogue, of_events = _at(valid, ids), _at(seen_items, ids)
     return pa.table({
         "item_id": ids,
@@ -179,21 +180,16 @@ def in_force(catalogue: pa.Table, as_of: datetime) -> pa.Table:
     rows, asked = rows.take(order), asked.take(order)
     firsts = groups.runs(asked, ["item_id"])
     # Rows that agree in all of that are few: of these the rest is compared.
-    alike = _runs(asked, asked.column_names)
+    since = pc.fill_null(asked["valid_from"].cast(pa.int64()), NEVER)
+    shelves = pc.fill_null(asked["regions"], -1)
+    told = asked.drop_columns(["valid_from", "regions"])
+    told = told.append_column("since", since).append_column("shelves", shelves)
+    alike = groups.runs(told, told.column_names)
     ends = np.append(alike, rows.num_rows)[np.searchsorted(alike, firsts, side="right")]
     for number in np.flatnonzero(ends - firsts > 1):
         several = rows.slice(firsts[number], ends[number] - firsts[number]).to_pylist()
         firsts[number] += min(range(len(several)), key=lambda n: _rest(several[n]))
     return rows.take(pa.array(firsts))
-
-
-def _runs(rows: pa.Table, names: Sequence[str]) -> np.ndarray:
-    """Where each run of rows begins that agree in these columns, in which null agrees with null."""
-    begins = np.arange(rows.num_rows) == 0
-    for name in names:
-        places = groups.one(rows[name]).dictionary_encode(null_encoding="encode").indices
-        begins[1:] |= np.diff(places.to_numpy()) != 0
-    return np.flatnonzero(begins)
 
 
 def _rest(row: dict[str, Any]) -> list[Any]:
@@ -236,7 +232,7 @@ def keep_absent(known: pa.Table, yesterday: pa.Table, catalogue: pa.Table) -> pa
     """The items, those that a catalogue named before and of which no row of tonight's is in force
     as they were; unavailable where it has none at all."""
     was = yesterday.filter(yesterday["catalogued"])
-    ids = _united(known["item_id"], was["item_id"])
+    ids = onward.both(known["item_id"], was["item_id"])
     of_now, before = (
         pc.fill_null(pc.index_in(ids, value_set=groups.one(rows["item_id"])), -1).to_numpy()
         for rows in (known, was)
@@ -263,7 +259,7 @@ def place(known: pa.Table, yesterday: pa.Table | None) -> pa.Table:
     """The table ``items``: every item with its position, yesterday's or the next free ones in the
     order of ids."""
     before = ITEMS.empty_table() if yesterday is None else yesterday
-    ids = _united(known["item_id"], before["item_id"])
+    ids = onward.both(known["item_id"], before["item_id"])
     rows, was = _at(known, ids), _at(before, ids)
     position = pc.fill_null(was["position"], -1).to_numpy().copy()
     new = position < 0
@@ -307,12 +303,6 @@ def _holds(catalogue: pa.Table, as_of: datetime) -> pa.ChunkedArray:
         pc.fill_null(pc.less(catalogue[name], now), True) for name in ("valid_from", "created_time")
     )
     return pc.and_(valid, created)
-
-
-def _united(*ids: pa.ChunkedArray) -> pa.Array:
-    """The sorted ids that are in any of these."""
-    found = pc.unique(pa.chunked_array([chunk for one in ids for chunk in one.chunks], pa.string()))
-    return found.take(pc.sort_indices(found))
 
 
 def _at(rows: pa.Table, ids: pa.Array) -> pa.Table:

@@ -16,7 +16,7 @@ nothing tells what it no longer says, and all events are judged anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,6 +29,7 @@ from jobs.night import Night
 from jobs.refresh import onward
 from jobs.signals.links import KEY
 from jobs.sources import contract, in_memory
+from jobs.sources.contract import File
 from jobs.sources.in_memory import Where
 
 DAY_OF_KEY = [*KEY, "event_date"]
@@ -56,22 +57,22 @@ def since(night: Night, base: Published) -> Again | None:
         return None
     folder, most = night.source_folder(), int(onward.MOST * io.count_rows(base.table("events")))
     added = now.keys() - before.keys()
-    new = contract.files(folder, "events", added) if added else None
-    if sum(file.rows for file in new or []) > max(most, FEW):
+    stood, new = (
+        contract.files(folder, "events", names) or [] if names else [] for names in (before, added)
+    )
+    if sum(file.rows for file in new) > max(most, FEW):
         return None
     cut, until = (pa.scalar(at, tables.TIME) for at in (read_up_to(base), night.as_of))
 
-    def read(names: Collection[str], columns: list[str], holds: Holds) -> pa.Table:
-        where = Where(["event_id", *TIMES], holds)
-        rows = in_memory.read(folder, "events", names, columns, where) if names else None
-        return schema_of(columns).empty_table() if rows is None else rows
+    def read(files: list[File], columns: list[str], holds: Holds) -> pa.Table:
+        return in_memory.of_files("events", files, columns, Where(["event_id", *TIMES], holds))
 
     def later(rows: pa.Table) -> pa.ChunkedArray:
         return pc.and_(received(rows, until), pc.invert(received(rows, cut)))
 
     named = ["event_id", *KEY, "event_time"]
     came = pa.concat_tables([
-        read(before, named, later), read(added, named, lambda rows: received(rows, until)),
+        read(stood, named, later), read(new, named, lambda rows: received(rows, until)),
     ])  # fmt: skip
     came = came.append_column("event_date", came["event_time"].cast(pa.date32()))
     came = came.group_by(["event_id", *DAY_OF_KEY]).aggregate([])
@@ -85,22 +86,17 @@ def since(night: Night, base: Published) -> Again | None:
         return pc.and_(received(rows, until), mine)
 
     columns = [column.name for column in contract.CONTRACT["events"]]
-    stood = read(before, columns, asked)
-    brought = read(added, columns, lambda rows: received(rows, until))
+    known = read(stood, columns, asked)
+    brought = read(new, columns, lambda rows: received(rows, until))
     then = pa.chunked_array([
-        *received(stood, cut).chunks, pa.repeat(pa.scalar(False), brought.num_rows),
+        *received(known, cut).chunks, pa.repeat(pa.scalar(False), brought.num_rows),
     ], pa.bool_())  # fmt: skip
-    return Again(pa.concat_tables([stood, brought]).append_column("then", then), ids)
+    return Again(pa.concat_tables([known, brought]).append_column("then", then), ids)
 
 
 Holds = Callable[[pa.Table], pa.ChunkedArray]
 TIMES = ["received_time", "event_time"]
 FEW = 1_000_000  # deliveries in new files that are looked through in memory whatever they repeat
-
-
-def schema_of(columns: Sequence[str]) -> pa.Schema:
-    """These columns of the contract table ``events``."""
-    return pa.schema([contract.schema("events").field(name) for name in columns])
 
 
 def received(rows: pa.Table, at: pa.Scalar) -> pa.ChunkedArray:

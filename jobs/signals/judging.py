@@ -6,6 +6,7 @@ be started for; tests hold both to the same rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,7 @@ def judge(raw: pa.Table, as_of: datetime, params: Params) -> pa.Table:
         **{f"rejected: {name}": holds for name, holds in _impossible(rows, now, params).items()},
         "kept_late": pc.greater(pc.subtract(rows["received_time"], rows["event_time"]), late),
     }
-    conditions = pc.make_struct(*verdicts.values(), field_names=list(verdicts))
-    outcome = pc.case_when(conditions, *(pa.scalar(name) for name in verdicts), pa.scalar("kept"))
+    outcome = pc.fill_null(first_of(verdicts), "kept")
     session = pc.if_else(blank(rows["session_id"]), None, rows["session_id"])
     rows = rows.append_column("event_date", rows["event_time"].cast(pa.date32()))
     rows = rows.set_column(rows.schema.get_field_index("session_id"), "session_id", session)
@@ -116,6 +116,12 @@ def _impossible(rows: pa.Table, now: pa.Scalar, params: Params) -> dict[str, pa.
         "quantity_not_positive": pc.less_equal(rows["quantity"], 0),
         "negative_price": pc.less(rows["value"], 0),
     }
+
+
+def first_of(verdicts: Mapping[str, pa.ChunkedArray]) -> pa.ChunkedArray:
+    """The first of these names whose condition holds, null where none does."""
+    conditions = pc.make_struct(*verdicts.values(), field_names=list(verdicts))
+    return pc.case_when(conditions, *(pa.scalar(name) for name in verdicts))
 
 
 def blank(texts: pa.ChunkedArray) -> pa.ChunkedArray:

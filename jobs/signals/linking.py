@@ -6,7 +6,7 @@ to be started and fed; tests hold both to the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from jobs.refresh import onward
 from jobs.release import groups
 from jobs.signals import codes
-from jobs.signals.judging import blank
+from jobs.signals.judging import blank, first_of
 from jobs.signals.links import KEY, LINK, PAIR, STATE, TALLIED, UNLINK
 from jobs.tables import TIME
 
@@ -162,33 +162,27 @@ def state(links: pa.Table, cut: datetime, params: Params) -> pa.Table:
         "below_threshold": pc.if_else(household, far, is_unsure(rows, params)),
         "household": household,
     }
-    return rows.append_column("outcome", _first_of(verdicts)).select(STATE).cast(STATES)
+    return rows.append_column("outcome", first_of(verdicts)).select(STATE).cast(STATES)
 
 
 LINKED = [*PAIR, "source"]
-
-
-def _first_of(verdicts: Mapping[str, pa.ChunkedArray]) -> pa.ChunkedArray:
-    """The first of these names whose condition holds, null where none does."""
-    conditions = pc.make_struct(*verdicts.values(), field_names=list(verdicts))
-    return pc.case_when(conditions, *(pa.scalar(name) for name in verdicts))
 
 
 def judge(rows: pa.Table, keys: pa.Table, params: Params) -> pa.Table:
     """The rows of :func:`state`, with ``unknown_key``; see :func:`jobs.signals.links.judge`."""
     unknown = [
         pc.invert(pc.or_(
-            pc.is_valid(codes.places(*codes.of_rows(KEY, ends, keys))),
-            _of(ends["key_type"], params.linking_types),
+            pc.is_valid(codes.places(*codes.of_rows(KEY, side, keys))),
+            _of(side["key_type"], params.linking_types),
         ))
-        for ends in _ends(rows)
+        for side in ends(rows)
     ]  # fmt: skip
     waits = pc.and_(pc.is_null(rows["outcome"]), pc.or_(*unknown))
     place = rows.schema.get_field_index("outcome")
     return rows.set_column(place, "outcome", pc.if_else(waits, "unknown_key", rows["outcome"]))
 
 
-def _ends(links: pa.Table) -> list[pa.Table]:
+def ends(links: pa.Table) -> list[pa.Table]:
     """key_type, key of each side of these."""
     return [
         links.select([f"{name}_{end}" for name in KEY]).rename_columns(KEY) for end in ("a", "b")
@@ -197,8 +191,8 @@ def _ends(links: pa.Table) -> list[pa.Table]:
 
 def with_linking_keys(named: pa.Table, merging: pa.Table, params: Params) -> pa.Table:
     """The keys, and those that exist only to link: key_type, key, first_seen."""
-    ends = pa.concat_tables(_ends(merging)).group_by(KEY).aggregate([])
-    only = ends.filter(_of(ends["key_type"], params.linking_types))
+    sides = pa.concat_tables(ends(merging)).group_by(KEY).aggregate([])
+    only = sides.filter(_of(sides["key_type"], params.linking_types))
     only = only.filter(pc.invert(onward.among(only, named, KEY)))
     only = only.append_column("first_seen", pa.nulls(only.num_rows, TIME))
     return pa.concat_tables([named, only.select(named.column_names).cast(named.schema)])
@@ -243,7 +237,7 @@ def tally(
     earlier = pc.less(times, pa.scalar(before, TIME)) if before else pc.and_(known, False)
     sooner = pc.subtract(links["observed_time"], tolerance)
     faults, counted = _faults(links), {"received": links.num_rows}
-    named = _first_of(faults)
+    named = first_of(faults)
     counted |= {name: _count(pc.equal(named, name)) for name in faults}
     counted["not_yet_known"] = _count(pc.greater_equal(times, now))
     unordered = pc.and_(known, pc.greater(sooner, links["received_time"]))

@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 
 from jobs.release import groups
 from jobs.signals import codes, linking, resolution
-from jobs.signals.links import KEY, PAIR, STATE
+from jobs.signals.linking import LINKED
+from jobs.signals.links import KEY, STATE
 from jobs.tables import TABLES, TIME
 
 if TYPE_CHECKING:
     from jobs.signals.identities import Params
 
 S = pa.string()
-LINKED = [*PAIR, "source"]
 IDENTITIES, LINKS = (TABLES[name].schema for name in ("identities", "identity_links"))
 TOO_LARGE = "person_too_large"
 
@@ -91,10 +91,7 @@ def _households(keys: pa.Table, links: pa.Table, params: Params) -> tuple[pa.Tab
         identities = keys.append_column("household_id", persons)
         return identities.select(IDENTITIES.names).cast(IDENTITIES), _with_detail(links, None)
     one, other = (
-        persons.take(codes.places(*codes.of_rows(KEY, ends, keys)))
-        for ends in (
-            links.select([f"{name}_{end}" for name in KEY]).rename_columns(KEY) for end in "ab"
-        )
+        persons.take(codes.places(*codes.of_rows(KEY, side, keys))) for side in linking.ends(links)
     )
     pairs = pa.table({
         "low": pc.min_element_wise(one, other), "high": pc.max_element_wise(one, other),

@@ -29,7 +29,7 @@ from jobs.io import Published
 from jobs.night import Night
 from jobs.refresh import onward
 from jobs.signals import continuing, events, identities
-from jobs.signals.linking import LOGINS
+from jobs.signals.linking import LOGINS, ends
 from jobs.signals.links import KEY
 
 ROWS = 1_000_000  # events that are looked through together
@@ -73,14 +73,14 @@ def since(night: Night, base: Published) -> Again | None:
     alone = not (now.anonymous or then.anonymous)
     logins = LOGINS.empty_table() if alone else identities.logins(night)
     if not alone:
-        touched += _ends(logins.filter(_stirred(io.parse_as_of(base.manifest["as_of"]))))
-        touched += _ends(_with_end(logins, moved))
+        touched += ends(logins.filter(_stirred(io.parse_as_of(base.manifest["as_of"]))))
+        touched += ends(_with_end(logins, moved))
         keys = _distinct(touched)
         beside = onward.both(gone["session_id"], _of_keys(folder, keys, "session_id")).drop_null()
         touched.append(io.read_arrow(folder, KEY, pc.field("session_id").isin(beside)))
     keys = _distinct(touched)
     owned = [] if alone else [_of_keys(base.table("history"), keys, "person_id")]
-    mine = keys if alone else _distinct([keys, *_ends(_with_end(logins, keys))])
+    mine = keys if alone else _distinct([keys, *ends(_with_end(logins, keys))])
     people = onward.both(now.persons_of(mine), then.persons_of(keys), *owned)
     if len(people) > onward.MOST * now.persons.num_rows:
         return None
@@ -102,7 +102,7 @@ def _with_rows(
     if rows is None:
         return None
     logins = _with_end(logins, keys)
-    named = _distinct([rows.select(KEY), keys, *_ends(logins)])
+    named = _distinct([rows.select(KEY), keys, *ends(logins)])
     holders = now.persons_of(named)
     persons = now.persons
     return Again(
@@ -159,16 +159,9 @@ def _stirred(since: datetime) -> pc.Expression:
     return (pc.field("known_time") >= moment) | (pc.field("observed_time") >= moment)
 
 
-def _ends(logins: pa.Table) -> list[pa.Table]:
-    """key_type, key of each side of these."""
-    return [
-        logins.select([f"{name}_{end}" for name in KEY]).rename_columns(KEY) for end in ("a", "b")
-    ]
-
-
 def _with_end(logins: pa.Table, keys: pa.Table) -> pa.Table:
     """Those of which a side is one of these keys."""
-    of_a, of_b = (onward.among(side, keys, KEY) for side in _ends(logins))
+    of_a, of_b = (onward.among(side, keys, KEY) for side in ends(logins))
     return logins.filter(pc.or_(of_a, of_b))
 
 
